@@ -1,0 +1,342 @@
+"""Distributions: lean densities and samplers for the common ones, numpyro for all.
+
+A density here has the value numpyro's validated one has (`-inf` outside the
+support) in the fewest equations; where a table has no entry, numpyro's own
+density runs with validation on. A sampler with a *base* is a deterministic
+function of standard normals or uniforms, so that the base randomness of a whole
+program can be drawn at once, put at its boundaries, or replaced by quadrature
+nodes. `tests/test_distributions.py` holds every entry to numpyro and scipy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import lax
+from numpyro.distributions import constraints
+
+from . import errors
+
+HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+SQRT_TWO_OVER_PI = 0.5 * math.log(2 / math.pi)
+
+
+def _inside(mask, value):
+    return jnp.where(mask, value, -jnp.inf)
+
+
+def _normal(d, v):
+    z = (v - d.loc) / d.scale
+    return -0.5 * z * z - jnp.log(d.scale) - HALF_LOG_TWO_PI
+
+
+def _half_normal(d, v):
+    z = v / d.scale
+    return _inside(v >= 0, SQRT_TWO_OVER_PI - 0.5 * z * z - jnp.log(d.scale))
+
+
+def _log_normal(d, v):
+    ok = v > 0
+    safe = jnp.where(ok, v, 1.0)
+    log = jnp.log(safe)
+    z = (log - d.loc) / d.scale
+    return _inside(ok, -0.5 * z * z - jnp.log(d.scale) - HALF_LOG_TWO_PI - log)
+
+
+def _uniform(d, v):
+    return _inside((v >= d.low) & (v <= d.high), -jnp.log(d.high - d.low))
+
+
+def _exponential(d, v):
+    return _inside(v >= 0, jnp.log(d.rate) - d.rate * v)
+
+
+def _laplace(d, v):
+    return -jnp.abs(v - d.loc) / d.scale - jnp.log(2 * d.scale)
+
+
+def _cauchy(d, v):
+    z = (v - d.loc) / d.scale
+    return -math.log(math.pi) - jnp.log(d.scale) - jnp.log1p(z * z)
+
+
+def _half_cauchy(d, v):
+    z = v / d.scale
+    return _inside(v >= 0, math.log(2 / math.pi) - jnp.log(d.scale) - jnp.log1p(z * z))
+
+
+def _bernoulli_probs(d, v):
+    return _inside((v == 0) | (v == 1), jnp.log(jnp.where(v == 1, d.probs, 1 - d.probs)))
+
+
+def _bernoulli_logits(d, v):
+    return _inside((v == 0) | (v == 1), -jax.nn.softplus(jnp.where(v == 1, -d.logits, d.logits)))
+
+
+def _pick(logits, v):
+    """`logits[..., v]`, `-inf` where v is no category."""
+    k = logits.shape[-1]
+    ok = (v >= 0) & (v < k)
+    v = jnp.clip(v, 0, k - 1)
+    shape = jnp.broadcast_shapes(logits.shape[:-1], jnp.shape(v))
+    logits = jnp.broadcast_to(logits, (*shape, k))
+    index = jnp.broadcast_to(v, shape)[..., None]
+    return _inside(ok, jnp.take_along_axis(logits, index, -1)[..., 0])
+
+
+def _categorical_probs(d, v):
+    return _pick(jnp.log(d.probs), v)
+
+
+def _categorical_logits(d, v):
+    return _pick(jax.nn.log_softmax(d.logits, axis=-1), v)
+
+
+_DENSITY: dict[type, Callable] = {
+    dist.Normal: _normal,
+    dist.HalfNormal: _half_normal,
+    dist.LogNormal: _log_normal,
+    dist.Uniform: _uniform,
+    dist.Exponential: _exponential,
+    dist.Laplace: _laplace,
+    dist.Cauchy: _cauchy,
+    dist.HalfCauchy: _half_cauchy,
+    dist.BernoulliProbs: _bernoulli_probs,
+    dist.BernoulliLogits: _bernoulli_logits,
+    dist.CategoricalProbs: _categorical_probs,
+    dist.CategoricalLogits: _categorical_logits,
+}
+
+# Samplers: (kind of base randomness, function of the distribution and the base).
+# Normals come from normals; the others invert their distribution function.
+_OPEN = 2.0**-32  # the midpoint below the smallest uniform, so that logarithms stay finite
+
+
+def _categorical(weights, u):
+    """The first category whose cumulated weight exceeds `u` times the total.
+
+    A category of weight zero is never chosen, whatever the rounding.
+    """
+    cumulative = jnp.cumsum(weights, -1)
+    below = cumulative <= u[..., None] * cumulative[..., -1:]
+    last = weights.shape[-1] - 1 - jnp.argmax(jnp.flip(weights > 0, -1), -1)
+    return jnp.minimum(jnp.sum(below, -1), last).astype(jnp.result_type(int))
+
+
+_BASE: dict[type, tuple[str, Callable]] = {
+    dist.Normal: ("normal", lambda d, e: d.loc + d.scale * e),
+    dist.HalfNormal: ("normal", lambda d, e: d.scale * jnp.abs(e)),
+    dist.LogNormal: ("normal", lambda d, e: jnp.exp(d.loc + d.scale * e)),
+    dist.Uniform: ("uniform", lambda d, u: d.low + (d.high - d.low) * u),
+    dist.Exponential: ("uniform", lambda d, u: -jnp.log1p(-u) / d.rate),
+    dist.Laplace: (
+        "uniform",
+        lambda d, u: d.loc
+        - d.scale * jnp.sign(u - 0.5) * jnp.log1p(-2 * jnp.abs(jnp.maximum(u, _OPEN) - 0.5)),
+    ),
+    dist.Cauchy: (
+        "uniform",
+        lambda d, u: d.loc + d.scale * jnp.tan(jnp.pi * (jnp.maximum(u, _OPEN) - 0.5)),
+    ),
+    dist.HalfCauchy: ("uniform", lambda d, u: d.scale * jnp.tan(0.5 * jnp.pi * u)),
+    dist.BernoulliProbs: ("uniform", lambda d, u: (u < d.probs).astype(jnp.result_type(int))),
+    dist.BernoulliLogits: (
+        "uniform",
+        lambda d, u: (u < jax.nn.sigmoid(d.logits)).astype(jnp.result_type(int)),
+    ),
+    dist.CategoricalProbs: ("uniform", lambda d, u: _categorical(d.probs, u)),
+    dist.CategoricalLogits: (
+        "uniform",
+        lambda d, u: _categorical(jax.nn.softmax(d.logits, -1), u),
+    ),
+}
+
+
+def is_discrete(d: dist.Distribution) -> bool:
+    """Whether values are integers (no derivative passes through a draw)."""
+    return bool(d.support.is_discrete)
+
+
+def log_density(d: dist.Distribution, value: Any) -> jax.Array:
+    """log p(value), one number per element of the batch shape; `-inf` off the support."""
+    if isinstance(d, dist.Independent):
+        inner = log_density(d.base_dist, value)
+        dims = d.reinterpreted_batch_ndims
+        return inner.sum(tuple(range(-dims, 0))) if dims else inner
+    if type(d) is dist.ExpandedDistribution:
+        inner = log_density(d.base_dist, value) if not d.base_dist.event_shape else None
+        if inner is not None:
+            return jnp.broadcast_to(inner, jnp.broadcast_shapes(inner.shape, d.batch_shape))
+    lean = _DENSITY.get(type(d))
+    if lean is not None:
+        return lean(d, value)
+    return _validated(d).log_prob(value)
+
+
+def _validated(d: dist.Distribution) -> dist.Distribution:
+    d._validate_args = True
+    for inner in ("base_dist", "_base_dist"):
+        if isinstance(getattr(d, inner, None), dist.Distribution):
+            _validated(getattr(d, inner))
+    return d
+
+
+def base(d: dist.Distribution) -> tuple[str, tuple[int, ...], Callable] | None:
+    """`(kind, shape, transform)` of the base randomness, if the sampler has one."""
+    shape = tuple(d.batch_shape) + tuple(d.event_shape)
+    if isinstance(d, dist.Independent):
+        return base(d.base_dist)
+    if type(d) is dist.ExpandedDistribution and not d.base_dist.event_shape:
+        inner = base(d.base_dist)
+        if inner is None or type(d.base_dist) not in _BASE:
+            return None
+        return inner[0], shape, inner[2]
+    found = _BASE.get(type(d))
+    if found is None:
+        return None
+    kind, transform = found
+    return kind, shape, partial(transform, d)
+
+
+def sample(d: dist.Distribution, key: Any) -> jax.Array:
+    """One draw by numpyro's own sampler, where there is no base."""
+    return jnp.asarray(d.sample(key))
+
+
+def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Base randomness."""
+    if kind == "normal":
+        return jax.random.normal(key, shape, dtype)
+    return jax.random.uniform(key, shape, dtype)
+
+
+def float_of(d: dist.Distribution) -> Any:
+    """The float dtype in which `d` works: that of its parameters."""
+    leaves = [leaf for leaf in jax.tree.leaves(d) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    return jnp.result_type(*leaves, 0.0) if leaves else jnp.result_type(float)
+
+
+def describe(d: dist.Distribution, leaves: list) -> dict[str, Any]:
+    """Shape, dtype, kind and support of one value, without running anything."""
+    innermost = d
+    while isinstance(innermost, (dist.Independent, dist.ExpandedDistribution)):
+        innermost = innermost.base_dist
+    found = base(d)
+    if found is None:
+        out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
+        shape, dtype = out.shape, out.dtype
+    else:
+        shape = tuple(d.batch_shape) + tuple(d.event_shape)
+        dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(d)
+    return {
+        "shape": tuple(shape),
+        "dtype": np.dtype(dtype),
+        "kind": type(innermost).__name__,
+        "support": support_name(d.support),
+    }
+
+
+_FINITE_LEAN = (
+    dist.BernoulliProbs,
+    dist.BernoulliLogits,
+    dist.CategoricalProbs,
+    dist.CategoricalLogits,
+)
+
+
+def support_name(support: Any) -> str:
+    """A support in words, with its bounds when they are plain numbers."""
+    if isinstance(support, constraints.independent):
+        return support_name(support.base_constraint)
+    name = type(support).__name__.strip("_")
+    name = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+    bounds = [getattr(support, b, None) for b in ("lower_bound", "upper_bound")]
+    shown = [f"{b:g}" for b in bounds if isinstance(b, (int, float))]
+    return f"{name}({', '.join(shown)})" if shown else name
+
+
+def check_parameters(d: dist.Distribution, where: str, name: str) -> None:
+    """Raise `InvalidDistribution` for parameters that are known and invalid."""
+    for inner in ("base_dist", "_base_dist"):
+        if isinstance(getattr(d, inner, None), dist.Distribution):
+            check_parameters(getattr(d, inner), where, name)
+    for parameter, constraint in d.arg_constraints.items():
+        value = d.__dict__.get(parameter)
+        if value is None or isinstance(value, jax.core.Tracer) or constraints.is_dependent(constraint):
+            continue
+        if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)):
+            continue
+        with jax.ensure_compile_time_eval():
+            ok = np.all(np.asarray(constraint(np.asarray(value))))
+        if not ok:
+            raise errors.InvalidDistribution(
+                f"{type(d).__name__} has an invalid parameter `{parameter}`.",
+                where=f"{name} at {where}",
+                given=f"{parameter} = {value}",
+                expected=support_name(constraint),
+                fix="constrain it, for instance with jnp.exp or jax.nn.softplus for a scale",
+            )
+
+
+# -- finite supports and quadrature ---------------------------------------------------
+
+
+def elements(d: dist.Distribution) -> tuple[int, ...] | None:
+    """Shape of the independent scalar parts of one value (None: not such a product)."""
+    if isinstance(d, dist.Independent):
+        return elements(d.base_dist)
+    return tuple(d.batch_shape) if not d.event_shape else None
+
+
+def outcomes(d: dist.Distribution) -> Any:
+    """The values that each scalar element can take, if they are finitely many and known."""
+    while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
+        d = d.base_dist
+    if isinstance(d, (dist.BernoulliProbs, dist.BernoulliLogits)):
+        return np.arange(2)
+    if isinstance(d, dist.CategoricalProbs):
+        return np.arange(d.probs.shape[-1])
+    if isinstance(d, dist.CategoricalLogits):
+        return np.arange(d.logits.shape[-1])
+    if not getattr(d, "has_enumerate_support", False) or d.event_shape:
+        return None
+    try:
+        with jax.ensure_compile_time_eval():
+            values = d.enumerate_support(expand=False)
+            return np.asarray(values).reshape(len(values), -1)[:, 0]
+    except Exception:  # numpyro needs concrete bounds and raises various errors without them
+        return None
+
+
+def gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for standard normal or uniform base randomness (Golub-Welsch)."""
+    if kind == "normal":
+        x, w = np.polynomial.hermite_e.hermegauss(n)
+        return x, w / w.sum()
+    x, w = np.polynomial.legendre.leggauss(n)
+    return 0.5 * (x + 1), 0.5 * w
+
+
+def sinh_grid(n: int, width: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+    """Trapezoid rule on the line after x = sinh(t): doubly exponential decay at the ends."""
+    t, h = np.linspace(-width, width, n, retstep=True)
+    return np.sinh(t), h * np.cosh(t)
+
+
+def log_weight_on_grid(d: dist.Distribution, z: Any) -> tuple[jax.Array, jax.Array]:
+    """A value at unconstrained position z and its log density there, elementwise."""
+    inner = d
+    while isinstance(inner, dist.Independent):
+        inner = inner.base_dist
+    bijection = dist.biject_to(inner.support)
+    value = bijection(z)
+    return value, log_density(inner, value) + bijection.log_abs_det_jacobian(z, value)
+
+

@@ -1,0 +1,267 @@
+"""The primitives of the two languages, and how JAX's transformations treat them.
+
+`draw_p` is anonymous randomness, `sample_p` an addressed choice, `call_p` a call
+of a generative function, `factor_p` a score, `map_p` a vectorised region that
+contains choices, `guard_p` an identity whose derivative is an error. None of
+them is ever run: interpreters over a staged program give them their meaning, so
+their evaluation and lowering rules are errors that say what was forgotten.
+
+Two facts of JAX carry this file, and `tests/test_jax_contract.py` names them:
+
+* a rule in `fancy_primitive_batchers` is called also when no operand is batched,
+  so `vmap` over n makes n independent choices;
+* an equation with an effect is never removed, so a choice whose value nobody
+  uses stays in the program. The effect is a subclass of the one that
+  `jax.debug.callback` has, which every control-flow construct admits.
+
+Batching a `cond` or `scan` that contains choices through JAX's own rule would
+turn branches into selects (both branches would be scored) and put the mapped
+axis inside the scanned one. So these constructs become one `map_p` region
+instead, and the layout of choices follows the nesting of the program.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.extend.core.primitives as jax_primitives
+import jax.numpy as jnp
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from . import errors
+
+(_callback_effect,) = jax.make_jaxpr(lambda: jax.debug.callback(lambda: None))().effects
+
+
+class ChoiceEffect(type(_callback_effect)):
+    """Keeps an equation in the program although nobody uses its result."""
+
+    def __eq__(self, other):
+        return type(self) is type(other)
+
+    def __hash__(self):
+        return hash(ChoiceEffect)
+
+    def __str__(self):
+        return "Choice"
+
+
+_KEPT = {ChoiceEffect()}
+_NOT_MAPPED = None
+
+draw_p = Primitive("draw")
+sample_p = Primitive("sample")
+call_p = Primitive("call_model")
+factor_p = Primitive("factor")
+map_p = Primitive("map_choices")
+guard_p = Primitive("guard")
+for _p in (sample_p, call_p, factor_p, map_p):
+    _p.multiple_results = True
+
+RANDOM = frozenset({draw_p})
+CHOICES = frozenset({sample_p, call_p, factor_p, map_p})
+EFFECTS = RANDOM | CHOICES
+
+
+def _names(value: Any):
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    for each in values:
+        inner = getattr(each, "jaxpr", each)
+        if hasattr(inner, "eqns"):
+            yield inner
+
+
+def subprograms(params: dict) -> list:
+    """The jaxprs among the parameters of an equation."""
+    return [inner for value in params.values() for inner in _names(value)]
+
+
+def effects_of(jaxpr) -> frozenset:
+    """The primitives of this file that occur in `jaxpr`, at any depth."""
+    found: set = set()
+    for eqn in jaxpr.eqns:
+        if eqn.primitive in EFFECTS:
+            found.add(eqn.primitive)
+        for inner in subprograms(eqn.params):
+            found |= effects_of(inner)
+    return frozenset(found)
+
+
+# -- abstract evaluation ------------------------------------------------------
+
+
+def _draw_abstract(*_, shape, dtype, levels, **__):
+    sizes = tuple(size for size, _ in reversed(levels))
+    return jax.core.ShapedArray(sizes + shape, dtype)
+
+
+def _sample_abstract(*_, shape, dtype, **__):
+    return [jax.core.ShapedArray(shape, dtype)], _KEPT
+
+
+def _call_abstract(*_, jaxpr, **__):
+    return list(jaxpr.out_avals), _KEPT
+
+
+def _factor_abstract(*_, **__):
+    return [], _KEPT
+
+
+def _map_abstract(*_, jaxpr, size, **__):
+    grow = [jax.core.ShapedArray((size, *a.shape), a.dtype) for a in jaxpr.out_avals]
+    return grow, _KEPT
+
+
+draw_p.def_abstract_eval(_draw_abstract)
+sample_p.def_effectful_abstract_eval(_sample_abstract)
+call_p.def_effectful_abstract_eval(_call_abstract)
+factor_p.def_effectful_abstract_eval(_factor_abstract)
+map_p.def_effectful_abstract_eval(_map_abstract)
+guard_p.def_abstract_eval(lambda x, **_: jax.core.ShapedArray(x.shape, x.dtype))
+guard_p.def_impl(lambda x, **_: x)
+
+
+# -- running without an interpreter: errors ----------------------------------
+
+
+def _unseeded(*_, source="<unknown>", **__):
+    raise errors.MissingSeed(
+        "A random program was run without randomness.",
+        where=f"draw at {source}",
+        given="a call of the program itself (or jax.jit of it)",
+        expected="seed(program)(key, *args)",
+        fix="wrap the program: seed(f)(jax.random.key(0), *args); "
+        "for a model, seed(model.simulate)(key, *args)",
+    )
+
+
+def _outside(*_, source="<unknown>", **params):
+    name = params.get("address")
+    what = f"sample({errors.show(name)}, ...)" if name else "factor/observe"
+    raise errors.OutsideModel(
+        f"{what} ran outside a generative function.",
+        where=source,
+        given="a plain call",
+        expected="a function decorated with @gen, run through one of its methods",
+        fix="decorate the function with @gen and call e.g. "
+        "seed(model.simulate)(key, *args); for randomness without an address use draw()",
+    )
+
+
+draw_p.def_impl(_unseeded)
+mlir.register_lowering(draw_p, lambda ctx, *_, **params: _unseeded(**params))
+for _p in (sample_p, call_p, factor_p, map_p):
+    _p.def_impl(_outside)
+    mlir.register_lowering(_p, lambda ctx, *_, **params: _outside(**params))
+mlir.register_lowering(guard_p, mlir.lower_fun(lambda x, **_: x, multiple_results=False))
+
+
+# -- differentiation: errors --------------------------------------------------
+
+
+def _no_gradient(primals, tangents, *, source="<unknown>", reason=None, **params):
+    address = params.get("address")
+    at = f"{errors.show(address)} at {source}" if address else source
+    raise errors.GradientThroughDraw(
+        reason or "A derivative was taken through a random draw.",
+        where=at,
+        given="jax.grad (or jvp, vjp, linearize) of code that is still random here",
+        expected="randomness resolved first, or an estimator chosen for its gradient",
+        fix="differentiate outside: jax.grad(lambda x: seed(f)(key, x)), "
+        "or stop_gradient the distribution's parameters if the bias is intended",
+    )
+
+
+for _p in (draw_p, sample_p, call_p, factor_p, map_p, guard_p):
+    ad.primitive_jvps[_p] = _no_gradient
+
+DISCRETE = (
+    "A derivative was taken through a discrete draw: "
+    "JAX would return 0, which is not the derivative of the expectation."
+)
+CUSTOM = (
+    "A derivative was taken through a function with a custom derivative rule that "
+    "makes choices: the rule does not say how the choices vary."
+)
+
+
+def guard(x, source: str, reason: str = DISCRETE):
+    """`x`, with an error in place of its derivative; floats only."""
+    if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+        return x
+    return guard_p.bind(jnp.asarray(x), source=source, reason=reason)
+
+
+# -- batching -------------------------------------------------------------------
+
+
+def _to_front(values, dims):
+    moved = [
+        value if dim is _NOT_MAPPED else jnp.moveaxis(value, dim, 0)
+        for value, dim in zip(values, dims, strict=True)
+    ]
+    return moved, tuple(None if dim is _NOT_MAPPED else 0 for dim in dims)
+
+
+def _batch_draw(axis, values, dims, *, levels, **params):
+    moved, in_axes = _to_front(values, dims)
+    out = draw_p.bind(*moved, levels=(*levels, (axis.size, in_axes)), **params)
+    return out, 0
+
+
+def _shape_of(value, dim):
+    shape = jnp.shape(value)
+    rest = shape if dim is _NOT_MAPPED else shape[:dim] + shape[dim + 1 :]
+    return jax.ShapeDtypeStruct(rest, jnp.result_type(value))
+
+
+def _batch_region(primitive, axis, values, dims, **params):
+    """`vmap` of one equation with choices is one `map_p` region around it."""
+
+    def single(*operands):
+        outs = primitive.bind(*operands, **primitive.get_bind_params(params))
+        return outs if primitive.multiple_results else [outs]
+
+    avals = [_shape_of(value, dim) for value, dim in zip(values, dims, strict=True)]
+    jaxpr = jax.make_jaxpr(single)(*avals)
+    moved, in_axes = _to_front(values, dims)
+    outs = map_p.bind(
+        *moved,
+        jaxpr=jaxpr,
+        in_axes=in_axes,
+        size=axis.size,
+        axis_name=axis.name,
+        source=params.get("source", "<unknown>"),
+    )
+    return outs, [0] * len(outs)
+
+
+def _batch_guard(values, dims, **params):
+    return guard_p.bind(*values, **params), dims[0]
+
+
+batching.fancy_primitive_batchers[draw_p] = _batch_draw
+for _p in (sample_p, call_p, factor_p, map_p):
+    batching.fancy_primitive_batchers[_p] = partial(_batch_region, _p)
+batching.primitive_batchers[guard_p] = _batch_guard
+
+
+def _keep_structure(primitive):
+    """Batch `primitive` as a region when it contains choices, as JAX does otherwise."""
+    original = batching.fancy_primitive_batchers[primitive]
+
+    def rule(axis, values, dims, **params):
+        if any(effects_of(inner) & CHOICES for inner in subprograms(params)):
+            return _batch_region(primitive, axis, values, dims, **params)
+        return original(axis, values, dims, **params)
+
+    batching.fancy_primitive_batchers[primitive] = rule
+
+
+for _p in (jax_primitives.cond_p, jax_primitives.scan_p, jax_primitives.remat_p):
+    _keep_structure(_p)
+
+as_function = jaxpr_as_fun

@@ -1,0 +1,202 @@
+"""Errors that say what went wrong, where, what was expected, and what to do.
+
+Every error of the library is a :class:`PPLError` and also the builtin exception
+that a caller would naturally catch (`KeyError`, `ValueError`, ...). The message
+has at most twelve lines: what; where (the address and the *user's* file and
+line, never a line of a library); given against expected; and one concrete fix.
+`docs/errors.md` has a row for each class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_ROOT = os.path.dirname(_HERE)
+_OURS = tuple(os.path.join(_ROOT, name) + os.sep for name in ("ppl", "inference", "semantics"))
+_SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def _is_users(filename: str) -> bool:
+    if filename.startswith(_OURS) or any(mark in filename for mark in _SITE):
+        return False
+    return not (filename.startswith(_STDLIB) or filename.startswith("<frozen"))
+
+
+def _place(filename: str, line: int | None) -> str:
+    inside = os.path.relpath(filename) if filename.startswith(os.getcwd() + os.sep) else filename
+    return f"{inside}:{line}"
+
+
+def caller() -> str:
+    """`file:line` of the innermost frame that is the user's own code.
+
+    Frames of this library, of installed packages and of the standard library
+    are passed over; `<unknown>` when nothing is left.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if _is_users(frame.f_code.co_filename):
+            return _place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return "<unknown>"
+
+
+def place_in(error: BaseException) -> str:
+    """`file:line` of the innermost user frame in the traceback of `error`."""
+    found, tb = "<unknown>", error.__traceback__
+    while tb is not None:
+        if _is_users(tb.tb_frame.f_code.co_filename):
+            found = _place(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
+        tb = tb.tb_next
+    return found
+
+
+def show(address: Iterable[str]) -> str:
+    """An address path as a user would type it: `"a"` or `"a", "b"`."""
+    return ", ".join(f'"{part}"' for part in address)
+
+
+def near(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` most resembles, if any does."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return match[0] if match else None
+
+
+class PPLError(Exception):
+    """What, where, given against expected, and the fix, in at most 12 lines.
+
+    Attributes:
+      what: one sentence.
+      where: places, each `address` and/or `file:line`.
+      given, expected: the two sides of the mismatch, when there is one.
+      fix: one concrete thing to do.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | Iterable[str] = (),
+        given: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ):
+        self.what = what
+        self.where = (where,) if isinstance(where, str) else tuple(where)
+        self.given = given
+        self.expected = expected
+        self.fix = fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  where:    {place}" for place in self.where[:4]]
+        if self.given is not None:
+            lines.append(f"  given:    {_clip(self.given)}")
+        if self.expected is not None:
+            lines.append(f"  expected: {_clip(self.expected)}")
+        if self.fix is not None:
+            lines.append(f"  fix:      {_clip(self.fix, 400)}")
+        return "\n".join(lines)
+
+
+def _clip(value: object, width: int = 300) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+class AddressNotFound(PPLError, KeyError):
+    """A constraint, selection, initial value or path names no choice of the model."""
+
+    __str__ = PPLError.__str__  # KeyError would print the repr of its argument
+
+
+class MissingChoice(PPLError, KeyError):
+    """`assess` was not given a value for a choice that the model makes."""
+
+    __str__ = PPLError.__str__
+
+
+class DuplicateAddress(PPLError, ValueError):
+    """Two choices that can both happen have the same address."""
+
+
+class PrefixClash(PPLError, ValueError):
+    """An address is both a choice and the prefix of other choices."""
+
+
+class InvalidAddress(PPLError, TypeError):
+    """An address is not a non-empty string or tuple of non-empty strings."""
+
+
+class SupportError(PPLError, ValueError):
+    """A value lies outside the support of its distribution, or is not a number."""
+
+
+class InvalidDistribution(PPLError, ValueError):
+    """A distribution's parameters are invalid, or it is no distribution at all."""
+
+
+class ShapeError(PPLError, ValueError):
+    """A value has another shape than its choice; nothing is broadcast."""
+
+
+class DtypeError(PPLError, TypeError):
+    """A value has another kind of dtype than its choice; nothing is cast lossily."""
+
+
+class PythonControlFlow(PPLError, TypeError):
+    """Python `if`, `while`, `int()`, ... used the value of a traced variable."""
+
+
+class OutsideModel(PPLError, RuntimeError):
+    """`sample`, `factor` or `observe` ran outside a generative function."""
+
+
+class UnsupportedControlFlow(PPLError, TypeError):
+    """Randomness inside a construct that cannot carry it (choices in `while_loop`)."""
+
+
+class MissingSeed(PPLError, RuntimeError):
+    """A random program was run as if it were deterministic; it needs `seed`."""
+
+
+class InvalidKey(PPLError, TypeError):
+    """What should be one PRNG key is not one."""
+
+
+class ExcludedBranch(PPLError, ValueError):
+    """A choice is constrained in a branch that other values exclude."""
+
+
+class GradientThroughDraw(PPLError, TypeError):
+    """A derivative was asked for through randomness, where it would be wrong."""
+
+
+class CannotIntegrate(PPLError, TypeError):
+    """A draw has neither finitely many outcomes nor a quadrature rule in use."""
+
+
+class BranchMismatch(PPLError, TypeError):
+    """Two branches make the same choice with different shapes, dtypes or supports."""
+
+
+class CannotSimulate(PPLError, TypeError):
+    """A program that scores (`factor`, `observe`) has no exact forward simulation."""
+
+
+class InvalidArgument(PPLError, ValueError):
+    """An argument of the library's own functions is not what it must be."""
+
+
+class StaticArgument(PPLError, TypeError):
+    """An argument or result that is no array cannot be traced and is not hashable."""
+
+
+class TapeMismatch(PPLError, ValueError):
+    """A tape given to `replay` does not fit the program's draws."""

@@ -1,0 +1,475 @@
+"""Staging: a Python function becomes a :class:`~ppl.program.Program`.
+
+The only file that reads jaxprs. A function is traced once per abstract
+arguments; the equations that hold no randomness are gathered into `Pure` steps
+(evaluated by `jax.core.eval_jaxpr`, never re-bound by hand), and each construct
+that holds some becomes a step of its own. `jit` and calls of generative
+functions disappear: their bodies are spliced in, under the caller's address.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.extend.core.primitives as prims
+import numpy as np
+from jax.extend.core import Literal
+from jax.interpreters import partial_eval
+
+from . import errors
+from .arguments import Arguments
+from .effects import EFFECTS, call_p, draw_p, effects_of, factor_p, map_p, sample_p, subprograms
+from .program import (
+    CHOICE,
+    DRAW,
+    FACTOR,
+    Branch,
+    Choice,
+    Custom,
+    Draw,
+    Factor,
+    Loop,
+    Map,
+    Path,
+    Program,
+    Pure,
+    Remat,
+    Spec,
+    Step,
+    While,
+)
+
+_LABEL = {draw_p: DRAW, sample_p: CHOICE, factor_p: FACTOR}
+
+
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """A traced function: its program, and how results are put together again."""
+
+    program: Program
+    jaxpr: Any
+    result: Arguments
+
+    def rebuild(self, leaves: Sequence[Any]) -> Any:
+        """The function's result from the program's outputs."""
+        return self.result.with_leaves(leaves).args[0]
+
+
+_cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def stage(fn: Callable, arguments: Arguments) -> Staged:
+    """Trace `fn(*args, **kwargs)`; remembered per function and abstract arguments.
+
+    Raises:
+      PythonControlFlow: `fn` used a traced value in Python control flow.
+      InvalidDistribution: a distribution was built from invalid parameters.
+    """
+    avals = arguments.avals()
+    key = (arguments.static, avals, _context())
+    try:
+        memory = _cache.setdefault(fn, {})
+        if key in memory:
+            return memory[key]
+    except TypeError:  # an unhashable function or static argument: trace each time
+        memory = None
+    staged = _trace(fn, arguments)
+    closes_over_tracers = any(isinstance(c, jax.core.Tracer) for c in staged.jaxpr.consts)
+    if memory is not None and not closes_over_tracers:
+        memory[key] = staged
+    return staged
+
+
+def _context() -> tuple:
+    config = jax.config
+    return (
+        config.jax_enable_x64,
+        config.jax_numpy_dtype_promotion,
+        config.jax_numpy_rank_promotion,
+    )
+
+
+def _trace(fn: Callable, arguments: Arguments) -> Staged:
+    result: list[Arguments] = []
+
+    def flat(*leaves):
+        call = arguments.with_leaves(leaves)
+        out = Arguments.of((fn(*call.args, **call.kwargs),), {})
+        result.append(out)
+        return out.leaves
+
+    # equations traced for JAX's own error messages are replaced by ours
+    try:
+        jaxpr = jax.make_jaxpr(flat)(*arguments.leaves)
+    except errors.PPLError:
+        raise
+    except Exception as error:
+        raise translate(error) from error
+    return Staged(build(jaxpr), jaxpr, result[-1].without_leaves())
+
+
+def translate(error: Exception) -> Exception:
+    """Our error for a JAX or numpyro error raised while tracing user code."""
+    at = errors.place_in(error)
+    concretization = (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.NonConcreteBooleanIndexError,
+    )
+    if isinstance(error, concretization):
+        return errors.PythonControlFlow(
+            "Python needed the value of a traced variable (an `if`, a loop, int(), a shape).",
+            where=at,
+            given=str(error).strip().splitlines()[0],
+            expected="a value known before the program runs",
+            fix="use jax.lax.cond / jnp.where on random values; if it is an argument "
+            "that is fixed, declare it: @gen(static_argnames=('n',))",
+        )
+    if isinstance(error, ValueError) and "invalid" in str(error) and "parameter" in str(error):
+        return errors.InvalidDistribution(
+            str(error).strip().splitlines()[0],
+            where=at,
+            fix="give parameters inside their constraints (for instance a positive scale)",
+        )
+    return error
+
+
+# -- building ---------------------------------------------------------------------
+
+
+def build(closed: Any) -> Program:
+    """The program of a closed jaxpr."""
+    return _Builder(()).program(closed)[0]
+
+
+class _Builder:
+    """Builds one `Program`; `prefix` is the address of the generative function."""
+
+    def __init__(self, prefix: Path, first_draw: int = 0):
+        self.prefix = prefix
+        self.steps: list[Step] = []
+        self.constants: dict[int, Any] = {}
+        self.avals: dict[int, Any] = {}
+        self.draws = first_draw
+
+    def slot(self, aval: Any) -> int:
+        number = len(self.avals)
+        self.avals[number] = aval
+        return number
+
+    def constant(self, value: Any, aval: Any) -> int:
+        number = self.slot(aval)
+        self.constants[number] = value
+        return number
+
+    def program(self, closed: Any) -> tuple[Program, int]:
+        jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+        inputs = tuple(self.slot(v.aval) for v in jaxpr.invars)
+        outputs = self.splice(closed, inputs, self.prefix)
+        program = Program(
+            inputs, tuple(outputs), tuple(self.steps), self.constants, self.avals, self.draws
+        )
+        return program, self.draws
+
+    def splice(self, closed: Any, inputs: Sequence[int], prefix: Path) -> list[int]:
+        """Append the equations of `closed`, reading `inputs`; returns its output slots."""
+        jaxpr = closed.jaxpr if hasattr(closed, "jaxpr") else closed
+        consts = getattr(closed, "consts", ())
+        outer, self.prefix = self.prefix, prefix
+        scope: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            scope[var] = self.constant(value, var.aval)
+        last_use = _last_uses(jaxpr)
+        run: list = []
+        start = 0
+        for i, eqn in enumerate(jaxpr.eqns):
+            found = _effects(eqn)
+            if not found:
+                if not run:
+                    start = i
+                run.append(eqn)
+                continue
+            self.flush(jaxpr, run, scope, last_use, start)
+            run = []
+            self.effectful(eqn, found, scope)
+        self.flush(jaxpr, run, scope, last_use, start)
+        self.prefix = outer
+        return [self.read(scope, atom) for atom in jaxpr.outvars]
+
+    def read(self, scope: dict, atom: Any) -> int:
+        if isinstance(atom, Literal):
+            return self.constant(_literal(atom), atom.aval)
+        return scope[atom]
+
+    def flush(self, jaxpr, run: list, scope: dict, last_use: dict, start: int) -> None:
+        """One `Pure` step for a run of equations without randomness."""
+        if not run:
+            return
+        end = start + len(run) - 1
+        defined = {v: None for eqn in run for v in eqn.outvars}
+        outvars = [v for v in defined if last_use.get(v, -1) > end]
+        kept = [eqn for eqn in run if eqn.effects or _reaches(eqn, run, outvars)]
+        used: dict = {}
+        for eqn in kept:
+            for atom in eqn.invars:
+                if not isinstance(atom, Literal) and atom not in defined:
+                    used[atom] = None
+        if not kept:
+            return
+        effects = frozenset().union(*(eqn.effects for eqn in kept))
+        inner = jaxpr.replace(
+            constvars=[], invars=list(used), outvars=outvars, eqns=kept, effects=effects
+        )
+        outputs = []
+        for var in outvars:
+            scope[var] = self.slot(var.aval)
+            outputs.append(scope[var])
+        self.steps.append(pure(inner, tuple(scope[v] for v in used), tuple(outputs)))
+
+    def body(self, closed: Any, first_draw: int | None = None) -> Program:
+        """A nested program; its draws are numbered on from ours."""
+        first = self.draws if first_draw is None else first_draw
+        program, last = _Builder(self.prefix, first).program(closed)
+        self.draws = max(self.draws, last)
+        return program
+
+    def name(self) -> Path:
+        self.draws += 1
+        return (f"#{self.draws - 1}",)
+
+    def effectful(self, eqn: Any, found: frozenset, scope: dict) -> None:
+        """The step of an equation that holds randomness, choices or scores."""
+        p = eqn.params
+        inputs = tuple(self.read(scope, atom) for atom in eqn.invars)
+        if eqn.primitive is prims.jit_p:
+            outputs = self.splice(p["jaxpr"], inputs, self.prefix)
+        elif eqn.primitive is call_p:
+            outputs = self.splice(p["jaxpr"], inputs, self.prefix + p["address"])
+        else:
+            step = self.step(eqn, p, inputs, found)
+            self.steps.append(step)
+            outputs = step.outputs
+        for var, number in zip(eqn.outvars, outputs, strict=True):
+            scope[var] = number
+
+    def step(self, eqn: Any, p: dict, inputs: tuple[int, ...], found: frozenset) -> Step:
+        common: dict[str, Any] = {
+            "inputs": inputs,
+            "outputs": tuple(self.slot(v.aval) for v in eqn.outvars),
+            "evaluate": _evaluator(eqn),
+            "source": p.get("source", "<unknown>"),
+            "effects": frozenset(_LABEL[e] for e in found if e in _LABEL),
+        }
+        primitive = eqn.primitive
+        if primitive is draw_p:
+            return Draw(**common, name=self.name(), spec=_spec(eqn))
+        if primitive is sample_p:
+            path = self.prefix + p["address"]
+            return Choice(**common, path=path, paths=frozenset({path}), spec=_spec(eqn))
+        if primitive is factor_p:
+            return Factor(**common, path=self.prefix)
+        common["name"] = self.name()
+        if primitive is prims.cond_p:
+            first = self.draws
+            branches = tuple(self.body(b, first) for b in p["branches"])
+            paths = frozenset().union(*(b.paths for b in branches))
+            return Branch(**common, paths=paths, branches=branches)
+        if primitive is prims.while_p:
+            return self.while_loop(p, common)
+        if primitive is prims.scan_p:
+            constants, carries = _scan_arity(p)
+            body = self.body(p["jaxpr"])
+            return Loop(
+                **common,
+                body=body,
+                paths=body.paths,
+                constants=constants,
+                carries=carries,
+                length=p["length"],
+                reverse=p["reverse"],
+                unroll=p["unroll"],
+            )
+        if primitive is map_p:
+            body = self.body(p["jaxpr"])
+            return Map(
+                **common,
+                body=body,
+                paths=body.paths,
+                in_axes=p["in_axes"],
+                size=p["size"],
+                axis_name=p["axis_name"],
+            )
+        if primitive is prims.remat_p:
+            body = self.body(p["jaxpr"])
+            policy, cse = p["policy"], p["prevent_cse"]
+            return Remat(**common, body=body, paths=body.paths, policy=policy, prevent_cse=cse)
+        if primitive in (prims.custom_jvp_call_p, prims.custom_vjp_call_p):
+            body = self.body(p["call_jaxpr"])
+            return Custom(**common, body=body, paths=body.paths)
+        if primitive is prims.closed_call_p:
+            body = self.body(p["call_jaxpr"])
+            return Custom(**common, body=body, paths=body.paths)
+        raise errors.UnsupportedControlFlow(
+            f"Randomness inside `{primitive.name}`, which this library cannot interpret.",
+            where=_inner_source(eqn),
+            expected="vmap, scan, fori_loop, map, cond, switch, jit, checkpoint, custom derivatives",
+            fix="move the draw or choice out of it and pass the value in",
+        )
+
+    def while_loop(self, p: dict, common: dict) -> Step:
+        if common["effects"] - {DRAW}:
+            inner = [i for v in p.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr") for i in [v]]
+            raise errors.UnsupportedControlFlow(
+                "A choice under `while_loop`: the number of choices would be unknown.",
+                where=_first_choice([getattr(i, "jaxpr", i) for i in inner]),
+                given="sample/factor inside jax.lax.while_loop (or fori_loop of traced length)",
+                expected="a loop whose length is known before the program runs",
+                fix="use jax.lax.scan or a static fori_loop with a flag that says which steps "
+                "count; anonymous draw() is allowed inside while_loop",
+            )
+        return While(
+            **common,
+            test=self.body(p["cond_jaxpr"]),
+            body=self.body(p["body_jaxpr"]),
+            test_constants=p["cond_nconsts"],
+            body_constants=p["body_nconsts"],
+        )
+
+
+def pure(inner: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Pure:
+    """A `Pure` step that evaluates the closed-over-nothing jaxpr `inner`."""
+
+    def narrow(needed: tuple[bool, ...]) -> Pure:
+        small, used = partial_eval.dce_jaxpr(inner, list(needed))
+        kept = tuple(o for o, need in zip(outputs, needed, strict=True) if need)
+        return pure(small, tuple(i for i, u in zip(inputs, used, strict=True) if u), kept)
+
+    return Pure(
+        inputs=inputs,
+        outputs=outputs,
+        evaluate=lambda *args: jax.core.eval_jaxpr(inner, (), *args),
+        reads=_reads(inner),
+        narrow=narrow,
+        counter=_counters(inner),
+    )
+
+
+def _reads(jaxpr: Any) -> tuple[frozenset[int], ...]:
+    """For each output, the positions of the inputs that it depends on."""
+    known = {var: frozenset({i}) for i, var in enumerate(jaxpr.invars)}
+    nothing: frozenset[int] = frozenset()
+    for eqn in jaxpr.eqns:
+        read = nothing.union(
+            *(known[a] for a in eqn.invars if not isinstance(a, Literal) and a in known)
+        )
+        for var in eqn.outvars:
+            known[var] = read
+    return tuple(
+        nothing if isinstance(v, Literal) else known.get(v, nothing) for v in jaxpr.outvars
+    )
+
+
+def _counters(jaxpr: Any) -> dict[int, tuple[int, Any]]:
+    """Outputs that are `input + literal`: {output position: (input position, literal)}."""
+    position = {var: i for i, var in enumerate(jaxpr.invars)}
+    found = {}
+    made = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    for o, out in enumerate(jaxpr.outvars):
+        eqn = None if isinstance(out, Literal) else made.get(out)
+        if eqn is None or eqn.primitive is not prims.add_p:
+            continue
+        left, right = eqn.invars
+        if isinstance(left, Literal):
+            left, right = right, left
+        if not isinstance(left, Literal) and left in position and isinstance(right, Literal):
+            found[o] = (position[left], _literal(right))
+    return found
+
+
+def _reaches(eqn, run, outvars) -> bool:
+    """Whether a result of `eqn` is used by later equations of the run or outside."""
+    mine = set(eqn.outvars)
+    if mine & set(outvars):
+        return True
+    return any(a in mine for e in run for a in e.invars if not isinstance(a, Literal))
+
+
+def _last_uses(jaxpr: Any) -> dict:
+    last = {}
+    for i, eqn in enumerate(jaxpr.eqns):
+        for atom in eqn.invars:
+            if not isinstance(atom, Literal):
+                last[atom] = i
+    for atom in jaxpr.outvars:
+        if not isinstance(atom, Literal):
+            last[atom] = len(jaxpr.eqns)
+    return last
+
+
+def _literal(atom: Any) -> Any:
+    """The value of a literal, with its dtype kept (a Python scalar would be weak)."""
+    if getattr(atom.aval, "weak_type", False):
+        return atom.val
+    return np.asarray(atom.val, atom.aval.dtype)
+
+
+def _effects(eqn: Any) -> frozenset:
+    found = frozenset({eqn.primitive}) if eqn.primitive in EFFECTS else frozenset()
+    for inner in subprograms(eqn.params):
+        found |= effects_of(inner)
+    return found
+
+
+def _evaluator(eqn: Any) -> Callable[..., list]:
+    """Run one equation as it is, its effects left to the surrounding interpreter."""
+
+    def evaluate(*args):
+        bind = eqn.primitive.get_bind_params(eqn.params)
+        out = eqn.primitive.bind(*args, **bind)
+        return list(out) if eqn.primitive.multiple_results else [out]
+
+    return evaluate
+
+
+def _spec(eqn: Any) -> Spec:
+    p = eqn.params
+    return Spec(
+        tree=p["tree"],
+        shape=tuple(p["shape"]),
+        dtype=p["dtype"],
+        kind=p["kind"],
+        support=p["support"],
+        leaves=tuple(a.aval for a in eqn.invars),
+        levels=p.get("levels", ()),
+        strategy=p.get("strategy"),
+    )
+
+
+def _scan_arity(p: dict) -> tuple[int, int]:
+    """Numbers of constants and carries of a `scan` equation (JAX 0.12 groups them)."""
+    if "num_consts" in p:
+        return p["num_consts"], p["num_carry"]
+    constants, carries, _ = p["ft_in"].unpack()
+    return len(constants), len(carries)
+
+
+def _inner_source(eqn: Any) -> str:
+    return _first_choice(subprograms(eqn.params))
+
+
+def _first_choice(jaxprs: Sequence[Any]) -> str:
+    for jaxpr in jaxprs:
+        for eqn in jaxpr.eqns:
+            if eqn.primitive in EFFECTS:
+                name = eqn.params.get("address")
+                source = eqn.params.get("source", "<unknown>")
+                return f"{errors.show(name)} at {source}" if name else source
+            inner = _first_choice(subprograms(eqn.params))
+            if inner != "<unknown>":
+                return inner
+    return "<unknown>"

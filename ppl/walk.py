@@ -1,0 +1,237 @@
+"""One walk over a staged program; every interpreter is a rule for its effects.
+
+`walk` runs the steps of a program in order. What happens at a draw, a choice or
+a factor is the rule's; how that goes through loops, branches, maps, `checkpoint`
+and custom derivatives is decided here once: per-address inputs are sliced along
+the axes of the loops, per-address outputs are stacked, sums are added up, and
+what a branch not taken would have put out is filled with zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from . import errors
+from .effects import CUSTOM, guard
+from .program import (
+    CHOICE,
+    DRAW,
+    FACTOR,
+    Branch,
+    Choice,
+    Custom,
+    Draw,
+    Factor,
+    Loop,
+    Map,
+    Path,
+    Program,
+    Remat,
+    Step,
+    While,
+)
+
+Tree = dict[Path, Any]
+Result = tuple[list, dict[str, Tree], dict[str, Any]]
+
+
+class Rule:
+    """What an interpreter does at the effects it handles. Final classes implement
+    `visit`; the rest has defaults.
+
+    Attributes:
+      handles: the effects that this rule interprets; others are left in place.
+      sums: names of the scalars that it adds up.
+    """
+
+    handles: frozenset[str] = frozenset()
+    sums: tuple[str, ...] = ()
+
+    def enter(self, program: Program, inputs: Any) -> Any:
+        """Called once per execution of a block; may derive the inputs of its steps."""
+        return inputs
+
+    def inside(self, step: Step, inputs: Any) -> Any:
+        """The part of the inputs that goes into a construct, its own axis in front."""
+        return {path: inputs[path] for path in step.paths if path in inputs}
+
+    def visit(self, step: Step, args: list, inputs: Any) -> Result:
+        """Values of the step's outputs, per-address outputs, contributions to sums."""
+        raise NotImplementedError
+
+    def absent(self, paths: frozenset[Path], inputs: Any) -> dict[str, Any]:
+        """Contribution to the sums of choices that lie in branches not taken."""
+        return {}
+
+    def while_loop(self, step: While, args: list, inputs: Any) -> Result:
+        raise errors.UnsupportedControlFlow(
+            "This interpreter cannot go through a `while_loop` of unknown length.",
+            where=step.source,
+            expected="scan, or fori_loop of static length",
+            fix="bound the loop: lax.scan with a flag that says which steps count",
+        )
+
+
+def add(total: dict, more: dict) -> dict:
+    """Sum of two dicts of scalars; a missing name is zero."""
+    joined = dict(total)
+    for name, value in more.items():
+        joined[name] = joined[name] + value if name in joined else value
+    return joined
+
+
+def zero() -> jax.Array:
+    """The zero of scores and weights."""
+    return jnp.zeros((), jnp.result_type(float))
+
+
+def scalar(value: Any) -> Any:
+    """A contribution in the dtype of scores, summed over its axes."""
+    total = value.sum() if jnp.ndim(value) else value
+    dtype = jnp.result_type(float)
+    return total if jnp.result_type(total) == dtype else lax.convert_element_type(total, dtype)
+
+
+def walk(program: Program, operands: Sequence[Any], rule: Rule, inputs: Any) -> Result:
+    """Run `program` on `operands` under `rule`.
+
+    Returns its outputs, the per-address outputs (by kind, then path), and sums.
+    """
+    env: dict[int, Any] = dict(program.constants)
+    env.update(zip(program.inputs, operands, strict=True))
+    inputs = rule.enter(program, inputs)
+    found: dict[str, Tree] = {}
+    sums: dict[str, Any] = {}
+    for step in program.steps:
+        args = [env[i] for i in step.inputs]
+        if not step.effects & rule.handles:
+            outs = step.evaluate(*args)
+        elif isinstance(step, (Draw, Choice, Factor)):
+            outs, more, amounts = rule.visit(step, args, inputs)
+            merge(found, more)
+            sums = add(sums, amounts)
+        else:
+            outs, more, amounts = construct(step, args, rule, inputs)
+            merge(found, more)
+            sums = add(sums, amounts)
+        env.update(zip(step.outputs, outs, strict=True))
+    return [env[i] for i in program.outputs], found, sums
+
+
+def merge(found: dict[str, Tree], more: dict[str, Tree]) -> None:
+    for kind, tree in more.items():
+        found.setdefault(kind, {}).update(tree)
+
+
+def construct(step: Step, args: list, rule: Rule, inputs: Any) -> Result:
+    """Walk through one construct."""
+    inner = rule.inside(step, inputs)
+    if isinstance(step, Loop):
+        return _loop(step, args, rule, inner)
+    if isinstance(step, Map):
+        return _map(step, args, rule, inner)
+    if isinstance(step, Branch):
+        return _branch(step, args, rule, inner)
+    if isinstance(step, While):
+        return rule.while_loop(step, args, inner)
+    if isinstance(step, Remat):
+        run = jax.checkpoint(
+            lambda ops, sub: walk(step.body, ops, rule, sub),
+            policy=step.policy,
+            prevent_cse=step.prevent_cse,
+        )
+        return run(args, inner)
+    assert isinstance(step, Custom)
+    outs, found, sums = walk(step.body, args, rule, inner)
+    protect: Callable = lambda x: guard(x, step.source, CUSTOM)  # noqa: E731
+    return [protect(o) for o in outs], found, {k: protect(v) for k, v in sums.items()}
+
+
+def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
+    split = step.constants + step.carries
+    constants, init, xs = args[: step.constants], args[step.constants : split], args[split:]
+
+    def body(state, slices):
+        carry, totals = state
+        x, sub = slices
+        outs, found, sums = walk(step.body, [*constants, *carry, *x], rule, sub)
+        return (outs[: step.carries], add(totals, sums)), (outs[step.carries :], found)
+
+    totals = {name: zero() for name in rule.sums}
+    (carry, totals), (ys, found) = lax.scan(
+        body,
+        (list(init), totals),
+        (list(xs), inner),
+        length=step.length,
+        reverse=step.reverse,
+        unroll=step.unroll,
+    )
+    return [*carry, *ys], found, totals
+
+
+def _map(step: Map, args: list, rule: Rule, inner: Any) -> Result:
+    run = jax.vmap(
+        lambda ops, sub: walk(step.body, ops, rule, sub),
+        in_axes=(list(step.in_axes), 0),
+        axis_size=step.size,
+        axis_name=step.axis_name,
+    )
+    outs, found, sums = run(args, inner)
+    return outs, found, {name: value.sum(0) for name, value in sums.items()}
+
+
+def _branch(step: Branch, args: list, rule: Rule, inner: Any) -> Result:
+    index, operands = args[0], args[1:]
+
+    def taken(branch: Program):
+        def run(operands, inner):
+            # each branch sees what is meant for it; the rest is absent
+            mine = rule.inside(_only(step, branch), inner)
+            outs, found, sums = walk(branch, operands, rule, mine)
+            absent = rule.absent(step.paths - branch.paths, inner)
+            sums = add({name: zero() for name in rule.sums}, add(sums, absent))
+            return outs, found, sums
+
+        return run
+
+    runs = [taken(branch) for branch in step.branches]
+    if not isinstance(index, jax.core.Tracer):
+        shapes = [jax.eval_shape(run, operands, inner)[1] for run in runs]
+        chosen = min(max(int(index), 0), len(runs) - 1)
+        outs, found, sums = runs[chosen](operands, inner)
+        return outs, _fill(found, shapes), sums
+    shapes = [jax.eval_shape(run, operands, inner)[1] for run in runs]
+
+    def padded(run):
+        def filled(operands, inner):
+            outs, found, sums = run(operands, inner)
+            return [jnp.asarray(o) for o in outs], _fill(found, shapes), sums
+
+        return filled
+
+    return lax.switch(index, [padded(run) for run in runs], operands, inner)
+
+
+def _only(step: Branch, branch: Program) -> Step:
+    return Step(step.inputs, step.outputs, step.evaluate, step.effects, branch.paths)
+
+
+def _fill(found: dict[str, Tree], shapes: list[dict[str, Tree]]) -> dict[str, Tree]:
+    """`found` with zeros wherever only another branch puts something out."""
+    full: dict[str, Tree] = {kind: dict(tree) for kind, tree in found.items()}
+    for shape in shapes:
+        for kind, tree in shape.items():
+            mine = full.setdefault(kind, {})
+            for path, leaf in tree.items():
+                if path not in mine:
+                    mine[path] = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), leaf)
+    return full
+
+
+EFFECTS_OF_MODELS = frozenset({CHOICE, FACTOR})
+EFFECTS_OF_PROGRAMS = frozenset({DRAW})
