@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import lax
+
 from numpyro.distributions import constraints
 
 from . import errors

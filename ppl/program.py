@@ -5,9 +5,8 @@ it (`ppl.walk`) and transformations cut it down (`ppl.change`). A step is either
 `Pure` (JAX code without randomness) or one of the few things that an interpreter
 gives meaning to. Nothing here knows JAX's own representation.
 
-Names. Every choice has its full address path; every draw and every construct
-that contains draws has a name `("#3",)`, unique among what can happen in one run
-(branches of one `cond` share numbers, since only one of them happens).
+Names. Every choice has its full address path; every draw and every construct has
+a name `("#3",)`, unique in the whole program.
 """
 
 from __future__ import annotations

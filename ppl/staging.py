@@ -231,11 +231,9 @@ class _Builder:
             outputs.append(scope[var])
         self.steps.append(pure(inner, tuple(scope[v] for v in used), tuple(outputs)))
 
-    def body(self, closed: Any, first_draw: int | None = None) -> Program:
+    def body(self, closed: Any) -> Program:
         """A nested program; its draws are numbered on from ours."""
-        first = self.draws if first_draw is None else first_draw
-        program, last = _Builder(self.prefix, first).program(closed)
-        self.draws = max(self.draws, last)
+        program, self.draws = _Builder(self.prefix, self.draws).program(closed)
         return program
 
     def name(self) -> Path:
@@ -267,7 +265,8 @@ class _Builder:
         }
         primitive = eqn.primitive
         if primitive is draw_p:
-            return Draw(**common, name=self.name(), spec=_spec(eqn))
+            name = self.name()
+            return Draw(**common, name=name, paths=frozenset({name}), spec=_spec(eqn))
         if primitive is sample_p:
             path = self.prefix + p["address"]
             return Choice(**common, path=path, paths=frozenset({path}), spec=_spec(eqn))
@@ -275,8 +274,7 @@ class _Builder:
             return Factor(**common, path=self.prefix)
         common["name"] = self.name()
         if primitive is prims.cond_p:
-            first = self.draws
-            branches = tuple(self.body(b, first) for b in p["branches"])
+            branches = tuple(self.body(b) for b in p["branches"])
             paths = frozenset().union(*(b.paths for b in branches))
             return Branch(**common, paths=paths, branches=branches)
         if primitive is prims.while_p:

@@ -9,7 +9,7 @@ what a branch not taken would have put out is filled with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,9 +19,6 @@ from jax import lax
 from . import errors
 from .effects import CUSTOM, guard
 from .program import (
-    CHOICE,
-    DRAW,
-    FACTOR,
     Branch,
     Choice,
     Custom,
@@ -64,8 +61,13 @@ class Rule:
         """Values of the step's outputs, per-address outputs, contributions to sums."""
         raise NotImplementedError
 
-    def absent(self, paths: frozenset[Path], inputs: Any) -> dict[str, Any]:
-        """Contribution to the sums of choices that lie in branches not taken."""
+    def into_branch(self, step: Branch, i: int, inner: Any) -> Any:
+        """The part of a construct's inputs that goes into branch `i`."""
+        paths = step.branches[i].paths
+        return {path: leaf for path, leaf in inner.items() if path in paths}
+
+    def absent(self, step: Branch, i: int, inner: Any) -> dict[str, Any]:
+        """Contribution to the sums, when branch `i` is taken, of what it does not have."""
         return {}
 
     def while_loop(self, step: While, args: list, inputs: Any) -> Result:
@@ -148,7 +150,10 @@ def construct(step: Step, args: list, rule: Rule, inputs: Any) -> Result:
         return run(args, inner)
     assert isinstance(step, Custom)
     outs, found, sums = walk(step.body, args, rule, inner)
-    protect: Callable = lambda x: guard(x, step.source, CUSTOM)  # noqa: E731
+
+    def protect(x):
+        return guard(x, step.source, CUSTOM)
+
     return [protect(o) for o in outs], found, {k: protect(v) for k, v in sums.items()}
 
 
@@ -188,18 +193,15 @@ def _map(step: Map, args: list, rule: Rule, inner: Any) -> Result:
 def _branch(step: Branch, args: list, rule: Rule, inner: Any) -> Result:
     index, operands = args[0], args[1:]
 
-    def taken(branch: Program):
+    def taken(i: int, branch: Program):
         def run(operands, inner):
-            # each branch sees what is meant for it; the rest is absent
-            mine = rule.inside(_only(step, branch), inner)
-            outs, found, sums = walk(branch, operands, rule, mine)
-            absent = rule.absent(step.paths - branch.paths, inner)
-            sums = add({name: zero() for name in rule.sums}, add(sums, absent))
-            return outs, found, sums
+            outs, found, sums = walk(branch, operands, rule, rule.into_branch(step, i, inner))
+            sums = add(sums, rule.absent(step, i, inner))
+            return outs, found, {name: zero() + sums.get(name, 0) for name in rule.sums}
 
         return run
 
-    runs = [taken(branch) for branch in step.branches]
+    runs = [taken(i, branch) for i, branch in enumerate(step.branches)]
     if not isinstance(index, jax.core.Tracer):
         shapes = [jax.eval_shape(run, operands, inner)[1] for run in runs]
         chosen = min(max(int(index), 0), len(runs) - 1)
@@ -217,10 +219,6 @@ def _branch(step: Branch, args: list, rule: Rule, inner: Any) -> Result:
     return lax.switch(index, [padded(run) for run in runs], operands, inner)
 
 
-def _only(step: Branch, branch: Program) -> Step:
-    return Step(step.inputs, step.outputs, step.evaluate, step.effects, branch.paths)
-
-
 def _fill(found: dict[str, Tree], shapes: list[dict[str, Tree]]) -> dict[str, Tree]:
     """`found` with zeros wherever only another branch puts something out."""
     full: dict[str, Tree] = {kind: dict(tree) for kind, tree in found.items()}
@@ -232,6 +230,3 @@ def _fill(found: dict[str, Tree], shapes: list[dict[str, Tree]]) -> dict[str, Tr
                     mine[path] = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), leaf)
     return full
 
-
-EFFECTS_OF_MODELS = frozenset({CHOICE, FACTOR})
-EFFECTS_OF_PROGRAMS = frozenset({DRAW})

@@ -1,0 +1,366 @@
+"""Exact expectations of random programs: `integrate` and `law`.
+
+Every path of a program has a number: the outcomes of its draws are the digits of
+a mixed-radix integer, split over steps, loop iterations and the elements of a
+batch. A construct (a loop, a branch) is one draw whose outcomes are its paths, so
+the jittable code that runs is what is enumerated, vectorised by `vmap`; and what
+comes before a draw is computed once for all of its outcomes. Outcomes of
+probability zero contribute exactly zero, whatever the rest of the program does.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import distributions, errors
+from .continuation import run
+from .program import DRAW, Branch, Draw, Loop, Map, Program, Step, While, bodies
+from .randomness import program_of, sizes, with_levels
+from .walk import Result, Rule, construct
+
+PATHS = 1 << 18
+"""How many paths are evaluated at once; more are taken in turns of this size."""
+
+
+class Integral(NamedTuple):
+    """A quadrature's value and the difference between its two node counts."""
+
+    value: Any
+    error: Any
+
+
+class Quadrature(NamedTuple):
+    """How continuous draws become finite: nodes per scalar, and the rule.
+
+    `"gauss"` takes Gauss-Hermite (normal family) or Gauss-Legendre (through the
+    inverse distribution function) nodes, `"trapezoid"` equidistant points between
+    `bounds` in unconstrained space, which do not move with the parameters.
+    """
+
+    nodes: int
+    rule: str = "gauss"
+    bounds: tuple[float, float] = (-8.0, 8.0)
+
+
+class _Digits(NamedTuple):
+    """One scalar element of a draw: `radix` outcomes, and how to turn digits into values."""
+
+    radix: int
+    count: int
+    shape: tuple[int, ...]
+    table: np.ndarray | None
+    kind: str
+
+
+class _Paths(Rule):
+    """Run a program along the path with a given number; sums its log probability."""
+
+    handles = frozenset({DRAW})
+    sums = ("log",)
+
+    def __init__(self, quadrature: Quadrature | None):
+        self.quadrature = quadrature
+        self._counts: dict[Any, int] = {}
+
+    def count(self, program: Program) -> int:
+        """The number of paths of a program."""
+        return math.prod(self.paths(step, program) for step in program.steps)
+
+    def paths(self, step: Step, program: Program) -> int:
+        if DRAW not in step.effects:
+            return 1
+        if step in self._counts:
+            return self._counts[step]
+        if isinstance(step, Draw):
+            digits = self.digits(step, program.constants)
+            total = digits.radix**digits.count
+        elif isinstance(step, While):
+            raise errors.CannotIntegrate(
+                "A draw under a `while_loop` of unknown length has unboundedly many paths.",
+                where=next(_sources(step), step.source),
+                expected="a loop whose length is known before the program runs",
+                fix="use lax.scan or a static fori_loop",
+            )
+        elif isinstance(step, Branch):
+            total = max(self.count(b) for b in step.branches)
+        else:
+            total = self.count(bodies(step)[0]) ** _times(step)
+        if total > 2**31 - 1:
+            raise errors.CannotIntegrate(
+                "The program has too many paths to enumerate.",
+                where=next(_sources(step), step.source),
+                given=f"about 10^{math.log10(total):.0f} paths",
+                expected="at most 2^31 - 1",
+                fix="shorten the loop or make fewer draws before the result",
+            )
+        self._counts[step] = total
+        return total
+
+    def digits(self, step: Draw, constants: dict) -> _Digits:
+        spec = step.spec
+        leaves = [constants.get(i, aval) for i, aval in zip(step.inputs, spec.leaves, strict=True)]
+        d = spec.tree.unflatten(leaves)
+        shape = distributions.elements(d)
+        discrete = not jnp.issubdtype(spec.dtype, jnp.floating)
+        table = distributions.outcomes(d)
+        if shape is not None and table is not None:
+            levels = sizes(spec) + shape
+            return _Digits(len(table), math.prod(levels), levels, table, "finite")
+        if shape is None or discrete or self.quadrature is None:
+            if discrete or shape is None:
+                fix = "use a distribution with finitely many, known values (a concrete count)"
+            else:
+                fix = "give a number of quadrature nodes: integrate(f, nodes=16)"
+            raise errors.CannotIntegrate(
+                f"A draw of {spec.kind} cannot be integrated exactly.",
+                where=f"draw {step.name[0]} at {step.source}",
+                given=f"{spec.kind} with values of shape {spec.shape}, support {spec.support}",
+                expected="finitely many outcomes, or a scalar density with quadrature nodes",
+                fix=fix,
+            )
+        base = distributions.base(d)
+        kind = base[0] if base is not None and self.quadrature.rule == "gauss" else "grid"
+        levels = sizes(spec) + shape
+        return _Digits(self.quadrature.nodes, math.prod(levels), levels, None, kind)
+
+    # -- the rule ---------------------------------------------------------------
+
+    def enter(self, program, inputs):
+        number, given = inputs, {}
+        for step in program.steps:
+            if DRAW in step.effects:
+                total = self.paths(step, program)
+                given[step.name] = (number % total, program)
+                number = number // total
+        return given
+
+    def inside(self, step, inputs):
+        number, _ = inputs[step.name]
+        if isinstance(step, (Loop, Map)):
+            return _split(number, self.count(step.body), _times(step))
+        return number
+
+    def into_branch(self, step, i, inner):
+        return inner
+
+    def absent(self, step, i, inner):
+        fits = inner < self.count(step.branches[i])
+        return {"log": jnp.where(fits, 0.0, -jnp.inf)}
+
+    def visit(self, step, args, inputs) -> Result:
+        number, program = inputs[step.name]
+        spec, digits = step.spec, self.digits(step, program.constants)
+        which = _split(number, digits.radix, digits.count).reshape(digits.shape)
+
+        def one(leaves, which):
+            d = spec.tree.unflatten(leaves)
+            value, log = self.value(d, which, digits)
+            value = jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
+            return value, jnp.sum(distributions.log_density(d, value) if log is None else log)
+
+        value, log = with_levels(one, spec)(args, which)
+        return [value], {}, {"log": jnp.sum(log)}
+
+    def value(self, d, which, digits) -> tuple[Any, Any]:
+        """The value with these digits; its log weight, or None for its probability."""
+        if digits.kind == "finite":
+            return jnp.asarray(digits.table)[which], None
+        q = self.quadrature
+        assert q is not None
+        if digits.kind == "grid":
+            if q.rule == "trapezoid":
+                z, h = np.linspace(*q.bounds, q.nodes, retstep=True)
+                w = np.full(q.nodes, h)
+            else:
+                z, w = distributions.sinh_grid(q.nodes)
+            value, log = distributions.log_weight_on_grid(d, jnp.asarray(z)[which])
+            return value, log + jnp.log(jnp.asarray(w))[which]
+        x, w = distributions.gauss(digits.kind, q.nodes)
+        base = distributions.base(d)
+        assert base is not None
+        return base[2](jnp.asarray(x)[which]), jnp.log(jnp.asarray(w))[which]
+
+
+def _times(step: Any) -> int:
+    return step.length if isinstance(step, Loop) else step.size if isinstance(step, Map) else 1
+
+
+def _split(number: Any, radix: int, count: int) -> Any:
+    """The `count` lowest digits of `number`."""
+    powers = jnp.asarray([radix**i for i in range(count)], jnp.int32)
+    return (number // powers) % radix
+
+
+def _sources(step: Step) -> Iterator[str]:
+    for body in bodies(step):
+        for inner in body.steps:
+            if isinstance(inner, Draw):
+                yield f"draw {inner.name[0]} at {inner.source}"
+            yield from _sources(inner)
+
+
+def _enumerate(f, args, kwargs, quadrature, combine, finish) -> Any:
+    """Run `f` along all paths; `combine(weights, results)` joins the outcomes of a step."""
+    staged, arguments = program_of(f, args, kwargs)
+    program, rule = staged.program, _Paths(quadrature)
+    counts = {step: rule.paths(step, program) for step in program.steps}
+    order = [s for s in program.steps if DRAW in s.effects]
+    after = {s: math.prod(counts[t] for t in order[i + 1 :]) for i, s in enumerate(order)}
+
+    def handle(step, args, k):
+        def one(number):
+            inputs = {step.name: (number, program)}
+            if isinstance(step, Draw):
+                outs, _, sums = rule.visit(step, args, inputs)
+            else:
+                outs, _, sums = construct(step, args, rule, inputs)
+            return jnp.exp(sums["log"]), k(outs)
+
+        numbers = jnp.arange(counts[step], dtype=jnp.int32)
+        batch = max(1, PATHS // after[step])
+        if counts[step] > batch:
+            weights, results = jax.lax.map(one, numbers, batch_size=batch)
+        else:
+            weights, results = jax.vmap(one)(numbers)
+        return combine(weights, results)
+
+    return run(program, arguments.leaves, handle, lambda outs: finish(staged, outs))
+
+
+def _sum(weights, results):
+    def total(leaf):
+        w = weights.reshape(weights.shape + (1,) * (leaf.ndim - 1))
+        return jnp.sum(jnp.where(w > 0, w * jnp.where(w > 0, leaf, 0), 0), 0)
+
+    return jax.tree.map(total, results)
+
+
+def _floats(staged, outs):
+    return staged.rebuild([jnp.asarray(o, jnp.result_type(o, float)) for o in outs])
+
+
+def integrate(
+    f: Callable,
+    *,
+    nodes: int | tuple[int, int] | None = None,
+    rule: str = "gauss",
+    bounds: tuple[float, float] = (-8.0, 8.0),
+) -> Callable:
+    """`integrate(f)(*args)` = E[f(*args)], exactly.
+
+    Draws with finitely many outcomes are summed over, wherever they are: in `scan`,
+    `cond`, `switch`, `vmap`, `jit`, static `fori_loop`. The result is the mean of
+    every leaf of `f`'s result, a pure function that can be jitted, vmapped and
+    differentiated.
+
+    Args:
+      nodes: for continuous draws, quadrature nodes per scalar; with two counts the
+        result is an `Integral(value, error)`, the value being the second count's
+        and the error the difference to the first's.
+      rule: `"gauss"`, or `"trapezoid"` between `bounds` in unconstrained space
+        (for integrands with jumps that move with other draws).
+
+    Raises:
+      CannotIntegrate: names the draw that is neither finite nor given nodes.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import draw, integrate
+    >>> die = lambda: draw(dist.DiscreteUniform(1, 6))
+    >>> print(f"{integrate(lambda: die() * die())():.4f}")
+    12.2500
+    """
+    if rule not in ("gauss", "trapezoid"):
+        raise errors.InvalidArgument(
+            "Unknown quadrature rule.", where=errors.caller(), given=repr(rule),
+            expected='"gauss" or "trapezoid"', fix='rule="gauss"',
+        )  # fmt: skip
+
+    @functools.wraps(f, updated=())
+    def integrated(*args, **kwargs):
+        def value(n):
+            q = None if n is None else Quadrature(n, rule, bounds)
+            return _enumerate(f, args, kwargs, q, _sum, _floats)
+
+        if not isinstance(nodes, tuple):
+            return value(nodes)
+        coarse, fine = value(nodes[0]), value(nodes[1])
+        return Integral(fine, jax.tree.map(lambda a, b: jnp.abs(a - b), coarse, fine))
+
+    return integrated
+
+
+def paths(f: Callable) -> Callable:
+    """`paths(f)(*args)` is `(results, probabilities)` over all paths, stacked in front.
+
+    The jittable form of `law`: equal results are not merged.
+
+    Raises:
+      CannotIntegrate: a draw has not finitely many outcomes.
+    """
+
+    def stack(weights, results):
+        inner, values = results
+        w = weights.reshape(weights.shape + (1,) * (inner.ndim - 1))
+        return w * inner, values
+
+    @functools.wraps(f, updated=())
+    def enumerated(*args, **kwargs):
+        finish = lambda staged, outs: (jnp.ones(()), staged.rebuild([jnp.asarray(o) for o in outs]))  # noqa: E731
+        weights, values = _enumerate(f, args, kwargs, None, stack, finish)
+        axes = weights.ndim
+
+        def flat(leaf):
+            return leaf.reshape((-1, *leaf.shape[axes:]))
+
+        return jax.tree.map(flat, values), weights.reshape(-1)
+
+    return enumerated
+
+
+class Law(NamedTuple):
+    """A finite measure: the distinct values (stacked leaves) and the mass of each."""
+
+    values: Any
+    masses: np.ndarray
+
+    def mass(self, predicate: Callable[[Any], bool]) -> float:
+        """The mass of the values for which `predicate(value)` holds."""
+        rows = [jax.tree.map(lambda leaf: leaf[i], self.values) for i in range(len(self.masses))]  # noqa: B023
+        return float(sum(m for row, m in zip(rows, self.masses, strict=True) if predicate(row)))
+
+
+def law(f: Callable) -> Callable:
+    """`law(f)(*args)`: the distribution of `f`'s finite-valued result, exactly.
+
+    Equal results are merged and results of mass zero left out; runs on concrete
+    arguments (not under `jit`).
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import draw, law
+    >>> coin = lambda: draw(dist.Bernoulli(0.5))
+    >>> heads = law(lambda: coin() + coin())()
+    >>> heads.values.tolist(), heads.masses.tolist()
+    ([0, 1, 2], [0.25, 0.5, 0.25])
+    """
+
+    @functools.wraps(f, updated=())
+    def measured(*args, **kwargs):
+        values, weights = jax.jit(lambda a, k: paths(f)(*a, **k))(args, kwargs)
+        leaves, tree = jax.tree.flatten(values)
+        weights = np.asarray(weights)
+        kept = weights > 0
+        columns = [np.asarray(leaf)[kept].reshape(kept.sum(), -1) for leaf in leaves]
+        table = np.concatenate([np.zeros((kept.sum(), 1)), *columns], axis=1)
+        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
+        masses = np.bincount(which.reshape(-1), weights=weights[kept], minlength=len(first))
+        distinct = [np.asarray(leaf)[kept][first] for leaf in leaves]
+        return Law(jax.tree.unflatten(tree, distinct), masses)
+
+    return measured

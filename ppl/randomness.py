@@ -1,0 +1,403 @@
+"""Random programs: `draw`, and the eliminators that run them with a key or a tape.
+
+A function that may `draw` is a random program: it denotes a Markov kernel from
+its arguments to its results, and no key appears in it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from . import distributions, errors
+from .arguments import Arguments
+from .effects import draw_p, guard
+from .program import CHOICE, DRAW, FACTOR, Branch, Draw, Loop, Map, Path, Program, Spec, While, bodies
+from .staging import Staged, stage
+from .walk import Result, Rule, walk
+
+# Keys of a loop are derived in the caller's one split while they are few; longer
+# loops get one key a step and split it there, so that memory stays bounded.
+_FLAT_KEYS = 1 << 16
+
+
+def draw(distribution: dist.Distribution) -> jax.Array:
+    """One value v ~ distribution, independent of every other draw.
+
+    Args:
+      distribution: any numpyro distribution.
+
+    Returns:
+      An array of the distribution's batch and event shape.
+
+    Raises:
+      MissingSeed: the program around it is run without `seed` (or `integrate`, ...).
+      InvalidDistribution: a parameter is known and invalid.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import draw, seed
+    >>> def two_dice():
+    ...     return draw(dist.DiscreteUniform(1, 6)) + draw(dist.DiscreteUniform(1, 6))
+    >>> bool(2 <= seed(two_dice)(jax.random.key(0)) <= 12)
+    True
+    """
+    at = errors.caller()
+    leaves, params = bind_parameters(distribution, at, "draw")
+    return draw_p.bind(*leaves, **params, levels=(), source=at)
+
+
+def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
+    """Operands and static parameters of a draw or choice from `distribution`."""
+    if not isinstance(distribution, dist.Distribution):
+        raise errors.InvalidDistribution(
+            f"{name} needs a distribution.",
+            where=at,
+            given=repr(distribution),
+            expected="a numpyro distribution, or a call of a generative function",
+            fix="e.g. dist.Normal(0., 1.) from numpyro.distributions",
+        )
+    distributions.check_parameters(distribution, at, name)
+    leaves, tree = jax.tree.flatten(distribution)
+    return leaves, {"tree": tree, **distributions.describe(distribution, leaves)}
+
+
+def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Arguments]:
+    """Stage a random program; choices outside a model are an error."""
+    arguments = Arguments.of(args, kwargs)
+    staged = stage(f, arguments)
+    if staged.program.effects & {CHOICE, FACTOR}:
+        step = next(s for s in staged.program.steps if s.effects & {CHOICE, FACTOR})
+        while bodies(step):
+            step = next(s for b in bodies(step) for s in b.steps if s.effects & {CHOICE, FACTOR})
+        raise errors.OutsideModel(
+            "A random program makes an addressed choice outside a generative function.",
+            where=step.source,
+            expected="a function decorated with @gen, run through one of its methods",
+            fix="decorate it with @gen and use seed(model.simulate)(key, *args), or use draw()",
+        )
+    return staged, arguments
+
+
+def with_levels(one: Callable, spec: Spec) -> Callable:
+    """`one(leaves, extra)` under the `vmap`s around a draw; `extra` is mapped in front."""
+    for size, in_axes in spec.levels:
+        one = jax.vmap(one, in_axes=(list(in_axes), 0), axis_size=size)
+    return one
+
+
+def sizes(spec: Spec) -> tuple[int, ...]:
+    return tuple(size for size, _ in reversed(spec.levels))
+
+
+# -- seed ---------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def _abstract(spec: Spec) -> tuple[str, tuple[int, ...]] | None:
+    found = distributions.base(spec.tree.unflatten(spec.leaves))
+    return None if found is None else found[:2]
+
+
+def _base_dtype(spec: Spec) -> Any:
+    return spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.result_type(float)
+
+
+@lru_cache(maxsize=4096)
+def _plan(program: Program) -> tuple[dict, list, list, int]:
+    """How the keys of one execution of a block are spent: groups, singles, constructs."""
+    groups: dict[tuple[str, Any], list[Draw]] = {}
+    singles: list[Draw] = []
+    constructs: list[tuple[Any, int]] = []
+    for step in program.steps:
+        if DRAW not in step.effects:
+            continue
+        if isinstance(step, Draw):
+            found = _abstract(step.spec)
+            if found is None:
+                singles.append(step)
+            else:
+                groups.setdefault((found[0], _base_dtype(step.spec)), []).append(step)
+        else:
+            constructs.append((step, _keys_of(step)))
+    need = len(groups) + len(singles) + sum(count for _, count in constructs)
+    return groups, singles, constructs, need
+
+
+def _need(program: Program) -> int:
+    return _plan(program)[3]
+
+
+def _copies(step: Any) -> int:
+    return step.length if isinstance(step, Loop) else step.size
+
+
+def _keys_of(step: Any) -> int:
+    if isinstance(step, While):
+        return 1
+    if isinstance(step, Branch):
+        return max(_need(b) for b in step.branches)
+    inner = _need(bodies(step)[0])
+    if isinstance(step, (Loop, Map)):
+        flat = _copies(step) * inner
+        return flat if flat <= _FLAT_KEYS else _copies(step)
+    return inner
+
+
+class _Seed(Rule):
+    """Resolve draws with keys. Inputs of a block: one key, or all the keys it needs."""
+
+    handles = frozenset({DRAW})
+
+    def __init__(self, record: bool = False):
+        self.record = record
+
+    def enter(self, program, inputs):
+        groups, singles, constructs, need = _plan(program)
+        keys = inputs
+        if keys.ndim == 0:
+            keys = jax.random.split(keys, need) if need > 1 else keys[None]
+        given: dict[Path, Any] = {}
+        i = 0
+        for (kind, dtype), steps in groups.items():
+            shapes = [sizes(s.spec) + _abstract(s.spec)[1] for s in steps]  # type: ignore[index]
+            given.update(_together(kind, keys[i], dtype, steps, shapes))
+            i += 1
+        for step in singles:
+            given[step.name] = keys[i]
+            i += 1
+        for step, count in constructs:
+            mine = keys[i : i + count]
+            if isinstance(step, (Loop, Map)) and count != _copies(step):
+                mine = mine.reshape(_copies(step), count // _copies(step))
+            given[step.name] = mine
+            i += count
+        return given
+
+    def inside(self, step, inputs):
+        mine = inputs[step.name]
+        return mine[0] if isinstance(step, While) else mine
+
+    def into_branch(self, step, i, inner):
+        return inner[: _need(step.branches[i])]
+
+    def visit(self, step, args, inputs) -> Result:
+        spec, given = step.spec, inputs[step.name]
+        d = spec.tree.unflatten(args) if not spec.levels else None
+        if not jnp.issubdtype(spec.dtype, jnp.inexact):
+            args = [guard(a, step.source) for a in args]
+
+        def one(leaves, given):
+            d = spec.tree.unflatten(leaves)
+            found = distributions.base(d)
+            value = distributions.sample(d, given) if found is None else found[2](given)
+            return jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
+
+        del d
+        if _abstract(spec) is None and spec.levels:
+            given = jax.random.split(given, sizes(spec))
+        value = with_levels(one, spec)(args, given)
+        return [value], ({"draws": {step.name: value}} if self.record else {}), {}
+
+    def while_loop(self, step, args, key) -> Result:
+        split = step.test_constants + step.body_constants
+        of_test, of_body = args[: step.test_constants], args[step.test_constants : split]
+
+        def test(state):
+            key, carry = state
+            return walk(step.test, [*of_test, *carry], self, jax.random.fold_in(key, 0))[0][0]
+
+        def body(state):
+            key, carry = state
+            key, mine = jax.random.split(jax.random.fold_in(key, 1))
+            return key, walk(step.body, [*of_body, *carry], self, mine)[0]
+
+        _, outs = jax.lax.while_loop(test, body, (key, args[split:]))
+        return outs, {}, {}
+
+
+def _together(kind, key, dtype, steps, shapes) -> dict:
+    """Base randomness of several draws from one key, in one vectorised draw."""
+    if len(steps) == 1:
+        return {steps[0].name: distributions.standard(kind, key, shapes[0], dtype)}
+    counts = [functools.reduce(lambda a, b: a * b, shape, 1) for shape in shapes]
+    everything = distributions.standard(kind, key, (sum(counts),), dtype)
+    given, start = {}, 0
+    for step, shape, count in zip(steps, shapes, counts, strict=True):
+        given[step.name] = everything[start : start + count].reshape(shape)
+        start += count
+    return given
+
+
+def checked_key(key: Any) -> jax.Array:
+    """`key` as a typed scalar key.
+
+    Raises:
+      InvalidKey: an int, a batch of keys, or no key at all.
+    """
+    ok = isinstance(key, jax.Array)
+    if ok and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.ndim == 0:
+            return key
+    elif ok and key.dtype == jnp.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(key)
+    shape = getattr(key, "shape", None)
+    batched = ok and key.ndim > 0
+    raise errors.InvalidKey(
+        "seed needs one PRNG key.",
+        where=errors.caller(),
+        given=f"{type(key).__name__}" + (f" of shape {shape}" if shape is not None else f" {key!r}"),
+        expected="jax.random.key(seed), a scalar",
+        fix="jax.vmap(seed(f)) over the keys" if batched else "jax.random.key(0)",
+    )
+
+
+def seed(f: Callable) -> Callable:
+    """`seed(f)(key, *args)` ~ f(*args): run a random program with one key.
+
+    All keys of a block are derived in one split, and its normal and uniform base
+    randomness is drawn at once. The result is a pure function: it composes with
+    `jit`, `vmap` (over keys or arguments), `grad` (pathwise; through a discrete
+    draw it is an error, not 0), `scan`, and sharding.
+
+    Raises:
+      InvalidKey: `key` is not one PRNG key.
+      OutsideModel: `f` makes addressed choices without being a generative function.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import draw, seed
+    >>> f = lambda x: x + draw(dist.Normal(0.0, 1.0))
+    >>> jax.vmap(seed(f), (0, None))(jax.random.split(jax.random.key(0), 5), 1.0).shape
+    (5,)
+    """
+
+    @functools.wraps(f, updated=())
+    def seeded(key, *args, **kwargs):
+        key = checked_key(key)
+        staged, arguments = program_of(f, args, kwargs)
+        outs, _, _ = walk(staged.program, arguments.leaves, _Seed(), key)
+        return staged.rebuild(outs)
+
+    return seeded
+
+
+def record(f: Callable) -> Callable:
+    """`record(f)(key, *args)` is `(result, tape)`: a run, with the values of its draws.
+
+    The tape is a dict from the draw's name to its value (stacked along loops); it
+    is a pytree, and `replay` runs the program on it. Draws under a `while_loop`
+    of unknown length are run but not recorded.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import draw, record, replay
+    >>> f = lambda: draw(dist.Normal(0.0, 1.0)) ** 2
+    >>> y, tape = record(f)(jax.random.key(0))
+    >>> bool(replay(f, tape)() == y)
+    True
+    """
+
+    @functools.wraps(f, updated=())
+    def recorded(key, *args, **kwargs):
+        staged, arguments = program_of(f, args, kwargs)
+        run = walk(staged.program, arguments.leaves, _Seed(record=True), checked_key(key))
+        tape = {path[0]: value for path, value in run[1].get("draws", {}).items()}
+        return staged.rebuild(run[0]), tape
+
+    return recorded
+
+
+class _Replay(Rule):
+    """Resolve draws by name from a tape, or by a function of the draw."""
+
+    handles = frozenset({DRAW})
+
+    def __init__(self, resolve: Callable | None = None):
+        self.resolve = resolve
+
+    def visit(self, step, args, inputs) -> Result:
+        if self.resolve is not None:
+            return [self.resolve(step, args)], {}, {}
+        value, spec = inputs.get(step.name), step.spec
+        expected = sizes(spec) + spec.shape
+        if value is None or jnp.shape(value) != expected:
+            raise errors.TapeMismatch(
+                "The tape does not fit the program.",
+                where=f"draw {step.name[0]} at {step.source}",
+                given="no value" if value is None else f"shape {jnp.shape(value)}",
+                expected=f"a value of shape {expected}",
+                fix="record the tape from the same program and arguments",
+            )
+        return [jnp.asarray(value, spec.dtype)], {}, {}
+
+
+def replay(f: Callable, tape: dict[str, Any]) -> Callable:
+    """The deterministic function that `f` is once its draws have the tape's values.
+
+    Raises:
+      TapeMismatch: the tape lacks a draw of `f`, has another shape, or has draws too many.
+    """
+
+    @functools.wraps(f, updated=())
+    def replayed(*args, **kwargs):
+        staged, arguments = program_of(f, args, kwargs)
+        surplus = [name for name in tape if (name,) not in staged.program.paths]
+        if surplus:
+            raise errors.TapeMismatch(
+                "The tape has draws that the program does not make.",
+                where=errors.caller(),
+                given=", ".join(surplus),
+                fix="record the tape from the same program and arguments",
+            )
+        inputs = {(name,): value for name, value in tape.items()}
+        return staged.rebuild(walk(staged.program, arguments.leaves, _Replay(), inputs)[0])
+
+    return replayed
+
+
+def at_boundary(f: Callable, where: str) -> Callable:
+    """`f` with the uniform behind every draw at an end of its range: for robustness tests.
+
+    Args:
+      where: `"zero"` (u = 0), `"smallest"` (the smallest positive u), `"one"` (1 - ulp).
+
+    Raises:
+      CannotIntegrate: a draw is no function of one uniform or normal.
+    """
+    if where not in ("zero", "smallest", "one"):
+        raise errors.InvalidArgument(
+            "Unknown boundary.", where=errors.caller(), given=repr(where),
+            expected='"zero", "smallest" or "one"', fix='at_boundary(f, "zero")',
+        )  # fmt: skip
+
+    def resolve(step, args):
+        spec, found = step.spec, _abstract(step.spec)
+        if found is None:
+            raise errors.CannotIntegrate(
+                f"A draw of {spec.kind} is no function of one uniform.",
+                where=f"draw {step.name[0]} at {step.source}",
+                fix="use a distribution with an inverse distribution function here",
+            )
+        dtype = _base_dtype(spec)
+        info = jnp.finfo(dtype)
+        u = {"zero": 0.0, "smallest": info.tiny, "one": 1 - info.epsneg}[where]
+        if found[0] == "normal":  # the ends of the range of jax.random.normal
+            u = jax.scipy.special.ndtri(jnp.clip(jnp.asarray(u, dtype), info.tiny, 1 - info.epsneg))
+        given = jnp.full(sizes(spec) + found[1], u, dtype)
+
+        def one(leaves, given):
+            value = distributions.base(spec.tree.unflatten(leaves))[2](given)  # type: ignore[index]
+            return jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
+
+        return with_levels(one, spec)(args, given)
+
+    @functools.wraps(f, updated=())
+    def bounded(*args, **kwargs):
+        staged, arguments = program_of(f, args, kwargs)
+        return staged.rebuild(walk(staged.program, arguments.leaves, _Replay(resolve), {})[0])
+
+    return bounded
