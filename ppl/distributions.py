@@ -188,6 +188,13 @@ def _validated(d: dist.Distribution) -> dist.Distribution:
     return d
 
 
+def elementwise(d: dist.Distribution) -> dist.Distribution:
+    """The distribution of the independent elements of a value (`to_event` undone)."""
+    while isinstance(d, dist.Independent):
+        d = d.base_dist
+    return d
+
+
 def base(d: dist.Distribution) -> tuple[str, tuple[int, ...], Callable] | None:
     """`(kind, shape, transform)` of the base randomness, if the sampler has one."""
     shape = tuple(d.batch_shape) + tuple(d.event_shape)

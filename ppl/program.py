@@ -11,8 +11,8 @@ a name `("#3",)`, unique in the whole program.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 Path = tuple[str, ...]
@@ -178,48 +178,3 @@ def bodies(step: Step) -> tuple[Program, ...]:
     if isinstance(step, (Loop, Map, Remat, Custom)):
         return (step.body,)
     return ()
-
-
-@dataclass(frozen=True)
-class Site:
-    """One choice of a model, known before anything runs.
-
-    `shape` includes the axes of the loops around it, outermost first, and
-    `axes` names them (`("scan", 10)`, `("vmap", 3)`); `conditional` says that it
-    lies in a branch of a `cond` that not every branch shares.
-    """
-
-    path: Path
-    spec: Any
-    axes: tuple[tuple[str, int], ...]
-    conditional: bool
-    source: str
-    step: Any = field(repr=False, compare=False, default=None)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(size for _, size in self.axes) + self.spec.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.spec.dtype
-
-
-def sites(program: Program, axes: tuple = (), conditional: bool = False) -> Iterator[Site]:
-    """The choices of a program in order; a choice shared by branches comes once per branch."""
-    for step in program.steps:
-        if isinstance(step, Choice):
-            yield Site(step.path, step.spec, axes, conditional, step.source, step)
-        elif isinstance(step, Loop):
-            yield from sites(step.body, (*axes, ("scan", step.length)), conditional)
-        elif isinstance(step, Map):
-            yield from sites(step.body, (*axes, ("vmap", step.size)), conditional)
-        elif isinstance(step, Branch):
-            shared = frozenset.intersection(*(b.paths for b in step.branches))
-            for branch in step.branches:
-                for site in sites(branch, axes, conditional):
-                    apart = site.path not in shared
-                    yield replace(site, conditional=site.conditional or apart)
-        else:
-            for body in bodies(step):
-                yield from sites(body, axes, conditional)

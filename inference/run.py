@@ -1,0 +1,84 @@
+"""Running a kernel: chains of draws by address, and their summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl import Target, seed
+from ppl.addresses import flatten
+
+from .kernels import Kernel
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws: a nested dict of arrays with chain and draw axes in front."""
+
+    choices: Mapping[str, Any]
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """Every scalar by name (`mu`, `theta[3]`), as arrays of shape (chains, draws)."""
+        found = {}
+        for path, value in flatten(self.choices).items():
+            array = np.asarray(value)
+            for index in np.ndindex(array.shape[2:]):
+                suffix = "[" + ",".join(str(i + 1) for i in index) + "]" if index else ""
+                found["/".join(path) + suffix] = array[(slice(None), slice(None), *index)]
+        return found
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per scalar: mean, sd, Monte Carlo standard error of the mean, bulk ESS, R-hat.
+
+        By arviz-stats (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
+        """
+        from arviz_stats.base import array_stats
+
+        rows = {}
+        for name, x in self.scalars().items():
+            axes = {"chain_axis": 0, "draw_axis": 1}
+            rows[name] = {
+                "mean": float(x.mean()),
+                "sd": float(x.std(ddof=1)),
+                "mcse": float(array_stats.mcse(x, **axes, method="mean")),
+                "ess": float(array_stats.ess(x, **axes, method="bulk")),
+                "rhat": float(array_stats.rhat(x, **axes)),
+            }
+        return rows
+
+
+def sample_posterior(
+    key: jax.Array,
+    target: Target,
+    kernel: Kernel,
+    *,
+    draws: int = 1000,
+    warmup: int = 1000,
+    thin: int = 1,
+    chains: int = 4,
+) -> Draws:
+    """Draws of the target's latents from `chains` vmapped chains of `kernel`.
+
+    Each chain starts from the model's prior, runs `warmup` steps that are thrown
+    away, then `draws * thin` steps of which every `thin`-th is kept.
+    """
+
+    def chain():
+        trace, _ = target.generate()
+
+        def step(trace, _):
+            return kernel(trace), None
+
+        def keep(trace, _):
+            trace, _ = jax.lax.scan(step, trace, None, length=thin)
+            return trace, target.choices(trace)
+
+        trace, _ = jax.lax.scan(step, trace, None, length=warmup)
+        return jax.lax.scan(keep, trace, None, length=draws)[1]
+
+    run = jax.jit(jax.vmap(seed(chain)))
+    return Draws(run(jax.random.split(key, chains)))

@@ -1,0 +1,47 @@
+"""giry's language: random programs and generative functions on JAX."""
+
+from ._siblings import check as _check
+from .addresses import Masked, Selection, everything, select
+from .combinators import mask, mix, repeat, scan, switch, vmap
+from .errors import PPLError
+from .generative import Call, GenerativeFunction, Trace, gen
+from .integrate import Integral, Law, integrate, law, paths
+from .language import factor, observe, sample
+from .randomness import at_boundary, draw, record, replay, seed
+from .sites import Site
+from .target import Target
+
+_check(__name__)
+
+__all__ = [
+    "Call",
+    "GenerativeFunction",
+    "Integral",
+    "Law",
+    "Masked",
+    "PPLError",
+    "Selection",
+    "Site",
+    "Target",
+    "Trace",
+    "at_boundary",
+    "draw",
+    "everything",
+    "factor",
+    "gen",
+    "integrate",
+    "law",
+    "mask",
+    "mix",
+    "observe",
+    "paths",
+    "record",
+    "repeat",
+    "replay",
+    "sample",
+    "scan",
+    "seed",
+    "select",
+    "switch",
+    "vmap",
+]

@@ -1,0 +1,148 @@
+"""Addresses, choice maps as plain nested dicts, and selections of addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from . import errors
+from .program import Path
+
+
+def as_path(address: Any) -> Path:
+    """`"x"` or `("sub", "x")` as a path.
+
+    Raises:
+      InvalidAddress: anything else.
+    """
+    path = address if isinstance(address, tuple) else (address,)
+    if path and all(isinstance(part, str) and part and not part.startswith("#") for part in path):
+        return path
+    raise errors.InvalidAddress(
+        "An address is a non-empty string, or a tuple of them.",
+        where=errors.caller(),
+        given=repr(address),
+        expected='"x" or ("sub", "x")',
+        fix='for a Python loop, use f"x{i}"',
+    )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Masked:
+    """Values that are given only where `mask` is true: a partial constraint.
+
+    `mask` is boolean, of the shape of `value` (or of its leading axes, those of
+    the loops around the choice).
+    """
+
+    value: Any
+    mask: Any
+
+
+def flatten(choices: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
+    """A nested dict as a dict from paths to values."""
+    if not isinstance(choices, Mapping):
+        raise errors.InvalidArgument(
+            "A choice map is a nested dict.",
+            where=errors.caller(),
+            given=type(choices).__name__,
+            expected='{"x": value, "sub": {"y": value}}',
+            fix="wrap the value in a dict with its address",
+        )
+    found: dict[Path, Any] = {}
+    for name, value in choices.items():
+        path = prefix + as_path(name)
+        if isinstance(value, Mapping):
+            found.update(flatten(value, path))
+        else:
+            found[path] = value
+    return found
+
+
+def nest(found: Mapping[Path, Any]) -> dict[str, Any]:
+    """A dict from paths to values as a nested dict."""
+    nested: dict[str, Any] = {}
+    for path, value in found.items():
+        level = nested
+        for part in path[:-1]:
+            level = level.setdefault(part, {})
+        level[path[-1]] = value
+    return nested
+
+
+def not_found(path: Path, known: Iterable[Path], what: str, where: Iterable[str] = ()) -> errors.PPLError:
+    """The error for an address that no choice of the model has."""
+    known = sorted(known)
+    names = [errors.show(p) for p in known]
+    guess = errors.near(errors.show(path), names)
+    return errors.AddressNotFound(
+        f"{what} names {errors.show(path)}, which is no choice of the model.",
+        where=(*where, errors.caller()),
+        given=errors.show(path),
+        expected="one of: " + ("; ".join(names) or "(the model makes no choices)"),
+        fix=f"did you mean {guess}?" if guess else "use one of the model's addresses",
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A static predicate on addresses; naming a prefix selects all below it.
+
+    Combine with `|`, `&` and `~`. `selection(path)` tells whether a path is in it.
+    """
+
+    _test: Callable[[Path], bool]
+    _names: tuple[Path, ...]
+    _text: str
+
+    def __call__(self, path: Path) -> bool:
+        return self._test(path)
+
+    def __or__(self, other: Selection) -> Selection:
+        names = self._names + other._names
+        return Selection(lambda p: self(p) or other(p), names, f"({self._text} | {other._text})")
+
+    def __and__(self, other: Selection) -> Selection:
+        names = self._names + other._names
+        return Selection(lambda p: self(p) and other(p), names, f"({self._text} & {other._text})")
+
+    def __invert__(self) -> Selection:
+        return Selection(lambda p: not self(p), self._names, f"~{self._text}")
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def check(self, known: Iterable[Path]) -> None:
+        """Raise `AddressNotFound` if a name selects nothing among the known paths."""
+        known = list(known)
+        for name in self._names:
+            if not any(path[: len(name)] == name for path in known):
+                raise not_found(name, known, "The selection")
+
+
+def select(*addresses: str | tuple[str, ...]) -> Selection:
+    """The selection of these addresses and everything below them; `select()` is empty.
+
+    >>> from ppl import select
+    >>> s = select("mu", ("sub", "x"))
+    >>> s(("mu",)), s(("sub", "x", "y")), (~s)(("mu",))
+    (True, True, False)
+    """
+    names = tuple(as_path(address) for address in addresses)
+    text = "select(" + ", ".join(repr(a) for a in addresses) + ")"
+    return Selection(lambda path: any(path[: len(n)] == n for n in names), names, text)
+
+
+everything = Selection(lambda path: True, (), "everything")
+"""The selection of all addresses."""
+
+
+def as_selection(selection: Any) -> Selection:
+    """A selection; a string or a tuple of strings is taken as one address."""
+    if isinstance(selection, Selection):
+        return selection
+    return select(selection)

@@ -1,0 +1,113 @@
+"""The rule of generative functions: what each method does at one choice.
+
+At every choice a method either keeps a given value or makes a fresh one, and adds
+its log density to the *score* (all of it) and to the *weight* (the kept part).
+That one rule, walked over a program, is all six methods; see `ppl.generative`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .addresses import Selection
+from .distributions import elementwise, log_density
+from .effects import draw_p
+from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
+from .walk import Result, Rule, scalar
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Given:
+    """A value for a choice; `keep` is None (kept) or a mask (fresh where false).
+
+    `counts`, if not None, is a flag: whether the choice counts in the weight;
+    `demanded`, if not None, a mask: which part the caller constrains.
+    """
+
+    value: Any
+    keep: Any = None
+    counts: Any = None
+    demanded: Any = None
+
+
+class Execute(Rule):
+    """Keep what is given, draw the rest. Sums: `score` and `weight`.
+
+    Args:
+      constrained: paths whose given values are the caller's (not old ones): in a
+        branch not taken they make the weight -inf, or, with `filler`, unless zero.
+      weighed: which paths count in the weight (None: all).
+    """
+
+    handles = frozenset({CHOICE, FACTOR})
+    sums = ("score", "weight")
+
+    def __init__(
+        self,
+        constrained: frozenset[Path] = frozenset(),
+        filler: bool = False,
+        weighed: Selection | None = None,
+    ):
+        self.constrained = constrained
+        self.filler = filler
+        self.weighed = weighed
+
+    def visit(self, step, args, inputs) -> Result:
+        if isinstance(step, Factor):
+            amount = scalar(args[0])
+            counts = self.weighed is None or self.weighed(step.path)
+            return [], {}, {"score": amount, **({"weight": amount} if counts else {})}
+        assert isinstance(step, Choice)
+        given = inputs.get(step.path)
+        if not step.scored:
+            return [given.value], {}, {}
+        d = step.spec.tree.unflatten(args)
+        value = fresh(step.spec, args, step.source) if given is None or given.keep is not None else None
+        if given is not None:
+            old = jnp.asarray(given.value, step.spec.dtype)
+            value = old if value is None else jnp.where(given.keep, old, value)
+        sums = {}
+        partial = given is not None and given.keep is not None and jnp.ndim(given.keep) > 0
+        density = log_density(elementwise(d) if partial else d, value)
+        sums["score"] = scalar(density)
+        if given is not None and (self.weighed is None or self.weighed(step.path)):
+            if given.keep is None:
+                sums["weight"] = sums["score"]
+                if given.counts is not None:
+                    sums["weight"] = jnp.where(given.counts, sums["score"], 0)
+            else:
+                keep = given.keep if partial else jnp.broadcast_to(given.keep, density.shape)
+                sums["weight"] = scalar(jnp.where(keep, density, 0))
+        return [value], {"choices": {step.path: value}, "present": {step.path: True}}, sums
+
+    def absent(self, step, i, inner):
+        missing = (step.paths - step.branches[i].paths) & self.constrained & set(inner)
+        total = {}
+        for path in missing:
+            given = inner[path]
+            ok = jnp.all(given.value == 0) if self.filler else jnp.asarray(False)
+            if given.demanded is not None:
+                ok = ok | ~jnp.any(given.demanded)
+            amount = scalar(jnp.where(ok, 0.0, -jnp.inf))
+            for name in ("score", "weight"):
+                total[name] = total.get(name, 0) + amount
+        return total
+
+
+def fresh(spec: Spec, args: list, source: str) -> jax.Array:
+    """A draw of a choice's value, left to the surrounding random program."""
+    return draw_p.bind(
+        *args,
+        tree=spec.tree,
+        shape=spec.shape,
+        dtype=spec.dtype,
+        kind=spec.kind,
+        support=spec.support,
+        levels=(),
+        source=source,
+    )

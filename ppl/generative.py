@@ -1,0 +1,343 @@
+"""Generative functions and traces: the six methods and their laws.
+
+Notation: a model with arguments a denotes an (unnormalised) measure p(.; a) over
+its choices. Every method is a keyless random program: seed it, integrate it, or
+take its expectation.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import errors
+from .addresses import Masked, Selection, as_path, as_selection, flatten, nest, not_found
+from .arguments import Arguments
+from .execute import Execute, Given
+from .program import FACTOR, Path
+from .sites import Site, check_values, sites
+from .staging import Staged, stage
+from .walk import walk
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Trace:
+    """One run of a generative function: a frozen pytree.
+
+    Attributes:
+      model: the generative function.
+      arguments: its arguments, as `Arguments(args, kwargs)`.
+      choices: nested dict of values, stacked along `vmap` and `scan` axes.
+      score: log p(choices; args), or log of an unbiased estimate of it when the
+        model also draws without addresses.
+      retval: the return value.
+      present: for choices in branches only, whether they happened.
+    """
+
+    model: GenerativeFunction
+    arguments: Arguments
+    choices: dict[str, Any]
+    score: jax.Array
+    retval: Any
+    present: dict[str, Any]
+
+    @property
+    def args(self) -> tuple:
+        return self.arguments.args
+
+    def __getitem__(self, address: str | tuple[str, ...]) -> Any:
+        """The value (or the dict of values) at an address.
+
+        Raises:
+          AddressNotFound: with the nearest address.
+        """
+        level: Any = self.choices
+        path = as_path(address)
+        for part in path:
+            if not isinstance(level, Mapping) or part not in level:
+                raise not_found(path, flatten(self.choices), "The trace lookup")
+            level = level[part]
+        return level
+
+    def __repr__(self) -> str:
+        def leaf(x):
+            short = jnp.ndim(x) == 0 and not isinstance(x, jax.core.Tracer)
+            return f"{x:.4g}" if short else f"{jnp.result_type(x).name}{list(jnp.shape(x))}"
+
+        rows = ", ".join(f"{errors.show(p)}: {leaf(v)}" for p, v in flatten(self.choices).items())
+        return f"Trace({self.model.name}; {rows}; score={leaf(self.score)})"
+
+
+class Call:
+    """`model(args)`: what `sample("address", model(args))` takes."""
+
+    def __init__(self, model: GenerativeFunction, arguments: Arguments):
+        self.model = model
+        self.arguments = arguments
+
+    def __bind_call__(self):
+        staged, leaves = self.model.staged(self.arguments)
+        return leaves, staged.jaxpr, staged.rebuild
+
+    def __repr__(self):
+        return f"{self.model.name}{self.arguments!r}"
+
+
+def _apply(fn: Callable, *args: Any, **kwargs: Any) -> Any:
+    return fn(*args, **kwargs)
+
+
+@jax.tree_util.register_pytree_node_class
+class GenerativeFunction:
+    """A function with addressed choices; made by `@gen`.
+
+    A pytree: the arrays of the function (an equinox module, say) are its leaves.
+    """
+
+    def __init__(self, fn: Callable, fixed: frozenset = frozenset(), name: str | None = None):
+        self.fn = fn
+        self.fixed = fixed
+        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        self.__doc__ = getattr(fn, "__doc__", None)
+
+    def tree_flatten(self):
+        leaves, tree = jax.tree.flatten(self.fn)
+        if len(leaves) == 1 and leaves[0] is self.fn:
+            return (), (None, self.fn, self.fixed, self.name)
+        return (self.fn,), (tree, None, self.fixed, self.name)
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        made = object.__new__(cls)
+        made.fn = children[0] if children else aux[1]
+        made.fixed, made.name = aux[2], aux[3]
+        return made
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+        return Call(self, Arguments.of(args, kwargs, self.fixed))
+
+    def __repr__(self) -> str:
+        return f"<generative function {self.name}>"
+
+    # -- static knowledge ----------------------------------------------------------
+
+    def staged(self, arguments: Arguments) -> tuple[Staged, tuple]:
+        """The staged program, and the operands to run it on."""
+        if jax.tree.leaves(self.fn) == [self.fn]:
+            return stage(self.fn, arguments), arguments.leaves
+        with_fn = Arguments.of((self.fn, *arguments.args), arguments.kwargs,
+                               frozenset(i + 1 for i in self.fixed if isinstance(i, int)) | self.fixed)  # fmt: skip
+        return stage(_apply, with_fn), with_fn.leaves
+
+    def _prepare(self, args: tuple, kwargs: dict) -> _Prepared:
+        arguments = args[0] if _is_arguments(args, kwargs) else Arguments.of(args, kwargs, self.fixed)
+        staged, operands = self.staged(arguments)
+        return _Prepared(self, arguments, staged, operands, sites(staged.program))
+
+    def sites(self, *args: Any, **kwargs: Any) -> dict[Path, Site]:
+        """The choices, with shapes, dtypes, supports and source lines; nothing runs.
+
+        Raises:
+          DuplicateAddress, PrefixClash, BranchMismatch: faults of the model.
+        """
+        return dict(self._prepare(args, kwargs).sites)
+
+    # -- the six methods ------------------------------------------------------------
+
+    def simulate(self, *args: Any, **kwargs: Any) -> Trace:
+        """t ~ p(.; args), with `trace.score` = log p(t; args).
+
+        Raises:
+          CannotSimulate: the model scores with `factor` or `observe`.
+        """
+        run = self._prepare(args, kwargs)
+        if FACTOR in run.staged.program.effects:
+            raise errors.CannotSimulate(
+                f"{self.name} scores with factor/observe, so it cannot be run forward exactly.",
+                where=errors.caller(),
+                expected="a model whose measure has total mass one",
+                fix="use generate({}, *args): its log weight carries the factors; or make "
+                "the observation a choice and constrain it",
+            )
+        return run.trace(Execute(), {})[0]
+
+    def assess(self, choices: Mapping[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """`(log p(choices; args), return value)`.
+
+        If the model also draws without addresses, the log of an unbiased estimate
+        of the density of the choices. Choices in branches not taken have value 0.
+
+        Raises:
+          MissingChoice: a choice is not given.
+          AddressNotFound, ShapeError, DtypeError, SupportError: as for `generate`.
+        """
+        run = self._prepare(args, kwargs)
+        given = run.check(choices, "assess")
+        for path, site in run.sites.items():
+            if path not in given or isinstance(given[path], Masked):
+                raise errors.MissingChoice(
+                    f"assess needs a value for {errors.show(path)}.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    expected=f"shape {site.shape}, {site.support}",
+                    fix="give it, or use generate, which makes the missing choices"
+                    + ("; in a branch not taken the value is 0" if site.conditional else ""),
+                )
+        rule = Execute(constrained=frozenset(given), filler=True)
+        trace, sums, _ = run.trace(rule, {p: Given(v) for p, v in given.items()})
+        del sums
+        return trace.score, trace.retval
+
+    def generate(
+        self, constraints: Mapping[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Trace, jax.Array]:
+        """`(t, w)` with E[e^w delta_t] = p(dt; args) restricted to t extending the constraints.
+
+        Choices not constrained are drawn from the model; w is the log density of
+        the constrained ones (and factors). `Masked(value, mask)` constrains part
+        of an array, and the weight is then that of the marginal.
+
+        Raises:
+          AddressNotFound, ShapeError, DtypeError, SupportError: a constraint does not fit.
+        """
+        run = self._prepare(args, kwargs)
+        given = run.check(constraints, "The constraint")
+        rule = Execute(constrained=frozenset(given))
+        trace, sums, _ = run.trace(rule, {p: _as_given(v) for p, v in given.items()})
+        return trace, sums.get("weight", jnp.zeros_like(trace.score))
+
+    def update(
+        self, trace: Trace, constraints: Mapping[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[Trace, jax.Array, dict[str, Any]]:
+        """`(t', w, discarded)` with w = log p(t'; args) - log p(t) - log q(fresh choices).
+
+        t' has the constrained values and keeps the others; choices that only t'
+        makes are drawn. Updating t' with `discarded` (and the old arguments) gives
+        t back, with weight -w when nothing was fresh. Without `args`, the trace's.
+        """
+        run = self._prepare(*_or_old(trace, args, kwargs))
+        from .update import update
+
+        return update(run, trace, run.check(constraints, "The constraint"))
+
+    def regenerate(
+        self, trace: Trace, selection: Selection | str | tuple[str, ...], *args: Any, **kwargs: Any
+    ) -> tuple[Trace, jax.Array, dict[str, Any]]:
+        """`(t', w, discarded)`: t' redraws the selection from the model; w is the
+        log ratio with which Metropolis-Hastings accepts t'.
+
+        w = log p(t')/p(t) + log q(t; t')/q(t'; t), where q redraws the selected
+        choices (and those that appear) given the others: what remains is the
+        change of the log density of the choices kept.
+        """
+        run = self._prepare(*_or_old(trace, args, kwargs))
+        chosen = as_selection(selection)
+        chosen.check(run.sites)
+        from .update import regenerate
+
+        return regenerate(run, trace, chosen)
+
+    def project(self, trace: Trace, selection: Selection | str | tuple[str, ...]) -> jax.Array:
+        """The log density of the selected choices given what they depend on.
+
+        Over a partition of the addresses it adds up to the score. A factor belongs
+        to the address of the generative function it is in (`()` for the outermost).
+        """
+        run = self._prepare((trace.arguments,), {})
+        chosen = as_selection(selection)
+        chosen.check(run.sites)
+        rule = Execute(weighed=chosen)
+        values = {path: Given(given.value) for path, given in run.old(trace).items()}
+        _, sums, _ = run.trace(rule, values)
+        return sums.get("weight", jnp.zeros_like(trace.score))
+
+
+def _is_arguments(args: tuple, kwargs: dict) -> bool:
+    return len(args) == 1 and not kwargs and isinstance(args[0], Arguments)
+
+
+def _or_old(trace: Trace, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    return (args, kwargs) if args or kwargs else ((trace.arguments,), {})
+
+
+def _as_given(value: Any) -> Given:
+    if isinstance(value, Masked):
+        return Given(value.value, value.mask, demanded=value.mask)
+    return Given(value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A model with its arguments, staged and ready to be walked."""
+
+    model: GenerativeFunction
+    arguments: Arguments
+    staged: Staged
+    operands: tuple
+    sites: dict[Path, Site]
+
+    def check(self, choices: Mapping[str, Any], what: str) -> dict[Path, Any]:
+        return check_values(self.sites, choices, what, (self.model.name,))
+
+    def old(self, trace: Trace) -> dict[Path, Given]:
+        """The trace's values, each kept where it was present."""
+        values, present = flatten(trace.choices), flatten(trace.present)
+        return {path: Given(value, present.get(path)) for path, value in values.items()}
+
+    def trace(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[Trace, dict, dict]:
+        """Walk under a rule; the trace, the sums, and the per-path presence."""
+        outs, found, sums = walk(self.staged.program, self.operands, rule, inputs)
+        values = found.get("choices", {})
+        here = found.get("present", {})
+        present = {p: jnp.asarray(here[p]) for p, site in self.sites.items() if site.conditional}
+        trace = Trace(
+            model=self.model,
+            arguments=self.arguments,
+            choices=nest({path: values[path] for path in self.sites}),
+            score=jnp.asarray(sums.get("score", jnp.zeros((), float))),
+            retval=self.staged.rebuild(outs),
+            present=nest(present),
+        )
+        return trace, sums, present
+
+
+def gen(
+    fn: Callable | None = None, *, static_argnames: tuple[str, ...] = (), static_argnums: tuple[int, ...] = ()
+) -> Any:
+    """Make a function with addressed choices a generative function.
+
+    Args:
+      static_argnames, static_argnums: arguments that are known before the program
+        runs (loop lengths, flags); strings and functions always are.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import gen, sample, seed
+    >>> @gen
+    ... def coin(p):
+    ...     return sample("heads", dist.Bernoulli(p))
+    >>> score, heads = coin.assess({"heads": 1}, 0.25)
+    >>> print(f"{score:.4f}")
+    -1.3863
+    """
+    if fn is None:
+        return functools.partial(gen, static_argnames=static_argnames, static_argnums=static_argnums)
+    fixed = frozenset(static_argnames) | frozenset(static_argnums)
+    if static_argnames:
+        import inspect
+
+        names = list(inspect.signature(fn).parameters)
+        unknown = [n for n in static_argnames if n not in names]
+        if unknown:
+            raise errors.InvalidArgument(
+                f"static_argnames names {unknown[0]!r}, which is no argument of {fn.__name__}.",
+                where=errors.caller(),
+                expected=", ".join(names),
+                fix=f"did you mean {errors.near(unknown[0], names)!r}?",
+            )
+        fixed |= {names.index(n) for n in static_argnames}
+    return GenerativeFunction(fn, fixed)

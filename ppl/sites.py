@@ -1,0 +1,250 @@
+"""What is known of a model's choices before anything runs, and checks against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import errors
+from .addresses import Masked, flatten, not_found
+from .distributions import elementwise
+from .language import check_support
+from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
+
+
+@dataclass(frozen=True)
+class Site:
+    """One choice of a model.
+
+    `shape` includes the axes of the loops around it, outermost first, and `axes`
+    names them (`("scan", 10)`, `("vmap", 3)`); `conditional` says that it lies in
+    a branch of a `cond` that not every branch shares; `source` is `file:line`.
+    """
+
+    path: Path
+    spec: Spec = field(repr=False)
+    axes: tuple[tuple[str, int], ...]
+    conditional: bool
+    source: str
+    distribution: Any = field(repr=False, default=None)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(size for _, size in self.axes) + self.spec.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.spec.dtype
+
+    @property
+    def support(self) -> str:
+        return self.spec.support
+
+    @property
+    def kind(self) -> str:
+        return self.spec.kind
+
+    def __str__(self) -> str:
+        note = " (conditional)" if self.conditional else ""
+        dtype = np.dtype(self.dtype).name
+        return (
+            f"{errors.show(self.path)}: {self.kind} {dtype}{list(self.shape)} "
+            f"on {self.support}{note} at {self.source}"
+        )
+
+
+@lru_cache(maxsize=1024)
+def sites(program: Program) -> dict[Path, Site]:
+    """The choices of a program by address, in the order of the program.
+
+    Raises:
+      DuplicateAddress: two choices that can both happen share an address.
+      BranchMismatch: branches make the same choice with another shape, dtype or kind of support.
+      PrefixClash: an address is also the prefix of another.
+    """
+    found = _collect(program)
+    for path, site in found.items():
+        for n in range(1, len(path)):
+            if path[:n] in found:
+                raise errors.PrefixClash(
+                    f"{errors.show(path[:n])} is a choice and also a prefix of {errors.show(path)}.",
+                    where=(found[path[:n]].source, site.source),
+                    fix="rename one of them",
+                )
+    return found
+
+
+def _collect(program: Program) -> dict[Path, Site]:
+    found: dict[Path, Site] = {}
+    for step in program.steps:
+        if isinstance(step, Choice):
+            leaves = [
+                program.constants.get(slot, aval)
+                for slot, aval in zip(step.inputs, step.spec.leaves, strict=True)
+            ]
+            d = step.spec.tree.unflatten(leaves)
+            more = {step.path: Site(step.path, step.spec, (), False, step.source, d)}
+        elif isinstance(step, (Loop, Map)):
+            axis = ("scan", step.length) if isinstance(step, Loop) else ("vmap", step.size)
+            inner = _collect(step.body)
+            more = {p: replace(site, axes=(axis, *site.axes)) for p, site in inner.items()}
+        elif isinstance(step, Branch):
+            more = _join([_collect(branch) for branch in step.branches])
+        else:
+            more = {}
+            for body in bodies(step):
+                more.update(_collect(body))
+        for path, site in more.items():
+            if path in found:
+                raise errors.DuplicateAddress(
+                    f"Two choices have the address {errors.show(path)}.",
+                    where=(found[path].source, site.source),
+                    given=errors.show(path),
+                    expected="one choice per address",
+                    fix='rename one of them, or call a generative function under an address: '
+                    'sample("sub", other(args))',
+                )
+        found.update(more)
+    return found
+
+
+def _join(branches: list[dict[Path, Site]]) -> dict[Path, Site]:
+    joined: dict[Path, Site] = {}
+    for branch in branches:
+        for path, site in branch.items():
+            other = joined.get(path)
+            if other is None:
+                joined[path] = site
+                continue
+            mine = (site.shape, site.dtype, _kind_of_support(site))
+            theirs = (other.shape, other.dtype, _kind_of_support(other))
+            if mine != theirs:
+                raise errors.BranchMismatch(
+                    f"Two branches make the choice {errors.show(path)} differently.",
+                    where=(other.source, site.source),
+                    given=f"{other.kind} {other.dtype}{list(other.shape)} on {other.support} and "
+                    f"{site.kind} {site.dtype}{list(site.shape)} on {site.support}",
+                    expected="the same shape, dtype and support",
+                    fix="give them different addresses",
+                )
+    for path, site in joined.items():
+        if not all(path in branch for branch in branches):
+            joined[path] = replace(site, conditional=True)
+        elif any(branch[path].conditional for branch in branches):
+            joined[path] = replace(site, conditional=True)
+    return joined
+
+
+def _kind_of_support(site: Site) -> str:
+    return site.support.split("(")[0]
+
+
+# -- checking values against sites ---------------------------------------------------------
+
+
+def check_values(
+    known: Mapping[Path, Site], choices: Mapping[str, Any], what: str, where: Iterable[str] = ()
+) -> dict[Path, Any]:
+    """`choices` by path, each checked against its choice: address, shape, dtype, support.
+
+    Values that are still traced are checked as far as shape and dtype go.
+
+    Raises:
+      AddressNotFound, ShapeError, DtypeError, SupportError.
+    """
+    found = flatten(choices)
+    checked = {}
+    for path, value in found.items():
+        site = known.get(path)
+        if site is None:
+            below = [p for p in known if p[: len(path)] == path]
+            if below:
+                raise errors.AddressNotFound(
+                    f"{what} gives one value for {errors.show(path)}, "
+                    "which is a generative function's address.",
+                    where=errors.caller(),
+                    given=f"a value of shape {jnp.shape(value)}",
+                    expected="a dict with " + ", ".join(errors.show(p[len(path) :]) for p in below),
+                    fix=f"{{{errors.show(path[-1:])}: {{{errors.show(below[0][-1:])}: ...}}}}",
+                )
+            raise not_found(path, known, what, where)
+        checked[path] = check_value(site, value, what)
+    return checked
+
+
+def check_value(site: Site, value: Any, what: str) -> Any:
+    """`value` in the dtype of `site`, after checking it."""
+    if isinstance(value, Masked):
+        return Masked(check_value(site, value.value, what), _check_mask(site, value.mask))
+    name = errors.show(site.path)
+    places = (f"{name} at {site.source}", errors.caller())
+    if jnp.shape(value) != site.shape:
+        axes = "".join(f", {kind} axis of {size}" for kind, size in site.axes)
+        raise errors.ShapeError(
+            f"{what} gives {name} another shape than its choice has.",
+            where=places,
+            given=f"shape {jnp.shape(value)}",
+            expected=f"shape {site.shape} ({site.kind}{axes})",
+            fix=f"reshape it: jnp.reshape(value, {site.shape})"
+            if np.prod(jnp.shape(value)) == np.prod(site.shape)
+            else "check the data against the model's loops",
+        )
+    if not _casts(value, site.dtype):
+        raise errors.DtypeError(
+            f"{what} gives {name} another dtype than its choice has.",
+            where=places,
+            given=str(jnp.result_type(value)),
+            expected=str(np.dtype(site.dtype)),
+            fix=f"cast it: jnp.asarray(value, '{np.dtype(site.dtype).name}')",
+        )
+    if not site.conditional:
+        _check_each(site, value, name, places)
+    return jnp.asarray(value, site.dtype)
+
+
+def _check_each(site: Site, value: Any, name: str, places: tuple[str, ...]) -> None:
+    if isinstance(value, jax.core.Tracer):
+        return
+    event = len(site.spec.shape)
+    flat = np.asarray(value).reshape((-1, *site.spec.shape)) if event or site.axes else value
+    check_support(site.distribution, flat, name, places)
+
+
+def _casts(value: Any, dtype: Any) -> bool:
+    """Whether `value` can take `dtype` without losing anything (Python numbers by kind)."""
+    target = np.dtype(dtype)
+    if isinstance(value, (bool, int)) and not isinstance(value, np.generic):
+        return True
+    if isinstance(value, float) and not isinstance(value, np.generic):
+        return np.issubdtype(target, np.floating)
+    given = np.dtype(jax.dtypes.canonicalize_dtype(jnp.result_type(value)))
+    if np.issubdtype(given, np.bool_):
+        return np.issubdtype(target, np.integer) or target == given
+    same_kind = np.issubdtype(given, np.floating) == np.issubdtype(target, np.floating)
+    return same_kind and np.can_cast(given, target)
+
+
+def _check_mask(site: Site, mask: Any) -> Any:
+    full, shape = site.shape, jnp.shape(mask)
+    event = len(site.spec.shape) - len(_element_shape(site))
+    allowed = {full[: len(full) - event], full[: len(site.axes)]}
+    if shape not in allowed or jnp.result_type(mask) != jnp.bool_:
+        raise errors.ShapeError(
+            f"The mask of {errors.show(site.path)} does not fit its choice.",
+            where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+            given=f"{jnp.result_type(mask)} of shape {shape}",
+            expected="bool of shape " + " or ".join(str(s) for s in sorted(allowed, key=len)),
+            fix="give one boolean for each independent element of the value",
+        )
+    return jnp.asarray(mask)
+
+
+def _element_shape(site: Site) -> tuple[int, ...]:
+    """Shape of the independent elements of one value (event dimensions left out)."""
+    return tuple(elementwise(site.distribution).batch_shape)

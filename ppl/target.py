@@ -1,0 +1,197 @@
+"""Targets: a posterior as an unnormalised measure over the latent choices of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from . import errors
+from .addresses import Selection, as_selection, flatten, nest
+from .generative import GenerativeFunction, Trace
+from .program import Path
+
+
+@jax.tree_util.register_pytree_node_class
+class Target:
+    """The measure p(latents, observations; args): a model, its arguments, observed choices.
+
+    Observations are checked here, before anything compiles, and no method moves them.
+
+    Args:
+      model: a generative function.
+      args: its arguments, a tuple.
+      observations: nested dict; `Masked(value, mask)` observes part of an array.
+
+    Raises:
+      AddressNotFound, ShapeError, DtypeError, SupportError: an observation does not fit.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mu, 1.0))
+    >>> target = Target(model, (), {"y": 2.0})
+    >>> [path for path in target.latents]
+    [('mu',)]
+    """
+
+    def __init__(self, model: GenerativeFunction, args: tuple = (), observations: Mapping[str, Any] | None = None):
+        self.model = model
+        self.args = tuple(args)
+        run = model._prepare(self.args, {})
+        self.observations = nest(run.check(observations or {}, "The observation"))
+        self.sites = run.sites
+
+    def tree_flatten(self):
+        return (self.model, self.args, self.observations), None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        made = object.__new__(cls)
+        made.model, made.args, made.observations = children
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "sites":  # recomputed after a pytree round trip
+            return self.model.sites(*self.args)
+        raise AttributeError(name)
+
+    @property
+    def observed(self) -> dict[Path, Any]:
+        return flatten(self.observations)
+
+    @property
+    def latents(self) -> list[Path]:
+        """The addresses that are not observed, in the order of the model."""
+        return [path for path in self.sites if path not in self.observed]
+
+    # -- as a random program and a density -----------------------------------------------
+
+    def generate(self, constraints: Mapping[str, Any] | None = None) -> tuple[Trace, jax.Array]:
+        """`(t, w)`, properly weighted for the target (latents not constrained from the model)."""
+        self._only_latents(constraints or {}, "The constraint")
+        return self.model.generate(_join(self.observations, constraints or {}), *self.args)
+
+    def log_density(self, latents: Mapping[str, Any]) -> jax.Array:
+        """log p(latents, observations), unnormalised.
+
+        Raises:
+          MissingChoice: a latent has no value.
+        """
+        self._only_latents(latents, "The value")
+        missing = [p for p in self.latents if p not in flatten(latents)]
+        if missing:
+            raise errors.MissingChoice(
+                f"A latent choice has no value: {errors.show(missing[0])}.",
+                where=(f"{errors.show(missing[0])} at {self.sites[missing[0]].source}",),
+                expected="values for " + "; ".join(errors.show(p) for p in self.latents),
+                fix="give all of them; generate() draws those that are missing",
+            )
+        return self.model.generate(_join(self.observations, latents), *self.args)[1]
+
+    def update(self, trace: Trace, constraints: Mapping[str, Any]):
+        """As the model's `update`; observed choices cannot be changed."""
+        self._only_latents(constraints, "The constraint")
+        return self.model.update(trace, constraints, *self.args)
+
+    def regenerate(self, trace: Trace, selection: Selection | str | tuple[str, ...]):
+        """As the model's `regenerate`, of the selected latents."""
+        return self.model.regenerate(trace, self.selection(selection), *self.args)
+
+    def selection(self, selection: Selection | str | tuple[str, ...]) -> Selection:
+        """The selected addresses that are latent.
+
+        Raises:
+          InvalidArgument: a name of the selection is an observed choice.
+        """
+        chosen = as_selection(selection)
+        chosen.check(self.sites)
+        for name in chosen._names:
+            below = [p for p in self.sites if p[: len(name)] == name]
+            if all(p in self.observed for p in below):
+                raise errors.InvalidArgument(
+                    f"The selection names {errors.show(name)}, which is observed.",
+                    where=(f"{errors.show(name)} at {self.sites[below[0]].source}", errors.caller()),
+                    expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
+                    fix="select a latent choice",
+                )
+        fixed = frozenset(self.observed)
+        return Selection(lambda p: chosen(p) and p not in fixed, (), repr(chosen))
+
+    def choices(self, trace: Trace) -> dict[str, Any]:
+        """The latent choices of a trace."""
+        values = flatten(trace.choices)
+        return nest({path: values[path] for path in self.latents})
+
+    def _only_latents(self, choices: Mapping[str, Any], what: str) -> None:
+        for path in flatten(choices):
+            if path in self.observed:
+                raise errors.InvalidArgument(
+                    f"{what} gives {errors.show(path)}, which is observed.",
+                    where=(f"{errors.show(path)} at {self.sites[path].source}", errors.caller()),
+                    expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
+                    fix="make a new Target to change the data",
+                )
+
+    # -- unconstrained space ----------------------------------------------------------
+
+    def bijections(self) -> dict[Path, Any]:
+        """For each continuous latent, numpyro's bijection from unconstrained space.
+
+        Raises:
+          InvalidArgument: a latent is discrete, or its support depends on other choices.
+        """
+        found = {}
+        for path in self.latents:
+            site = self.sites[path]
+            if not jnp.issubdtype(site.dtype, jnp.floating):
+                raise errors.InvalidArgument(
+                    f"{errors.show(path)} is discrete and has no unconstrained space.",
+                    where=f"{errors.show(path)} at {site.source}",
+                    expected="continuous latents",
+                    fix="sum it out, or move it by a kernel for discrete choices",
+                )
+            try:
+                found[path] = dist.biject_to(site.distribution.support)
+                jax.eval_shape(found[path], jax.ShapeDtypeStruct(site.spec.shape, site.dtype))
+            except Exception as error:
+                if isinstance(error, errors.PPLError):
+                    raise
+                raise errors.InvalidArgument(
+                    f"{errors.show(path)} has no fixed bijection to unconstrained space.",
+                    where=f"{errors.show(path)} at {site.source}",
+                    given=site.support,
+                    expected="a support that does not depend on other choices",
+                    fix="sample a standard variable and transform it in the model",
+                ) from error
+        return found
+
+    def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
+        """`(latents, log |d latents / d unconstrained|)`."""
+        values, total = {}, jnp.zeros((), float)
+        z = flatten(unconstrained)
+        for path, bijection in self.bijections().items():
+            values[path] = bijection(z[path])
+            total = total + jnp.sum(bijection.log_abs_det_jacobian(z[path], values[path]))
+        return nest(values), total
+
+    def unconstrain(self, latents: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of `constrain`'s values."""
+        values = flatten(latents)
+        return nest({path: b.inv(values[path]) for path, b in self.bijections().items()})
+
+    def potential(self, unconstrained: Mapping[str, Any]) -> jax.Array:
+        """-log density in unconstrained space: the `potential_fn` of numpyro's samplers."""
+        values, log_det = self.constrain(unconstrained)
+        return -(self.log_density(values) + log_det)
+
+
+def _join(observations: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
+    return nest({**flatten(observations), **flatten(choices)})
+
+
