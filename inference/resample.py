@@ -37,9 +37,7 @@ def systematic(weights: jax.Array) -> jax.Array:
     return jax.lax.cummax(first)
 
 
-def resample(
-    weighted: Weighted, scheme: Callable[[jax.Array], jax.Array] = systematic
-) -> Weighted:
+def resample(weighted: Weighted, scheme: Callable[[jax.Array], jax.Array] = systematic) -> Weighted:
     """Particles drawn by weight, all with the mean weight; <<.>> stays the same.
 
     Proper for every scheme in which i has on average n * weights[i] offspring.

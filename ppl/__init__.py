@@ -7,8 +7,9 @@ from .errors import PPLError
 from .generative import Call, GenerativeFunction, Trace, gen
 from .integrate import Integral, Law, integrate, law, paths
 from .language import factor, observe, sample
-from .randomness import at_boundary, draw, record, replay, seed
+from .randomness import draw, seed
 from .sites import Site
+from .tape import at_boundary, record, replay
 from .target import Target
 
 _check(__name__)

@@ -13,7 +13,11 @@ def check(package: str) -> None:
     """
     for name in ("ppl", "inference", "semantics"):
         spec = find_spec(name)
-        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != _HOME:
+        if (
+            spec is None
+            or spec.origin is None
+            or Path(spec.origin).resolve().parent.parent != _HOME
+        ):
             found = "nowhere" if spec is None else spec.origin
             raise ImportError(
                 f"{package} is installed in {_HOME}, but `import {name}` finds {found}. "

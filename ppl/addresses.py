@@ -74,7 +74,9 @@ def nest(found: Mapping[Path, Any]) -> dict[str, Any]:
     return nested
 
 
-def not_found(path: Path, known: Iterable[Path], what: str, where: Iterable[str] = ()) -> errors.PPLError:
+def not_found(
+    path: Path, known: Iterable[Path], what: str, where: Iterable[str] = ()
+) -> errors.PPLError:
     """The error for an address that no choice of the model has."""
     known = sorted(known)
     names = [errors.show(p) for p in known]

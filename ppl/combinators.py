@@ -18,7 +18,9 @@ from .generative import GenerativeFunction
 from .language import inline, sample
 
 
-def vmap(model: GenerativeFunction, in_axes: Any = 0, axis_size: int | None = None) -> GenerativeFunction:
+def vmap(
+    model: GenerativeFunction, in_axes: Any = 0, axis_size: int | None = None
+) -> GenerativeFunction:
     """Independent copies of `model` along mapped arguments; choices stacked in front.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
@@ -35,7 +37,9 @@ def vmap(model: GenerativeFunction, in_axes: Any = 0, axis_size: int | None = No
     return GenerativeFunction(mapped, name=f"vmap({model.name})")
 
 
-def scan(model: GenerativeFunction, length: int | None = None, reverse: bool = False) -> GenerativeFunction:
+def scan(
+    model: GenerativeFunction, length: int | None = None, reverse: bool = False
+) -> GenerativeFunction:
     """`(init, xs) -> (carry, ys)`: `model(carry, x) -> (carry, y)` along the leading axis."""
 
     def scanned(init, xs=None):
@@ -66,10 +70,9 @@ def mask(model: GenerativeFunction) -> GenerativeFunction:
     """`(flag, *args) -> retval`: `model(*args)` if `flag`, else no choices and zeros."""
 
     def masked(flag, *args):
-        shape = jax.eval_shape(lambda *a: model.staged(model(*a).arguments)[0].rebuild(
-            [jnp.zeros(v.shape, v.dtype) for v in model.staged(model(*a).arguments)[0].jaxpr.out_avals]), *args)  # fmt: skip
-        zeros = lambda *_: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)  # noqa: E731
-        return lax.cond(flag, lambda *a: inline(model(*a)), zeros, *args)
+        staged = model.staged(model(*args).arguments)[0]
+        blank = staged.rebuild([jnp.zeros(a.shape, a.dtype) for a in staged.jaxpr.out_avals])
+        return lax.cond(flag, lambda *a: inline(model(*a)), lambda *_: blank, *args)
 
     return GenerativeFunction(masked, name=f"mask({model.name})")
 

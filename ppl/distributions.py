@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-
 from numpyro.distributions import constraints
 
 from . import errors
@@ -138,8 +138,10 @@ _BASE: dict[type, tuple[str, Callable]] = {
     dist.Exponential: ("uniform", lambda d, u: -jnp.log1p(-u) / d.rate),
     dist.Laplace: (
         "uniform",
-        lambda d, u: d.loc
-        - d.scale * jnp.sign(u - 0.5) * jnp.log1p(-2 * jnp.abs(jnp.maximum(u, _OPEN) - 0.5)),
+        lambda d, u: (
+            d.loc
+            - d.scale * jnp.sign(u - 0.5) * jnp.log1p(-2 * jnp.abs(jnp.maximum(u, _OPEN) - 0.5))
+        ),
     ),
     dist.Cauchy: (
         "uniform",
@@ -159,12 +161,12 @@ _BASE: dict[type, tuple[str, Callable]] = {
 }
 
 
-def is_discrete(d: dist.Distribution) -> bool:
+def is_discrete(d: Any) -> bool:
     """Whether values are integers (no derivative passes through a draw)."""
     return bool(d.support.is_discrete)
 
 
-def log_density(d: dist.Distribution, value: Any) -> jax.Array:
+def log_density(d: Any, value: Any) -> Any:
     """log p(value), one number per element of the batch shape; `-inf` off the support."""
     if isinstance(d, dist.Independent):
         inner = log_density(d.base_dist, value)
@@ -180,7 +182,7 @@ def log_density(d: dist.Distribution, value: Any) -> jax.Array:
     return _validated(d).log_prob(value)
 
 
-def _validated(d: dist.Distribution) -> dist.Distribution:
+def _validated(d: Any) -> Any:
     d._validate_args = True
     for inner in ("base_dist", "_base_dist"):
         if isinstance(getattr(d, inner, None), dist.Distribution):
@@ -188,14 +190,14 @@ def _validated(d: dist.Distribution) -> dist.Distribution:
     return d
 
 
-def elementwise(d: dist.Distribution) -> dist.Distribution:
+def elementwise(d: Any) -> Any:
     """The distribution of the independent elements of a value (`to_event` undone)."""
     while isinstance(d, dist.Independent):
         d = d.base_dist
     return d
 
 
-def base(d: dist.Distribution) -> tuple[str, tuple[int, ...], Callable] | None:
+def base(d: Any) -> tuple[str, tuple[int, ...], Callable] | None:
     """`(kind, shape, transform)` of the base randomness, if the sampler has one."""
     shape = tuple(d.batch_shape) + tuple(d.event_shape)
     if isinstance(d, dist.Independent):
@@ -212,7 +214,7 @@ def base(d: dist.Distribution) -> tuple[str, tuple[int, ...], Callable] | None:
     return kind, shape, partial(transform, d)
 
 
-def sample(d: dist.Distribution, key: Any) -> jax.Array:
+def sample(d: Any, key: Any) -> jax.Array:
     """One draw by numpyro's own sampler, where there is no base."""
     return jnp.asarray(d.sample(key))
 
@@ -224,13 +226,15 @@ def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arr
     return jax.random.uniform(key, shape, dtype)
 
 
-def float_of(d: dist.Distribution) -> Any:
+def float_of(d: Any) -> Any:
     """The float dtype in which `d` works: that of its parameters."""
-    leaves = [leaf for leaf in jax.tree.leaves(d) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    leaves = [
+        leaf for leaf in jax.tree.leaves(d) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    ]
     return jnp.result_type(*leaves, 0.0) if leaves else jnp.result_type(float)
 
 
-def describe(d: dist.Distribution, leaves: list) -> dict[str, Any]:
+def describe(d: Any, leaves: list) -> dict[str, Any]:
     """Shape, dtype, kind and support of one value, without running anything."""
     innermost = d
     while isinstance(innermost, (dist.Independent, dist.ExpandedDistribution)):
@@ -269,14 +273,18 @@ def support_name(support: Any) -> str:
     return f"{name}({', '.join(shown)})" if shown else name
 
 
-def check_parameters(d: dist.Distribution, where: str, name: str) -> None:
+def check_parameters(d: Any, where: str, name: str) -> None:
     """Raise `InvalidDistribution` for parameters that are known and invalid."""
     for inner in ("base_dist", "_base_dist"):
         if isinstance(getattr(d, inner, None), dist.Distribution):
             check_parameters(getattr(d, inner), where, name)
     for parameter, constraint in d.arg_constraints.items():
         value = d.__dict__.get(parameter)
-        if value is None or isinstance(value, jax.core.Tracer) or constraints.is_dependent(constraint):
+        if (
+            value is None
+            or isinstance(value, jax.core.Tracer)
+            or constraints.is_dependent(constraint)
+        ):
             continue
         if not isinstance(value, (int, float, np.ndarray, np.generic, jax.Array)):
             continue
@@ -295,14 +303,14 @@ def check_parameters(d: dist.Distribution, where: str, name: str) -> None:
 # -- finite supports and quadrature ---------------------------------------------------
 
 
-def elements(d: dist.Distribution) -> tuple[int, ...] | None:
+def elements(d: Any) -> tuple[int, ...] | None:
     """Shape of the independent scalar parts of one value (None: not such a product)."""
     if isinstance(d, dist.Independent):
         return elements(d.base_dist)
     return tuple(d.batch_shape) if not d.event_shape else None
 
 
-def outcomes(d: dist.Distribution) -> Any:
+def outcomes(d: Any) -> Any:
     """The values that each scalar element can take, if they are finitely many and known."""
     while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
         d = d.base_dist
@@ -337,7 +345,7 @@ def sinh_grid(n: int, width: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
     return np.sinh(t), h * np.cosh(t)
 
 
-def log_weight_on_grid(d: dist.Distribution, z: Any) -> tuple[jax.Array, jax.Array]:
+def log_weight_on_grid(d: Any, z: Any) -> tuple[Any, Any]:
     """A value at unconstrained position z and its log density there, elementwise."""
     inner = d
     while isinstance(inner, dist.Independent):
@@ -345,5 +353,3 @@ def log_weight_on_grid(d: dist.Distribution, z: Any) -> tuple[jax.Array, jax.Arr
     bijection = dist.biject_to(inner.support)
     value = bijection(z)
     return value, log_density(inner, value) + bijection.log_abs_det_jacobian(z, value)
-
-

@@ -26,6 +26,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.core
 import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
 from jax.extend.core import Primitive, jaxpr_as_fun

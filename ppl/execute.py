@@ -67,21 +67,23 @@ class Execute(Rule):
         if not step.scored:
             return [given.value], {}, {}
         d = step.spec.tree.unflatten(args)
-        value = fresh(step.spec, args, step.source) if given is None or given.keep is not None else None
-        if given is not None:
-            old = jnp.asarray(given.value, step.spec.dtype)
-            value = old if value is None else jnp.where(given.keep, old, value)
+        keep = None if given is None else given.keep
+        if given is None:
+            value = fresh(step.spec, args, step.source)
+        else:
+            value = jnp.asarray(given.value, step.spec.dtype)
+            if keep is not None:
+                value = jnp.where(keep, value, fresh(step.spec, args, step.source))
         sums = {}
-        partial = given is not None and given.keep is not None and jnp.ndim(given.keep) > 0
+        partial = keep is not None and jnp.ndim(keep) > 0
         density = log_density(elementwise(d) if partial else d, value)
         sums["score"] = scalar(density)
         if given is not None and (self.weighed is None or self.weighed(step.path)):
-            if given.keep is None:
+            if keep is None:
                 sums["weight"] = sums["score"]
                 if given.counts is not None:
                     sums["weight"] = jnp.where(given.counts, sums["score"], 0)
             else:
-                keep = given.keep if partial else jnp.broadcast_to(given.keep, density.shape)
                 sums["weight"] = scalar(jnp.where(keep, density, 0))
         return [value], {"choices": {step.path: value}, "present": {step.path: True}}, sums
 

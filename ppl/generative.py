@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from . import errors
@@ -131,12 +132,14 @@ class GenerativeFunction:
         """The staged program, and the operands to run it on."""
         if jax.tree.leaves(self.fn) == [self.fn]:
             return stage(self.fn, arguments), arguments.leaves
-        with_fn = Arguments.of((self.fn, *arguments.args), arguments.kwargs,
-                               frozenset(i + 1 for i in self.fixed if isinstance(i, int)) | self.fixed)  # fmt: skip
+        shifted = frozenset(i + 1 if isinstance(i, int) else i for i in self.fixed)
+        with_fn = Arguments.of((self.fn, *arguments.args), arguments.kwargs, shifted)
         return stage(_apply, with_fn), with_fn.leaves
 
     def _prepare(self, args: tuple, kwargs: dict) -> _Prepared:
-        arguments = args[0] if _is_arguments(args, kwargs) else Arguments.of(args, kwargs, self.fixed)
+        arguments = (
+            args[0] if _is_arguments(args, kwargs) else Arguments.of(args, kwargs, self.fixed)
+        )
         staged, operands = self.staged(arguments)
         return _Prepared(self, arguments, staged, operands, sites(staged.program))
 
@@ -307,7 +310,10 @@ class _Prepared:
 
 
 def gen(
-    fn: Callable | None = None, *, static_argnames: tuple[str, ...] = (), static_argnums: tuple[int, ...] = ()
+    fn: Callable | None = None,
+    *,
+    static_argnames: tuple[str, ...] = (),
+    static_argnums: tuple[int, ...] = (),
 ) -> Any:
     """Make a function with addressed choices a generative function.
 
@@ -325,7 +331,9 @@ def gen(
     -1.3863
     """
     if fn is None:
-        return functools.partial(gen, static_argnames=static_argnames, static_argnums=static_argnums)
+        return functools.partial(
+            gen, static_argnames=static_argnames, static_argnums=static_argnums
+        )
     fixed = frozenset(static_argnames) | frozenset(static_argnums)
     if static_argnames:
         import inspect

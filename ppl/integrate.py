@@ -103,7 +103,7 @@ class _Paths(Rule):
         self._counts[step] = total
         return total
 
-    def digits(self, step: Draw, constants: dict) -> _Digits:
+    def digits(self, step: Step, constants: dict) -> _Digits:
         spec = step.spec
         leaves = [constants.get(i, aval) for i, aval in zip(step.inputs, spec.leaves, strict=True)]
         d = spec.tree.unflatten(leaves)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from . import distributions, errors
 from .addresses import as_path
@@ -73,7 +73,7 @@ def factor(log_weight: Any) -> None:
     factor_p.bind(jnp.asarray(log_weight, float), source=at)
 
 
-def observe(distribution: dist.Distribution, value: Any) -> None:
+def observe(distribution: Any, value: Any) -> None:
     """Condition in place: the program's measure times the density at `value`.
 
     Raises:

@@ -53,6 +53,8 @@ class Step:
     effects: frozenset[str] = frozenset()
     paths: frozenset[Path] = frozenset()
     source: str = "<unknown>"
+    name: Path = ()
+    spec: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +70,12 @@ class Pure(Step):
 class Draw(Step):
     """Anonymous randomness: one value of the distribution in `spec`."""
 
-    name: Path = ()
-    spec: Any = None
-
 
 @dataclass(frozen=True, eq=False)
 class Choice(Step):
     """An addressed choice. `scored=False` marks one that only hands on its value."""
 
     path: Path = ()
-    spec: Any = None
     scored: bool = True
 
 
@@ -98,7 +96,6 @@ class Loop(Step):
     length: int = 0
     reverse: bool = False
     unroll: Any = 1
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +103,6 @@ class Branch(Step):
     """`lax.switch`: the first input is the index."""
 
     branches: tuple[Program, ...] = ()
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +113,6 @@ class Map(Step):
     in_axes: tuple[int | None, ...] = ()
     size: int = 0
     axis_name: Any = None
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +123,6 @@ class While(Step):
     body: Program = None  # type: ignore[assignment]
     test_constants: int = 0
     body_constants: int = 0
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +132,6 @@ class Remat(Step):
     body: Program = None  # type: ignore[assignment]
     policy: Any = None
     prevent_cse: bool = True
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +139,6 @@ class Custom(Step):
     """A function with a custom derivative rule that makes choices or draws."""
 
     body: Program = None  # type: ignore[assignment]
-    name: Path = ()
 
 
 @dataclass(frozen=True, eq=False)

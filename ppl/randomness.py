@@ -18,7 +18,20 @@ import numpyro.distributions as dist
 from . import distributions, errors
 from .arguments import Arguments
 from .effects import draw_p, guard
-from .program import CHOICE, DRAW, FACTOR, Branch, Draw, Loop, Map, Path, Program, Spec, While, bodies
+from .program import (
+    CHOICE,
+    DRAW,
+    FACTOR,
+    Branch,
+    Draw,
+    Loop,
+    Map,
+    Path,
+    Program,
+    Spec,
+    While,
+    bodies,
+)
 from .staging import Staged, stage
 from .walk import Result, Rule, walk
 
@@ -27,7 +40,7 @@ from .walk import Result, Rule, walk
 _FLAT_KEYS = 1 << 16
 
 
-def draw(distribution: dist.Distribution) -> jax.Array:
+def draw(distribution: Any) -> jax.Array:
     """One value v ~ distribution, independent of every other draw.
 
     Args:
@@ -99,12 +112,12 @@ def sizes(spec: Spec) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _abstract(spec: Spec) -> tuple[str, tuple[int, ...]] | None:
+def abstract_base(spec: Spec) -> tuple[str, tuple[int, ...]] | None:
     found = distributions.base(spec.tree.unflatten(spec.leaves))
     return None if found is None else found[:2]
 
 
-def _base_dtype(spec: Spec) -> Any:
+def base_dtype(spec: Spec) -> Any:
     return spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.result_type(float)
 
 
@@ -118,11 +131,11 @@ def _plan(program: Program) -> tuple[dict, list, list, int]:
         if DRAW not in step.effects:
             continue
         if isinstance(step, Draw):
-            found = _abstract(step.spec)
+            found = abstract_base(step.spec)
             if found is None:
                 singles.append(step)
             else:
-                groups.setdefault((found[0], _base_dtype(step.spec)), []).append(step)
+                groups.setdefault((found[0], base_dtype(step.spec)), []).append(step)
         else:
             constructs.append((step, _keys_of(step)))
     need = len(groups) + len(singles) + sum(count for _, count in constructs)
@@ -149,7 +162,7 @@ def _keys_of(step: Any) -> int:
     return inner
 
 
-class _Seed(Rule):
+class Seed(Rule):
     """Resolve draws with keys. Inputs of a block: one key, or all the keys it needs."""
 
     handles = frozenset({DRAW})
@@ -165,7 +178,7 @@ class _Seed(Rule):
         given: dict[Path, Any] = {}
         i = 0
         for (kind, dtype), steps in groups.items():
-            shapes = [sizes(s.spec) + _abstract(s.spec)[1] for s in steps]  # type: ignore[index]
+            shapes = [sizes(s.spec) + abstract_base(s.spec)[1] for s in steps]  # type: ignore[index]
             given.update(_together(kind, keys[i], dtype, steps, shapes))
             i += 1
         for step in singles:
@@ -199,7 +212,7 @@ class _Seed(Rule):
             return jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
 
         del d
-        if _abstract(spec) is None and spec.levels:
+        if abstract_base(spec) is None and spec.levels:
             given = jax.random.split(given, sizes(spec))
         value = with_levels(one, spec)(args, given)
         return [value], ({"draws": {step.name: value}} if self.record else {}), {}
@@ -251,7 +264,8 @@ def checked_key(key: Any) -> jax.Array:
     raise errors.InvalidKey(
         "seed needs one PRNG key.",
         where=errors.caller(),
-        given=f"{type(key).__name__}" + (f" of shape {shape}" if shape is not None else f" {key!r}"),
+        given=f"{type(key).__name__}"
+        + (f" of shape {shape}" if shape is not None else f" {key!r}"),
         expected="jax.random.key(seed), a scalar",
         fix="jax.vmap(seed(f)) over the keys" if batched else "jax.random.key(0)",
     )
@@ -280,124 +294,7 @@ def seed(f: Callable) -> Callable:
     def seeded(key, *args, **kwargs):
         key = checked_key(key)
         staged, arguments = program_of(f, args, kwargs)
-        outs, _, _ = walk(staged.program, arguments.leaves, _Seed(), key)
+        outs, _, _ = walk(staged.program, arguments.leaves, Seed(), key)
         return staged.rebuild(outs)
 
     return seeded
-
-
-def record(f: Callable) -> Callable:
-    """`record(f)(key, *args)` is `(result, tape)`: a run, with the values of its draws.
-
-    The tape is a dict from the draw's name to its value (stacked along loops); it
-    is a pytree, and `replay` runs the program on it. Draws under a `while_loop`
-    of unknown length are run but not recorded.
-
-    >>> import jax, numpyro.distributions as dist
-    >>> from ppl import draw, record, replay
-    >>> f = lambda: draw(dist.Normal(0.0, 1.0)) ** 2
-    >>> y, tape = record(f)(jax.random.key(0))
-    >>> bool(replay(f, tape)() == y)
-    True
-    """
-
-    @functools.wraps(f, updated=())
-    def recorded(key, *args, **kwargs):
-        staged, arguments = program_of(f, args, kwargs)
-        run = walk(staged.program, arguments.leaves, _Seed(record=True), checked_key(key))
-        tape = {path[0]: value for path, value in run[1].get("draws", {}).items()}
-        return staged.rebuild(run[0]), tape
-
-    return recorded
-
-
-class _Replay(Rule):
-    """Resolve draws by name from a tape, or by a function of the draw."""
-
-    handles = frozenset({DRAW})
-
-    def __init__(self, resolve: Callable | None = None):
-        self.resolve = resolve
-
-    def visit(self, step, args, inputs) -> Result:
-        if self.resolve is not None:
-            return [self.resolve(step, args)], {}, {}
-        value, spec = inputs.get(step.name), step.spec
-        expected = sizes(spec) + spec.shape
-        if value is None or jnp.shape(value) != expected:
-            raise errors.TapeMismatch(
-                "The tape does not fit the program.",
-                where=f"draw {step.name[0]} at {step.source}",
-                given="no value" if value is None else f"shape {jnp.shape(value)}",
-                expected=f"a value of shape {expected}",
-                fix="record the tape from the same program and arguments",
-            )
-        return [jnp.asarray(value, spec.dtype)], {}, {}
-
-
-def replay(f: Callable, tape: dict[str, Any]) -> Callable:
-    """The deterministic function that `f` is once its draws have the tape's values.
-
-    Raises:
-      TapeMismatch: the tape lacks a draw of `f`, has another shape, or has draws too many.
-    """
-
-    @functools.wraps(f, updated=())
-    def replayed(*args, **kwargs):
-        staged, arguments = program_of(f, args, kwargs)
-        surplus = [name for name in tape if (name,) not in staged.program.paths]
-        if surplus:
-            raise errors.TapeMismatch(
-                "The tape has draws that the program does not make.",
-                where=errors.caller(),
-                given=", ".join(surplus),
-                fix="record the tape from the same program and arguments",
-            )
-        inputs = {(name,): value for name, value in tape.items()}
-        return staged.rebuild(walk(staged.program, arguments.leaves, _Replay(), inputs)[0])
-
-    return replayed
-
-
-def at_boundary(f: Callable, where: str) -> Callable:
-    """`f` with the uniform behind every draw at an end of its range: for robustness tests.
-
-    Args:
-      where: `"zero"` (u = 0), `"smallest"` (the smallest positive u), `"one"` (1 - ulp).
-
-    Raises:
-      CannotIntegrate: a draw is no function of one uniform or normal.
-    """
-    if where not in ("zero", "smallest", "one"):
-        raise errors.InvalidArgument(
-            "Unknown boundary.", where=errors.caller(), given=repr(where),
-            expected='"zero", "smallest" or "one"', fix='at_boundary(f, "zero")',
-        )  # fmt: skip
-
-    def resolve(step, args):
-        spec, found = step.spec, _abstract(step.spec)
-        if found is None:
-            raise errors.CannotIntegrate(
-                f"A draw of {spec.kind} is no function of one uniform.",
-                where=f"draw {step.name[0]} at {step.source}",
-                fix="use a distribution with an inverse distribution function here",
-            )
-        dtype = _base_dtype(spec)
-        info = jnp.finfo(dtype)
-        u = {"zero": 0.0, "smallest": info.tiny, "one": 1 - info.epsneg}[where]
-        if found[0] == "normal":  # the ends of the range of jax.random.normal
-            u = jax.scipy.special.ndtri(jnp.clip(jnp.asarray(u, dtype), info.tiny, 1 - info.epsneg))
-        given = jnp.full(sizes(spec) + found[1], u, dtype)
-
-        def one(leaves, given):
-            value = distributions.base(spec.tree.unflatten(leaves))[2](given)  # type: ignore[index]
-            return jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
-
-        return with_levels(one, spec)(args, given)
-
-    @functools.wraps(f, updated=())
-    def bounded(*args, **kwargs):
-        staged, arguments = program_of(f, args, kwargs)
-        return staged.rebuild(walk(staged.program, arguments.leaves, _Replay(resolve), {})[0])
-
-    return bounded

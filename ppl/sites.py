@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -73,7 +74,7 @@ def sites(program: Program) -> dict[Path, Site]:
         for n in range(1, len(path)):
             if path[:n] in found:
                 raise errors.PrefixClash(
-                    f"{errors.show(path[:n])} is a choice and also a prefix of {errors.show(path)}.",
+                    f"{errors.show(path[:n])} is a choice and a prefix of {errors.show(path)}.",
                     where=(found[path[:n]].source, site.source),
                     fix="rename one of them",
                 )
@@ -107,7 +108,7 @@ def _collect(program: Program) -> dict[Path, Site]:
                     where=(found[path].source, site.source),
                     given=errors.show(path),
                     expected="one choice per address",
-                    fix='rename one of them, or call a generative function under an address: '
+                    fix="rename one of them, or call a generative function under an address: "
                     'sample("sub", other(args))',
                 )
         found.update(more)
@@ -134,9 +135,8 @@ def _join(branches: list[dict[Path, Site]]) -> dict[Path, Site]:
                     fix="give them different addresses",
                 )
     for path, site in joined.items():
-        if not all(path in branch for branch in branches):
-            joined[path] = replace(site, conditional=True)
-        elif any(branch[path].conditional for branch in branches):
+        everywhere = all(path in branch for branch in branches)
+        if not everywhere or any(branch[path].conditional for branch in branches):
             joined[path] = replace(site, conditional=True)
     return joined
 

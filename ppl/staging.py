@@ -5,6 +5,8 @@ arguments; the equations that hold no randomness are gathered into `Pure` steps
 (evaluated by `jax.core.eval_jaxpr`, never re-bound by hand), and each construct
 that holds some becomes a step of its own. `jit` and calls of generative
 functions disappear: their bodies are spliced in, under the caller's address.
+
+Longer than 400 lines because it is the one place that knows jaxprs.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.extend.core.primitives as prims
 import numpy as np
 from jax.extend.core import Literal
@@ -85,12 +88,8 @@ def stage(fn: Callable, arguments: Arguments) -> Staged:
 
 
 def _context() -> tuple:
-    config = jax.config
-    return (
-        config.jax_enable_x64,
-        config.jax_numpy_dtype_promotion,
-        config.jax_numpy_rank_promotion,
-    )
+    flags = ("jax_enable_x64", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")
+    return tuple(getattr(jax.config, flag) for flag in flags)
 
 
 def _trace(fn: Callable, arguments: Arguments) -> Staged:
@@ -315,13 +314,15 @@ class _Builder:
         raise errors.UnsupportedControlFlow(
             f"Randomness inside `{primitive.name}`, which this library cannot interpret.",
             where=_inner_source(eqn),
-            expected="vmap, scan, fori_loop, map, cond, switch, jit, checkpoint, custom derivatives",
+            expected="vmap, scan, fori_loop, map, cond, switch, jit, checkpoint",
             fix="move the draw or choice out of it and pass the value in",
         )
 
     def while_loop(self, p: dict, common: dict) -> Step:
         if common["effects"] - {DRAW}:
-            inner = [i for v in p.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr") for i in [v]]
+            inner = [
+                i for v in p.values() if hasattr(v, "eqns") or hasattr(v, "jaxpr") for i in [v]
+            ]
             raise errors.UnsupportedControlFlow(
                 "A choice under `while_loop`: the number of choices would be unknown.",
                 where=_first_choice([getattr(i, "jaxpr", i) for i in inner]),

@@ -40,7 +40,12 @@ class Target:
     [('mu',)]
     """
 
-    def __init__(self, model: GenerativeFunction, args: tuple = (), observations: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        model: GenerativeFunction,
+        args: tuple = (),
+        observations: Mapping[str, Any] | None = None,
+    ):
         self.model = model
         self.args = tuple(args)
         run = model._prepare(self.args, {})
@@ -116,7 +121,10 @@ class Target:
             if all(p in self.observed for p in below):
                 raise errors.InvalidArgument(
                     f"The selection names {errors.show(name)}, which is observed.",
-                    where=(f"{errors.show(name)} at {self.sites[below[0]].source}", errors.caller()),
+                    where=(
+                        f"{errors.show(name)} at {self.sites[below[0]].source}",
+                        errors.caller(),
+                    ),
                     expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
                     fix="select a latent choice",
                 )
@@ -193,5 +201,3 @@ class Target:
 
 def _join(observations: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
     return nest({**flatten(observations), **flatten(choices)})
-
-

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
 
@@ -229,4 +230,3 @@ def _fill(found: dict[str, Tree], shapes: list[dict[str, Tree]]) -> dict[str, Tr
                 if path not in mine:
                     mine[path] = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), leaf)
     return full
-

@@ -1,0 +1,1 @@
+"""Measured costs of the language and of inference."""

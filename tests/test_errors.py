@@ -1,0 +1,969 @@
+"""Each mistake gets one error that names the line, and every class has a row in docs/errors.md.
+
+A case is a function that makes the mistake. The lines that its error must name
+end in `# here`.
+"""
+
+import builtins
+import inspect
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from ppl import (
+    Masked,
+    Target,
+    at_boundary,
+    draw,
+    errors,
+    factor,
+    gen,
+    integrate,
+    law,
+    observe,
+    record,
+    replay,
+    sample,
+    seed,
+    select,
+)
+
+KEY = jax.random.key(0)
+NORMAL = dist.Normal(0.0, 1.0)
+CASES = []
+
+
+def case(kind, builtin, what, fix, address=None):
+    """Register a mistake: its class and builtin, first line, start of the fix, and address."""
+
+    def register(fn):
+        CASES.append(pytest.param(fn, kind, builtin, what, fix, address, id=fn.__name__))
+        return fn
+
+    return register
+
+
+def marked(fn):
+    """The lines of `fn` that end in `# here`."""
+    lines, first = inspect.getsourcelines(fn)
+    return [first + i for i, line in enumerate(lines) if line.rstrip().endswith("# here")]
+
+
+# -- models -----------------------------------------------------------------------
+
+
+@gen
+def inner():
+    return sample("noise", NORMAL)
+
+
+@gen
+def model(n=1.0):
+    mu = sample("mu", NORMAL)
+    sigma = sample("sigma", dist.LogNormal(0.0, 1.0))
+    sample("sub", inner())
+    sample("heads", dist.Bernoulli(0.5))
+    sample("count", dist.Poisson(3.0))
+    sample("y", dist.Normal(jnp.zeros(5) + mu, sigma))
+
+
+def simulated():
+    return seed(model.simulate)(KEY)
+
+
+def noisy(x):
+    return draw(dist.Normal(x, 1.0))
+
+
+# -- addresses --------------------------------------------------------------------
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The constraint names "sigm", which is no choice of the model.',
+    'did you mean "sigma"?',
+    '"sigm"',
+)
+def constraint_of_an_unknown_address():
+    seed(model.generate)(KEY, {"sigm": 1.0})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The constraint names "sub", "nois", which is no choice of the model.',
+    'did you mean "sub", "noise"?',
+    '"sub", "nois"',
+)
+def constraint_of_an_unknown_nested_address():
+    seed(model.generate)(KEY, {"sub": {"nois": 1.0}})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The constraint names "temperature", which is no choice of the model.',
+    "use one of the model's addresses",
+    '"temperature"',
+)
+def constraint_far_from_every_address():
+    seed(model.generate)(KEY, {"temperature": 1.0})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The constraint gives one value for "sub", which is a generative function\'s address.',
+    '{"sub": {"noise": ...}}',
+    '"sub"',
+)
+def constraint_of_a_prefix():
+    seed(model.generate)(KEY, {"sub": 1.0})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The observation names "Y", which is no choice of the model.',
+    'did you mean "y"?',
+    '"Y"',
+)
+def observation_of_an_unknown_address():
+    Target(model, (), {"Y": np.zeros(5)})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The constraint names "sigm", which is no choice of the model.',
+    'did you mean "sigma"?',
+    '"sigm"',
+)
+def update_of_an_unknown_address():
+    trace = simulated()
+    seed(model.update)(KEY, trace, {"sigm": 1.0})  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The selection names "sub", "nose", which is no choice of the model.',
+    'did you mean "sub", "noise"?',
+    '"sub", "nose"',
+)
+def selection_of_an_unknown_address():
+    trace = simulated()
+    seed(model.project)(KEY, trace, select("mu", ("sub", "nose")))  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The selection names "head", which is no choice of the model.',
+    'did you mean "heads"?',
+    '"head"',
+)
+def regenerate_of_an_unknown_address():
+    trace = simulated()
+    seed(lambda t: model.regenerate(t, "head"))(KEY, trace)  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The trace lookup names "mus", which is no choice of the model.',
+    'did you mean "mu"?',
+    '"mus"',
+)
+def lookup_of_an_unknown_address():
+    trace = simulated()
+    trace["mus"]  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The trace lookup names "sub", "mu", which is no choice of the model.',
+    'did you mean "sub", "noise"?',
+    '"sub", "mu"',
+)
+def lookup_of_an_unknown_nested_address():
+    trace = simulated()
+    trace["sub", "mu"]  # here
+
+
+@case(
+    errors.MissingChoice,
+    KeyError,
+    'assess needs a value for "sigma".',
+    "give it, or use generate",
+    '"sigma"',
+)
+def assess_without_a_choice():
+    seed(model.assess)(KEY, {"mu": 0.0})  # here
+
+
+@case(
+    errors.MissingChoice,
+    KeyError,
+    'A latent choice has no value: "noise".',
+    "give all of them",
+    '"noise"',
+)
+def log_density_without_a_latent():
+    @gen
+    def two():
+        sample("noise", NORMAL)  # here
+
+    Target(two, (), {}).log_density({})
+
+
+@case(
+    errors.DuplicateAddress,
+    ValueError,
+    'Two choices have the address "x".',
+    "rename one of them",
+    '"x"',
+)
+def two_choices_at_one_address():
+    @gen
+    def twice():
+        sample("x", NORMAL)  # here
+        sample("x", NORMAL)  # here
+
+    seed(twice.simulate)(KEY)
+
+
+@case(
+    errors.DuplicateAddress,
+    ValueError,
+    'Two choices have the address "sub", "x".',
+    "rename one of them",
+    '"sub", "x"',
+)
+def two_nested_choices_at_one_address():
+    @gen
+    def one():
+        sample("x", NORMAL)  # here
+
+    @gen
+    def twice():
+        sample("sub", one())
+        sample(("sub", "x"), NORMAL)  # here
+
+    twice.sites()
+
+
+@case(
+    errors.PrefixClash,
+    ValueError,
+    '"a" is a choice and a prefix of "a", "b".',
+    "rename one of them",
+    '"a", "b"',
+)
+def choice_that_is_a_prefix():
+    @gen
+    def clash():
+        sample("a", NORMAL)  # here
+        sample(("a", "b"), NORMAL)  # here
+
+    seed(clash.simulate)(KEY)
+
+
+@case(
+    errors.InvalidAddress,
+    TypeError,
+    "An address is a non-empty string, or a tuple of them.",
+    'for a Python loop, use f"x{i}"',
+)
+def address_that_is_a_number():
+    @gen
+    def numbered():
+        sample(0, NORMAL)  # here
+
+    seed(numbered.simulate)(KEY)
+
+
+# -- values -----------------------------------------------------------------------
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "sigma" is outside the support of its distribution.',
+    "check the data",
+    '"sigma"',
+)
+def observation_outside_the_support():
+    Target(model, (), {"sigma": -1.0})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    "The value of observe is outside the support of its distribution.",
+    "check the data",
+)
+def observe_outside_the_support():
+    @gen
+    def observes():
+        observe(dist.Exponential(1.0), -2.0)  # here
+
+    seed(observes.generate)(KEY, {})
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "y" is not a number.',
+    "mark missing data: Masked(value, mask)",
+    '"y"',
+)
+def observation_that_is_nan():
+    Target(model, (), {"y": np.array([0.0, 1.0, np.nan, 2.0, 3.0])})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    "The value of observe is not a number.",
+    "mark missing data: Masked(value, mask)",
+)
+def observe_of_nan():
+    @gen
+    def observes():
+        observe(NORMAL, float("nan"))  # here
+
+    seed(observes.generate)(KEY, {})
+
+
+@case(
+    errors.ShapeError,
+    ValueError,
+    'The observation gives "y" another shape than its choice has.',
+    "reshape it: jnp.reshape(value, (5,))",
+    '"y"',
+)
+def column_for_a_vector():
+    Target(model, (), {"y": np.zeros((5, 1))})  # here
+
+
+@case(
+    errors.ShapeError,
+    ValueError,
+    'The constraint gives "y" another shape than its choice has.',
+    "check the data against the model's loops",
+    '"y"',
+)
+def scalar_for_a_vector():
+    seed(model.generate)(KEY, {"y": 1.0})  # here
+
+
+@case(
+    errors.ShapeError,
+    ValueError,
+    "An observed value has another shape than its distribution.",
+    "reshape the value",
+)
+def observe_of_a_column():
+    @gen
+    def observes():
+        observe(dist.Normal(jnp.zeros(5), 1.0), np.zeros((5, 1)))  # here
+
+    seed(observes.generate)(KEY, {})
+
+
+@case(
+    errors.ShapeError,
+    ValueError,
+    'The mask of "y" does not fit its choice.',
+    "give one boolean for each independent element",
+    '"y"',
+)
+def mask_of_another_shape():
+    Target(model, (), {"y": Masked(np.zeros(5), np.ones(4, bool))})  # here
+
+
+@case(
+    errors.ShapeError,
+    ValueError,
+    "factor takes a scalar log weight.",
+    "sum it: factor(log_weight.sum())",
+)
+def factor_of_a_vector():
+    @gen
+    def weighs():
+        factor(jnp.zeros(3))  # here
+
+    seed(weighs.generate)(KEY, {})
+
+
+@case(
+    errors.DtypeError,
+    TypeError,
+    'The observation gives "heads" another dtype than its choice has.',
+    "cast it: jnp.asarray(value, 'int64')",
+    '"heads"',
+)
+def float_for_a_bernoulli():
+    Target(model, (), {"heads": np.array(1.0)})  # here
+
+
+@case(
+    errors.DtypeError,
+    TypeError,
+    'The constraint gives "count" another dtype than its choice has.',
+    "cast it: jnp.asarray(value, 'int64')",
+    '"count"',
+)
+def float_for_a_poisson():
+    seed(model.generate)(KEY, {"count": jnp.array(2.0)})  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    'The constraint gives "y", which is observed.',
+    "make a new Target to change the data",
+    '"y"',
+)
+def constraint_of_an_observed_choice():
+    target = Target(model, (), {"y": np.zeros(5)})
+    seed(target.generate)(KEY, {"y": np.ones(5)})  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    'The selection names "y", which is observed.',
+    "select a latent choice",
+    '"y"',
+)
+def selection_of_an_observed_choice():
+    Target(model, (), {"y": np.zeros(5)}).selection("y")  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    '"count" is discrete and has no unconstrained space.',
+    "sum it out",
+    '"count"',
+)
+def discrete_latent_in_unconstrained_space():
+    @gen
+    def counts():
+        sample("count", dist.Poisson(3.0))  # here
+
+    Target(counts).bijections()
+
+
+@case(errors.InvalidArgument, ValueError, "A choice map is a nested dict.", "wrap the value")
+def choices_that_are_no_dict():
+    seed(model.generate)(KEY, 1.0)  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "static_argnames names 'lenght', which is no argument of looped.",
+    "did you mean 'length'?",
+)
+def static_argument_with_a_typo():
+    def looped(length):
+        return length
+
+    gen(looped, static_argnames=("lenght",))  # here
+
+
+@case(errors.InvalidArgument, ValueError, "Unknown boundary.", 'at_boundary(f, "zero")')
+def unknown_boundary():
+    at_boundary(noisy, "two")  # here
+
+
+@case(errors.InvalidArgument, ValueError, "Unknown quadrature rule.", 'rule="gauss"')
+def unknown_quadrature():
+    integrate(noisy, nodes=(5, 8), rule="simpson")  # here
+
+
+@case(
+    errors.StaticArgument,
+    TypeError,
+    "A static argument must be hashable.",
+    "pass a tuple instead of a list",
+)
+def static_argument_that_is_a_list():
+    looped = gen(lambda sizes: sample("x", NORMAL), static_argnames=("sizes",))
+    seed(looped.simulate)(KEY, [1, 2])  # here
+
+
+# -- distributions ----------------------------------------------------------------
+
+
+@case(
+    errors.InvalidDistribution,
+    ValueError,
+    "Normal distribution got invalid scale parameter.",
+    "give parameters inside their constraints",
+)
+def negative_scale():
+    def f():
+        return draw(dist.Normal(0.0, -1.0))  # here
+
+    seed(f)(KEY)
+
+
+@case(
+    errors.InvalidDistribution,
+    ValueError,
+    "Normal distribution got invalid scale parameter.",
+    "give parameters inside their constraints",
+)
+def negative_scale_of_a_choice():
+    @gen
+    def wrong():
+        sample("x", dist.Normal(0.0, -1.0))  # here
+
+    seed(wrong.simulate)(KEY)
+
+
+@case(
+    errors.InvalidDistribution,
+    ValueError,
+    'sample("x", ...) needs a distribution.',
+    "e.g. dist.Normal(0., 1.)",
+    '"x"',
+)
+def choice_from_a_number():
+    @gen
+    def wrong():
+        sample("x", 1.0)  # here
+
+    seed(wrong.simulate)(KEY)
+
+
+@case(
+    errors.InvalidDistribution,
+    ValueError,
+    "draw needs a distribution.",
+    "e.g. dist.Normal(0., 1.)",
+)
+def draw_from_a_number():
+    seed(lambda: draw(1.0))(KEY)  # here
+
+
+# -- control flow -----------------------------------------------------------------
+
+BRANCHED = "Python needed the value of a traced variable (an `if`, a loop, int(), a shape)."
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def if_on_a_draw():
+    def f():
+        if draw(NORMAL) > 0:  # here
+            return 1.0
+        return 0.0
+
+    seed(f)(KEY)
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def if_on_a_choice():
+    @gen
+    def f():
+        if sample("x", NORMAL) > 0:  # here
+            sample("y", NORMAL)
+
+    seed(f.simulate)(KEY)
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def range_of_an_argument():
+    @gen
+    def f(n):
+        for i in range(n):  # here
+            sample(f"x{i}", NORMAL)
+
+    seed(f.simulate)(KEY, 3)
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def float_of_a_draw():
+    seed(lambda: float(draw(NORMAL)))(KEY)  # here
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def numpy_of_a_draw():
+    seed(lambda: np.exp(draw(NORMAL)))(KEY)  # here
+
+
+@case(
+    errors.UnsupportedControlFlow,
+    TypeError,
+    "A choice under `while_loop`: the number of choices would be unknown.",
+    "use jax.lax.scan or a static fori_loop",
+    '"z"',
+)
+def choice_under_a_while_loop():
+    @gen
+    def waits():
+        def step(total):
+            return total + sample("z", dist.Exponential(1.0))  # here
+
+        return jax.lax.while_loop(lambda total: total < 3.0, step, 0.0)
+
+    seed(waits.simulate)(KEY)
+
+
+@case(
+    errors.UnsupportedControlFlow,
+    TypeError,
+    "A choice under `while_loop`: the number of choices would be unknown.",
+    "use jax.lax.scan or a static fori_loop",
+    '"z"',
+)
+def choice_under_a_loop_of_traced_length():
+    @gen
+    def waits(n):
+        def step(i, total):
+            return total + sample("z", dist.Exponential(1.0))  # here
+
+        return jax.lax.fori_loop(0, n, step, 0.0)
+
+    seed(waits.simulate)(KEY, 3)
+
+
+@case(
+    errors.BranchMismatch,
+    TypeError,
+    'Two branches make the choice "x" differently.',
+    "give them different addresses",
+    '"x"',
+)
+def branches_of_different_shape():
+    @gen
+    def branches():
+        def one():
+            return sample("x", NORMAL)  # here
+
+        def three():
+            return sample("x", dist.Normal(jnp.zeros(3), 1.0)).sum()  # here
+
+        return jax.lax.cond(sample("b", dist.Bernoulli(0.5)) == 1, one, three)
+
+    seed(branches.simulate)(KEY)
+
+
+@case(
+    errors.BranchMismatch,
+    TypeError,
+    'Two branches make the choice "x" differently.',
+    "give them different addresses",
+    '"x"',
+)
+def branches_of_different_support():
+    @gen
+    def branches(b):
+        def line():
+            return sample("x", NORMAL)  # here
+
+        def half():
+            return sample("x", dist.Exponential(1.0))  # here
+
+        return jax.lax.cond(b, line, half)
+
+    branches.sites(True)
+
+
+# -- where programs run -----------------------------------------------------------
+
+CALLED = 'sample("x", ...) ran outside a generative function.'
+SEEDED = "A random program makes an addressed choice outside a generative function."
+UNSEEDED = "A random program was run without randomness."
+
+
+@case(errors.OutsideModel, RuntimeError, CALLED, "decorate the function with @gen", '"x"')
+def choice_in_a_plain_call():
+    sample("x", NORMAL)  # here
+
+
+@case(errors.OutsideModel, RuntimeError, CALLED, "decorate the function with @gen", '"x"')
+def choice_under_jit():
+    jax.jit(lambda: sample("x", NORMAL))()  # here
+
+
+@case(
+    errors.OutsideModel,
+    RuntimeError,
+    "factor/observe ran outside a generative function.",
+    "decorate the function with @gen",
+)
+def factor_in_a_plain_call():
+    factor(0.0)  # here
+
+
+@case(errors.OutsideModel, RuntimeError, SEEDED, "decorate it with @gen")
+def choice_in_a_seeded_function():
+    def f():
+        return sample("x", NORMAL)  # here
+
+    seed(f)(KEY)
+
+
+@case(errors.OutsideModel, RuntimeError, SEEDED, "decorate it with @gen")
+def choice_in_a_loop_of_a_seeded_function():
+    def f():
+        def body(c, _):
+            return c, sample("x", NORMAL)  # here
+
+        return jax.lax.scan(body, 0.0, None, length=3)[1]
+
+    seed(f)(KEY)
+
+
+@case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(")
+def draw_without_a_key():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    f(0.0)
+
+
+@case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(")
+def draw_without_a_key_under_jit():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    jax.jit(f)(0.0)
+
+
+@case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(")
+def draw_without_a_key_under_vmap():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    jax.vmap(f)(jnp.zeros(3))
+
+
+@case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(")
+def draw_without_a_key_under_scan():
+    def body(c, _):
+        return draw(dist.Normal(c, 1.0)), None  # here
+
+    jax.lax.scan(body, 0.0, None, length=3)
+
+
+@case(errors.InvalidKey, TypeError, "seed needs one PRNG key.", "jax.random.key(0)")
+def key_that_is_an_int():
+    seed(noisy)(0, 1.0)  # here
+
+
+@case(errors.InvalidKey, TypeError, "seed needs one PRNG key.", "jax.vmap(seed(f)) over the keys")
+def key_that_is_a_batch():
+    seed(noisy)(jax.random.split(KEY, 4), 1.0)  # here
+
+
+@case(errors.InvalidKey, TypeError, "seed needs one PRNG key.", "jax.random.key(0)")
+def key_that_is_forgotten():
+    record(noisy)(1.0, 2.0)  # here
+
+
+@case(
+    errors.CannotSimulate,
+    TypeError,
+    "scores scores with factor/observe, so it cannot be run forward exactly.",
+    "use generate({}, *args)",
+)
+def simulate_with_a_factor():
+    @gen
+    def scores():
+        factor(-sample("x", NORMAL) ** 2)
+
+    seed(scores.simulate)(KEY)  # here
+
+
+# -- gradients, integrals, tapes --------------------------------------------------
+
+DISCRETE = (
+    "A derivative was taken through a discrete draw: "
+    "JAX would return 0, which is not the derivative of the expectation."
+)
+
+
+@case(
+    errors.GradientThroughDraw,
+    TypeError,
+    "A derivative was taken through a random draw.",
+    "differentiate outside",
+)
+def gradient_inside_a_random_program():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    seed(jax.grad(f))(KEY, 1.0)
+
+
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate outside")
+def gradient_through_a_discrete_draw():
+    def f(p):
+        return 1.0 * draw(dist.Bernoulli(p))  # here
+
+    jax.grad(lambda p: seed(f)(KEY, p))(0.5)
+
+
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate outside")
+def gradient_through_a_discrete_choice():
+    @gen
+    def flips(p):
+        return 1.0 * sample("x", dist.Bernoulli(p))  # here
+
+    jax.grad(lambda p: seed(flips.simulate)(KEY, p).retval)(0.5)
+
+
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "A draw of Normal cannot be integrated exactly.",
+    "",
+)
+def integral_of_a_normal():
+    def f():
+        return draw(NORMAL)  # here
+
+    integrate(f)()
+
+
+@case(errors.CannotIntegrate, TypeError, "A draw of Poisson cannot be integrated exactly.", "")
+def law_of_a_poisson():
+    def f():
+        return draw(dist.Poisson(3.0))  # here
+
+    law(f)()
+
+
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "A draw under a `while_loop` of unknown length has unboundedly many paths.",
+    "use lax.scan",
+)
+def integral_of_a_while_loop():
+    def f():
+        def step(i):
+            return i + draw(dist.Bernoulli(0.5))  # here
+
+        return jax.lax.while_loop(lambda i: i < 3, step, 0)
+
+    integrate(f)()
+
+
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "The program has too many paths to enumerate.",
+    "shorten the loop",
+)
+def integral_of_too_many_paths():
+    def f():
+        def body(c, _):
+            return c, draw(dist.Bernoulli(0.5))  # here
+
+        return jax.lax.scan(body, 0, None, length=100)[1]
+
+    integrate(f)()
+
+
+@case(
+    errors.TapeMismatch,
+    ValueError,
+    "The tape does not fit the program.",
+    "record the tape from the same program",
+)
+def tape_without_a_draw():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    replay(f, {})(0.0)
+
+
+@case(
+    errors.TapeMismatch,
+    ValueError,
+    "The tape does not fit the program.",
+    "record the tape from the same program",
+)
+def tape_of_another_shape():
+    def f(x):
+        return draw(dist.Normal(x, 1.0))  # here
+
+    _, tape = record(f)(KEY, jnp.zeros(3))
+    replay(f, tape)(0.0)
+
+
+@case(
+    errors.TapeMismatch,
+    ValueError,
+    "The tape has draws that the program does not make.",
+    "record the tape from the same program",
+)
+def tape_with_a_draw_too_many():
+    _, tape = record(noisy)(KEY, 0.0)
+    replay(lambda: draw(NORMAL), {**tape, "#9": 0.0})()  # here
+
+
+# -- the contract -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mistake", "kind", "builtin", "what", "fix", "address"), CASES)
+def test_error_names_the_mistake_its_line_and_a_fix(mistake, kind, builtin, what, fix, address):
+    with pytest.raises(kind) as caught:
+        mistake()
+    error = caught.value
+    assert type(error) is kind
+    assert issubclass(kind, errors.PPLError) and issubclass(kind, builtin)
+    text = str(error)
+    lines = text.split("\n")
+    assert len(lines) <= 12
+    assert lines[0] == what
+    fixes = [line.removeprefix("  fix:      ") for line in lines if line.startswith("  fix: ")]
+    assert len(fixes) == 1 and fixes[0] and fixes[0].startswith(fix)
+    assert "test_errors.py" in text and "<unknown>" not in text
+    assert marked(mistake)
+    for line in marked(mistake):
+        assert re.search(rf"^  where: .*test_errors\.py:{line}$", text, re.MULTILINE)
+    if address is not None:
+        assert address in text
+
+
+def classes(parent=errors.PPLError):
+    for kind in parent.__subclasses__():
+        yield kind
+        yield from classes(kind)
+
+
+def rows():
+    """The table of docs/errors.md: {class: (builtin, when, what to do)}."""
+    text = (Path(__file__).parents[1] / "docs" / "errors.md").read_text()
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return {name.strip("` "): [cell.strip("` ") for cell in rest] for name, *rest in cells}
+
+
+def test_every_error_class_has_a_row_with_its_builtin():
+    table = rows()
+    assert sorted(table) == sorted(kind.__name__ for kind in classes())
+    for kind in classes():
+        builtin, when, todo = table[kind.__name__]
+        assert issubclass(kind, getattr(builtins, builtin)) and when and todo
+
+
+def test_message_of_long_values_has_at_most_twelve_lines():
+    error = errors.ShapeError(
+        "what", where=["f.py:1"] * 9, given="a\n" * 99, expected="b\n" * 99, fix="c\n" * 999
+    )
+    assert len(str(error).split("\n")) <= 12
