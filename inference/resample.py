@@ -16,7 +16,7 @@ from .weighted import Weighted, log_evidence, normalized
 def multinomial(weights: jax.Array) -> jax.Array:
     """Ancestors drawn independently, each i with probability `weights[i]`."""
     n = weights.shape[0]
-    return draw(dist.Categorical(weights).expand([n]))
+    return draw(dist.CategoricalProbs(weights).expand([n]))
 
 
 def systematic(weights: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,17 +37,16 @@ class Draws:
 
         By arviz-stats (Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021).
         """
-        from arviz_stats.base import array_stats
-
+        stats: Any = importlib.import_module("arviz_stats.base").array_stats
+        axes: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
         rows = {}
         for name, x in self.scalars().items():
-            axes = {"chain_axis": 0, "draw_axis": 1}
             rows[name] = {
                 "mean": float(x.mean()),
                 "sd": float(x.std(ddof=1)),
-                "mcse": float(array_stats.mcse(x, **axes, method="mean")),
-                "ess": float(array_stats.ess(x, **axes, method="bulk")),
-                "rhat": float(array_stats.rhat(x, **axes)),
+                "mcse": float(stats.mcse(x, **axes, method="mean")),
+                "ess": float(stats.ess(x, **axes, method="bulk")),
+                "rhat": float(stats.rhat(x, **axes)),
             }
         return rows
 

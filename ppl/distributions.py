@@ -317,9 +317,9 @@ def outcomes(d: Any) -> Any:
     if isinstance(d, (dist.BernoulliProbs, dist.BernoulliLogits)):
         return np.arange(2)
     if isinstance(d, dist.CategoricalProbs):
-        return np.arange(d.probs.shape[-1])
+        return np.arange(jnp.shape(d.probs)[-1])
     if isinstance(d, dist.CategoricalLogits):
-        return np.arange(d.logits.shape[-1])
+        return np.arange(jnp.shape(d.logits)[-1])
     if not getattr(d, "has_enumerate_support", False) or d.event_shape:
         return None
     try:

@@ -307,6 +307,17 @@ def observation_outside_the_support():
 @case(
     errors.SupportError,
     ValueError,
+    'The value of "sigma" is outside the support of its distribution.',
+    "check the data",
+    '"sigma"',
+)
+def constraint_outside_the_support():
+    seed(lambda: model.generate({"sigma": -1.0}))(KEY)  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
     "The value of observe is outside the support of its distribution.",
     "check the data",
 )
@@ -783,7 +794,7 @@ def key_that_is_forgotten():
 def simulate_with_a_factor():
     @gen
     def scores():
-        factor(-sample("x", NORMAL) ** 2)
+        factor(-(sample("x", NORMAL) ** 2))
 
     seed(scores.simulate)(KEY)  # here
 
@@ -830,7 +841,7 @@ def gradient_through_a_discrete_choice():
     errors.CannotIntegrate,
     TypeError,
     "A draw of Normal cannot be integrated exactly.",
-    "",
+    "give a number of quadrature nodes: integrate(f, nodes=16)",
 )
 def integral_of_a_normal():
     def f():
@@ -839,7 +850,12 @@ def integral_of_a_normal():
     integrate(f)()
 
 
-@case(errors.CannotIntegrate, TypeError, "A draw of Poisson cannot be integrated exactly.", "")
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "A draw of Poisson cannot be integrated exactly.",
+    "use a distribution with finitely many",
+)
 def law_of_a_poisson():
     def f():
         return draw(dist.Poisson(3.0))  # here
