@@ -212,10 +212,18 @@ def chain(n: int, particles: int, vectorised: bool = False) -> Case:
         return c, total + weight
 
     def generate(key, y, n, first):
-        z0, z = states(first, jax.random.normal(key, (n + 1,)))
-        c = {"z0": z0, "z": z, "y": y}
-        total, weight = at_once(c, n, first)
-        return c, total + weight, weight
+        e = jax.random.normal(key, (n + 1,))
+        z0 = first + e[0]
+
+        def step(carry, given):
+            (z, total, weight), (e, y) = carry, given
+            new = 0.9 * z + 0.5 * e
+            total = total + normal(new, 0.9 * z, 0.5)
+            return (new, total, weight + normal(y, new, 1.0)), new
+
+        start = (z0, normal(z0, first, 1.0), 0.0)
+        (_, total, weight), z = jax.lax.scan(step, start, (e[1:], y))
+        return {"z0": z0, "z": z, "y": y}, total + weight, weight
 
     name = f"state space, {n} steps"
     args = (n, jnp.float32(0.3))

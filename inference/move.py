@@ -104,4 +104,4 @@ def accept(old: Trace, new: Trace, log_ratio: Any) -> Trace:
     """`new` with probability min(1, e^log_ratio), else `old`; a NaN ratio is refused."""
     probability = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
     taken = draw(dist.Bernoulli(jax.lax.stop_gradient(probability))) == 1
-    return jax.tree.map(lambda a, b: jnp.where(taken, b, a), old, new)
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(taken, b, a), old, new)

@@ -100,13 +100,16 @@ class Target:
         return self.model.generate(_join(self.observations, latents), *self.args)[1]
 
     def update(self, trace: Trace, constraints: Mapping[str, Any]):
-        """As the model's `update`; observed choices cannot be changed."""
+        """As the model's `update`; observed choices cannot be changed.
+
+        `trace` is one of this target's, whose arguments it carries.
+        """
         self._only_latents(constraints, "The constraint")
-        return self.model.update(trace, constraints, *self.args)
+        return self.model.update(trace, constraints)
 
     def regenerate(self, trace: Trace, selection: Selection | str | tuple[str, ...]):
         """As the model's `regenerate`, of the selected latents."""
-        return self.model.regenerate(trace, self.selection(selection), *self.args)
+        return self.model.regenerate(trace, self.selection(selection))
 
     def selection(self, selection: Selection | str | tuple[str, ...]) -> Selection:
         """The selected addresses that are latent.

@@ -1,4 +1,10 @@
-"""Changing a trace: `update` and `regenerate` (laws at the methods in `ppl.generative`)."""
+"""Changing a trace: `update` and `regenerate` (laws at the methods in `ppl.generative`).
+
+Both walk the part of the program that the change touches (`ppl.change`), once on
+the new values and once on the old; `update` walks the whole program on the new
+values alone when the change touches more than half of it, since the trace knows
+the old score.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .addresses import Masked, Selection, nest
+from . import errors
+from .addresses import Masked, Selection, flatten, nest
+from .arguments import Arguments
+from .change import Cut, cost, cut
 from .execute import Execute, Given
-from .program import Path
+from .program import DRAW, Path
+from .walk import walk
 
 
 def _now_or_before(path: Path, value: Any, old: dict[Path, Given]) -> Given:
@@ -28,12 +38,69 @@ def _like(mask: Any, value: Any) -> Any:
     return jnp.reshape(mask, jnp.shape(mask) + (1,) * (jnp.ndim(value) - jnp.ndim(mask)))
 
 
+class _Change:
+    """One change of one trace: what is touched, and the walks before and after."""
+
+    def __init__(self, run, trace, touched):
+        self.run, self.trace = run, trace
+        self.before = run.model._prepare((trace.arguments,), {})
+        same_program = self.before.staged is run.staged
+        pairs = zip(run.operands, self.before.operands, strict=False)
+        moved = frozenset(i for i, (new, old) in enumerate(pairs) if new is not old)
+        program = run.staged.program
+        self.local = same_program and DRAW not in program.effects
+        if self.local:
+            self.cut: Cut = cut(program, moved, touched)
+            self.part = self.cut.cost / max(1, cost(program))
+
+    def after(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[list, dict, dict]:
+        return walk(self.cut.program, self.run.operands, rule, self._mine(inputs))
+
+    def earlier(self, rule: Execute, inputs: dict[Path, Given]) -> dict:
+        return walk(self.cut.program, self.before.operands, rule, self._mine(inputs))[2]
+
+    def _mine(self, inputs: dict[Path, Given]) -> dict[Path, Given]:
+        paths = self.cut.program.paths
+        return {path: given for path, given in inputs.items() if path in paths}
+
+    def new_trace(self, outs: list, found: dict, score: Any) -> tuple[Any, dict]:
+        """The trace with what the cut program put out, and everything else as it was."""
+        trace, run = self.trace, self.run
+        choices = {**flatten(trace.choices), **found.get("choices", {})}
+        present = flatten(trace.present)
+        here = found.get("present", {})
+        present.update({p: jnp.asarray(here[p]) for p in present if p in here})
+        leaves = list(Arguments.of((trace.retval,), {}).leaves)
+        for position, value in zip(self.cut.outputs, outs, strict=True):
+            leaves[position] = value
+        made = type(trace)(
+            model=run.model,
+            arguments=run.arguments,
+            choices=nest({path: choices[path] for path in run.sites}),
+            score=score,
+            retval=run.staged.rebuild(leaves),
+            present=nest(present),
+        )
+        return made, present
+
+
 def update(run, trace, given: dict[Path, Any]) -> tuple[Any, Any, dict]:
-    """Rerun on the new arguments and constraints; the weight is against the stored score."""
+    """The changed trace, log p(t') - log p(t) - log q(fresh), and what was replaced."""
     old = run.old(trace)
     inputs = {**old, **{path: _now_or_before(path, v, old) for path, v in given.items()}}
-    changed, sums, present = run.trace(Execute(constrained=frozenset(given)), inputs)
-    weight = sums.get("weight", jnp.zeros_like(changed.score)) - trace.score
+    rule = Execute(constrained=frozenset(given))
+    change = _Change(run, trace, lambda path: path in given)
+    zero = jnp.zeros_like(trace.score)
+    if change.local and change.part <= 0.5:
+        outs, found, sums = change.after(rule, inputs)
+        was = change.earlier(Execute(), {p: Given(g.value) for p, g in old.items()})
+        lost = was.get("score", zero)
+        weight = sums.get("weight", zero) - lost
+        score = trace.score + (sums.get("score", zero) - lost)
+        changed, present = change.new_trace(outs, found, score)
+    else:
+        changed, sums, present = run.trace(rule, inputs)
+        weight = sums.get("weight", zero) - trace.score
     return changed, weight, nest(_discarded(old, given, present))
 
 
@@ -52,23 +119,59 @@ def _discarded(old: dict[Path, Given], given: dict[Path, Any], present: dict) ->
 
 
 def regenerate(run, trace, selection: Selection) -> tuple[Any, Any, dict]:
-    """Redraw the selection; the weight compares the choices kept, before and after."""
+    """Redraw the selection; the weight compares the choices kept, before and after.
+
+    Raises:
+      UnsupportedControlFlow: the model also draws without addresses, so the density
+        of the choices kept is only estimated.
+    """
     old = run.old(trace)
+    change = _Change(run, trace, selection)
+    if not change.local:
+        if DRAW in run.staged.program.effects:
+            raise errors.UnsupportedControlFlow(
+                f"{run.model.name} also draws without addresses, so it has no regenerate ratio.",
+                where=errors.caller(),
+                expected="a model whose choices all have addresses",
+                fix="propose with a Move and metropolize it: its ratio needs only assess",
+            )
+        return _regenerate_whole(run, change.before, trace, selection, old)
+    kept = {path: given for path, given in old.items() if not selection(path)}
+    zero = jnp.zeros_like(trace.score)
+    outs, found, sums = change.after(Execute(), kept)
+    here = found.get("present", {})
+    was = change.earlier(Execute(weighed=~selection), _again(old, here))
+    weight = sums.get("weight", zero) - was.get("weight", zero)
+    score = trace.score + (sums.get("score", zero) - was.get("score", zero))
+    changed, present = change.new_trace(outs, found, score)
+    return changed, weight, _redrawn(old, selection, present)
+
+
+def _regenerate_whole(run, before, trace, selection, old) -> tuple[Any, Any, dict]:
+    """The same when the arguments changed the program itself (their shapes, say)."""
     kept = {path: given for path, given in old.items() if not selection(path)}
     changed, sums, present = run.trace(Execute(), kept)
-    before = run.model._prepare((trace.arguments,), {})
-    again = {
-        path: Given(given.value, counts=None if given.keep is None else present[path])
-        for path, given in old.items()
-    }
-    _, was, _ = before.trace(Execute(weighed=~selection), again)
-    zero = jnp.zeros_like(changed.score)
+    _, was, _ = before.trace(Execute(weighed=~selection), _again(old, present))
+    zero = jnp.zeros_like(trace.score)
     weight = sums.get("weight", zero) - was.get("weight", zero)
-    gone = {p: given for p, given in old.items() if selection(p) or given.keep is not None}
-    discarded = {
-        path: given.value
-        if given.keep is None
-        else Masked(given.value, given.keep if selection(path) else given.keep & ~present[path])
-        for path, given in gone.items()
+    return changed, weight, _redrawn(old, selection, present)
+
+
+def _again(old: dict[Path, Given], present: dict) -> dict[Path, Given]:
+    """The old values, counting only where the choice is still there."""
+    return {
+        path: Given(g.value, counts=None if g.keep is None else present.get(path, True))
+        for path, g in old.items()
     }
-    return changed, weight, nest(discarded)
+
+
+def _redrawn(old: dict[Path, Given], selection: Selection, present: dict) -> dict[str, Any]:
+    gone = {p: given for p, given in old.items() if selection(p) or given.keep is not None}
+    return nest(
+        {
+            path: given.value
+            if given.keep is None
+            else Masked(given.value, given.keep if selection(path) else given.keep & ~present[path])
+            for path, given in gone.items()
+        }
+    )
