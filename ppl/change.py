@@ -15,6 +15,8 @@ from math import prod
 from typing import Any
 
 from .program import (
+    CHOICE,
+    DRAW,
     Branch,
     Choice,
     Custom,
@@ -73,6 +75,22 @@ def cost(program: Program) -> int:
         elif isinstance(step, (Remat, Custom)):
             total += cost(step.body)
     return total
+
+
+def depends_on_draws(program: Program, selected: Touched) -> list[Step]:
+    """The steps with a selected choice whose density may depend on an anonymous draw.
+
+    Conservative: a selected choice inside a construct counts whenever the construct
+    draws, reads a draw, or is conditional on something.
+    """
+    differs = _spread(program, frozenset(), lambda path: False)
+    found = []
+    for step in program.steps:
+        if any(selected(path) for path in step.paths if CHOICE in step.effects):
+            reads = any(slot in differs for slot in step.inputs)
+            if reads or DRAW in step.effects or isinstance(step, Branch):
+                found.append(step)
+    return found
 
 
 # -- what differs ---------------------------------------------------------------------

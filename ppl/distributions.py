@@ -28,48 +28,58 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 SQRT_TWO_OVER_PI = 0.5 * math.log(2 / math.pi)
 
 
+def _log(x):
+    """log x; a known Python or numpy number stays one, and costs no equation."""
+    if isinstance(x, (int, float)):
+        return math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan)
+    if isinstance(x, (np.ndarray, np.generic)) and np.issubdtype(x.dtype, np.floating):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(x)
+    return jnp.log(x)
+
+
 def _inside(mask, value):
     return jnp.where(mask, value, -jnp.inf)
 
 
 def _normal(d, v):
     z = (v - d.loc) / d.scale
-    return -0.5 * z * z - jnp.log(d.scale) - HALF_LOG_TWO_PI
+    return -0.5 * z * z - (_log(d.scale) + HALF_LOG_TWO_PI)
 
 
 def _half_normal(d, v):
     z = v / d.scale
-    return _inside(v >= 0, SQRT_TWO_OVER_PI - 0.5 * z * z - jnp.log(d.scale))
+    return _inside(v > 0, (SQRT_TWO_OVER_PI - _log(d.scale)) - 0.5 * z * z)
 
 
 def _log_normal(d, v):
     ok = v > 0
     safe = jnp.where(ok, v, 1.0)
-    log = jnp.log(safe)
+    log = _log(safe)
     z = (log - d.loc) / d.scale
-    return _inside(ok, -0.5 * z * z - jnp.log(d.scale) - HALF_LOG_TWO_PI - log)
+    return _inside(ok, -0.5 * z * z - (_log(d.scale) + HALF_LOG_TWO_PI) - log)
 
 
 def _uniform(d, v):
-    return _inside((v >= d.low) & (v <= d.high), -jnp.log(d.high - d.low))
+    return _inside((v >= d.low) & (v <= d.high), -_log(d.high - d.low))
 
 
 def _exponential(d, v):
-    return _inside(v >= 0, jnp.log(d.rate) - d.rate * v)
+    return _inside(v > 0, _log(d.rate) - d.rate * v)
 
 
 def _laplace(d, v):
-    return -jnp.abs(v - d.loc) / d.scale - jnp.log(2 * d.scale)
+    return -jnp.abs(v - d.loc) / d.scale - _log(2 * d.scale)
 
 
 def _cauchy(d, v):
     z = (v - d.loc) / d.scale
-    return -math.log(math.pi) - jnp.log(d.scale) - jnp.log1p(z * z)
+    return -(_log(d.scale) + math.log(math.pi)) - jnp.log1p(z * z)
 
 
 def _half_cauchy(d, v):
     z = v / d.scale
-    return _inside(v >= 0, math.log(2 / math.pi) - jnp.log(d.scale) - jnp.log1p(z * z))
+    return _inside(v > 0, (math.log(2 / math.pi) - _log(d.scale)) - jnp.log1p(z * z))
 
 
 def _bernoulli_probs(d, v):
@@ -116,7 +126,7 @@ _DENSITY: dict[type, Callable] = {
 
 # Samplers: (kind of base randomness, function of the distribution and the base).
 # Normals come from normals; the others invert their distribution function.
-_OPEN = 2.0**-32  # the midpoint below the smallest uniform, so that logarithms stay finite
+_OPEN = 2.0**-32  # below every positive uniform: logarithms stay finite, supports open
 
 
 def _categorical(weights, u):
@@ -132,10 +142,10 @@ def _categorical(weights, u):
 
 _BASE: dict[type, tuple[str, Callable]] = {
     dist.Normal: ("normal", lambda d, e: d.loc + d.scale * e),
-    dist.HalfNormal: ("normal", lambda d, e: d.scale * jnp.abs(e)),
+    dist.HalfNormal: ("normal", lambda d, e: d.scale * jnp.maximum(jnp.abs(e), _OPEN)),
     dist.LogNormal: ("normal", lambda d, e: jnp.exp(d.loc + d.scale * e)),
     dist.Uniform: ("uniform", lambda d, u: d.low + (d.high - d.low) * u),
-    dist.Exponential: ("uniform", lambda d, u: -jnp.log1p(-u) / d.rate),
+    dist.Exponential: ("uniform", lambda d, u: -jnp.log1p(-jnp.maximum(u, _OPEN)) / d.rate),
     dist.Laplace: (
         "uniform",
         lambda d, u: (
@@ -147,7 +157,7 @@ _BASE: dict[type, tuple[str, Callable]] = {
         "uniform",
         lambda d, u: d.loc + d.scale * jnp.tan(jnp.pi * (jnp.maximum(u, _OPEN) - 0.5)),
     ),
-    dist.HalfCauchy: ("uniform", lambda d, u: d.scale * jnp.tan(0.5 * jnp.pi * u)),
+    dist.HalfCauchy: ("uniform", lambda d, u: d.scale * jnp.tan(0.5 * jnp.pi * jnp.maximum(u, _OPEN))),
     dist.BernoulliProbs: ("uniform", lambda d, u: (u < d.probs).astype(jnp.result_type(int))),
     dist.BernoulliLogits: (
         "uniform",
@@ -339,8 +349,13 @@ def gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (x + 1), 0.5 * w
 
 
-def sinh_grid(n: int, width: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
-    """Trapezoid rule on the line after x = sinh(t): doubly exponential decay at the ends."""
+def sinh_grid(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Trapezoid rule on the line after x = sinh(t): doubly exponential decay at the ends.
+
+    More points reach further out as well as closer together, so that comparing two
+    counts sees what either neglects.
+    """
+    width = min(7.0, 1.4 * math.log(n))
     t, h = np.linspace(-width, width, n, retstep=True)
     return np.sinh(t), h * np.cosh(t)
 

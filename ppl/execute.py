@@ -42,17 +42,22 @@ class Execute(Rule):
       constrained: paths whose given values are the caller's (not old ones): in a
         branch not taken they make the weight -inf, or, with `filler`, unless zero.
       weighed: which paths count in the weight (None: all).
+      conditional: paths whose presence is reported.
+      sums: what to add up, of `"score"` and `"weight"`.
     """
 
     handles = frozenset({CHOICE, FACTOR})
-    sums = ("score", "weight")
 
     def __init__(
         self,
         constrained: frozenset[Path] = frozenset(),
         filler: bool = False,
         weighed: Selection | None = None,
+        conditional: frozenset[Path] = frozenset(),
+        sums: tuple[str, ...] = ("score", "weight"),
     ):
+        self.sums = sums
+        self.conditional = conditional
         self.constrained = constrained
         self.filler = filler
         self.weighed = weighed
@@ -61,7 +66,8 @@ class Execute(Rule):
         if isinstance(step, Factor):
             amount = scalar(args[0])
             counts = self.weighed is None or self.weighed(step.path)
-            return [], {}, {"score": amount, **({"weight": amount} if counts else {})}
+            named = {"score": amount, **({"weight": amount} if counts else {})}
+            return [], {}, {name: named[name] for name in self.sums if name in named}
         assert isinstance(step, Choice)
         given = inputs.get(step.path)
         if not step.scored:
@@ -74,18 +80,25 @@ class Execute(Rule):
             value = jnp.asarray(given.value, step.spec.dtype)
             if keep is not None:
                 value = jnp.where(keep, value, fresh(step.spec, args, step.source))
-        sums = {}
+        outputs: dict[str, Any] = {"choices": {step.path: value}}
+        if step.path in self.conditional:
+            outputs["present"] = {step.path: True}
+        counts = given is not None and (self.weighed is None or self.weighed(step.path))
+        if not ("score" in self.sums or (counts and "weight" in self.sums)):
+            return [value], outputs, {}
         partial = keep is not None and jnp.ndim(keep) > 0
         density = log_density(elementwise(d) if partial else d, value)
-        sums["score"] = scalar(density)
-        if given is not None and (self.weighed is None or self.weighed(step.path)):
-            if keep is None:
-                sums["weight"] = sums["score"]
-                if given.counts is not None:
-                    sums["weight"] = jnp.where(given.counts, sums["score"], 0)
-            else:
+        sums = {}
+        if "score" in self.sums or keep is None:
+            sums["score"] = scalar(density)
+        if counts and "weight" in self.sums:
+            if keep is not None:
                 sums["weight"] = scalar(jnp.where(keep, density, 0))
-        return [value], {"choices": {step.path: value}, "present": {step.path: True}}, sums
+            elif given is not None and given.counts is not None:
+                sums["weight"] = jnp.where(given.counts, sums["score"], 0)
+            else:
+                sums["weight"] = sums["score"]
+        return [value], outputs, {name: sums[name] for name in self.sums if name in sums}
 
     def absent(self, step, i, inner):
         missing = (step.paths - step.branches[i].paths) & self.constrained & set(inner)
@@ -96,7 +109,7 @@ class Execute(Rule):
             if given.demanded is not None:
                 ok = ok | ~jnp.any(given.demanded)
             amount = scalar(jnp.where(ok, 0.0, -jnp.inf))
-            for name in ("score", "weight"):
+            for name in self.sums:
                 total[name] = total.get(name, 0) + amount
         return total
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from . import errors
 from .addresses import Masked, Selection, flatten, nest
 from .arguments import Arguments
-from .change import Cut, cost, cut
+from .change import Cut, cost, cut, depends_on_draws
 from .execute import Execute, Given
 from .program import DRAW, Path
 from .walk import walk
@@ -88,12 +88,12 @@ def update(run, trace, given: dict[Path, Any]) -> tuple[Any, Any, dict]:
     """The changed trace, log p(t') - log p(t) - log q(fresh), and what was replaced."""
     old = run.old(trace)
     inputs = {**old, **{path: _now_or_before(path, v, old) for path, v in given.items()}}
-    rule = Execute(constrained=frozenset(given))
+    rule = run.rule(constrained=frozenset(given))
     change = _Change(run, trace, lambda path: path in given)
     zero = jnp.zeros_like(trace.score)
     if change.local and change.part <= 0.5:
         outs, found, sums = change.after(rule, inputs)
-        was = change.earlier(Execute(), {p: Given(g.value) for p, g in old.items()})
+        was = change.earlier(run.rule(sums=("score",)), {p: Given(g.value) for p, g in old.items()})
         lost = was.get("score", zero)
         weight = sums.get("weight", zero) - lost
         score = trace.score + (sums.get("score", zero) - lost)
@@ -122,36 +122,55 @@ def regenerate(run, trace, selection: Selection) -> tuple[Any, Any, dict]:
     """Redraw the selection; the weight compares the choices kept, before and after.
 
     Raises:
-      UnsupportedControlFlow: the model also draws without addresses, so the density
-        of the choices kept is only estimated.
+      UnsupportedControlFlow: the model also draws without addresses, and a selected
+        choice depends on such a draw, so its density is not known.
     """
     old = run.old(trace)
     change = _Change(run, trace, selection)
     if not change.local:
         if DRAW in run.staged.program.effects:
-            raise errors.UnsupportedControlFlow(
-                f"{run.model.name} also draws without addresses, so it has no regenerate ratio.",
-                where=errors.caller(),
-                expected="a model whose choices all have addresses",
-                fix="propose with a Move and metropolize it: its ratio needs only assess",
-            )
+            return _regenerate_estimated(run, change.before, trace, selection, old)
         return _regenerate_whole(run, change.before, trace, selection, old)
     kept = {path: given for path, given in old.items() if not selection(path)}
     zero = jnp.zeros_like(trace.score)
-    outs, found, sums = change.after(Execute(), kept)
+    outs, found, sums = change.after(run.rule(), kept)
     here = found.get("present", {})
-    was = change.earlier(Execute(weighed=~selection), _again(old, here))
+    was = change.earlier(run.rule(weighed=~selection), _again(old, here))
     weight = sums.get("weight", zero) - was.get("weight", zero)
     score = trace.score + (sums.get("score", zero) - was.get("score", zero))
     changed, present = change.new_trace(outs, found, score)
     return changed, weight, _redrawn(old, selection, present)
 
 
+def _regenerate_estimated(run, before, trace, selection, old) -> tuple[Any, Any, dict]:
+    """The pseudo-marginal ratio: the trace keeps the estimate that it was accepted with.
+
+    The model draws without addresses, so that its score is (the log of) an unbiased
+    estimate (Andrieu and Roberts 2009). The old estimate is the trace's score, never
+    made again; the densities of the selected choices do not involve the draws.
+    """
+    for step in depends_on_draws(run.staged.program, selection):
+        raise errors.UnsupportedControlFlow(
+            "A selected choice depends on a draw without an address, so its density is unknown.",
+            where=step.source,
+            given=" and ".join(errors.show(p) for p in step.paths if selection(p)),
+            expected="selected choices that depend on addressed choices only",
+            fix="propose with a Move and metropolize it: its ratio needs only assess",
+        )
+    kept = {path: given for path, given in old.items() if not selection(path)}
+    changed, sums, present = run.trace(run.rule(), kept)
+    values = {path: Given(given.value) for path, given in old.items()}
+    _, was, _ = before.trace(run.rule(weighed=selection, sums=("weight",)), values)
+    zero = jnp.zeros_like(changed.score)
+    weight = sums.get("weight", zero) - (trace.score - was.get("weight", zero))
+    return changed, weight, _redrawn(old, selection, present)
+
+
 def _regenerate_whole(run, before, trace, selection, old) -> tuple[Any, Any, dict]:
     """The same when the arguments changed the program itself (their shapes, say)."""
     kept = {path: given for path, given in old.items() if not selection(path)}
-    changed, sums, present = run.trace(Execute(), kept)
-    _, was, _ = before.trace(Execute(weighed=~selection), _again(old, present))
+    changed, sums, present = run.trace(run.rule(), kept)
+    _, was, _ = before.trace(run.rule(weighed=~selection), _again(old, present))
     zero = jnp.zeros_like(trace.score)
     weight = sums.get("weight", zero) - was.get("weight", zero)
     return changed, weight, _redrawn(old, selection, present)

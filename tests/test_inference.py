@@ -32,7 +32,7 @@ from inference import (
     unit,
     weigh,
 )
-from ppl import Target, gen, integrate, paths, sample, seed
+from ppl import Target, factor, gen, integrate, paths, sample, seed
 
 EXACT = 1e-12
 PRIOR = jnp.array([0.5, 0.2, 0.3])
@@ -266,3 +266,77 @@ def test_quadrature_of_a_continuous_target():
 def test_paths_masses_add_up():
     _, masses = paths(lambda: importance(target, 3)(unit()).log_weight)()
     assert float(masses.sum()) == pytest.approx(1.0, abs=EXACT)
+
+
+@gen
+def chain(theta):
+    """A hidden chain of two steps; its transition probability is theta's."""
+    p = jnp.array([0.3, 0.8])[theta]
+    x = 1
+    for t in range(2):
+        x = sample(f"x{t}", dist.Bernoulli(jnp.where(x == 1, p, 1 - p)))
+        sample(f"y{t}", dist.Bernoulli(jnp.array([0.2, 0.7])[x]))
+
+
+def estimated(theta):
+    return log_evidence(importance(Target(chain, (theta,), {"y0": 1, "y1": 0}), 2)(unit()))
+
+
+@gen
+def marginalized():
+    theta = sample("theta", dist.Bernoulli(0.4))
+    factor(estimated(theta))
+
+
+@gen
+def other(latents):
+    sample("to", dist.Bernoulli(0.3))
+
+
+pseudo = Target(marginalized, (), {})
+PSEUDO_MARGINAL = {
+    "pmmh": mh(pseudo, "theta"),
+    "pmmh, user proposal": metropolize(
+        Move(other, lambda x, u: ({"theta": u["to"]}, {"to": x["theta"]})), pseudo
+    ),
+}
+
+
+def hidden_mass(theta):
+    """p(theta, y) by hand."""
+    p, start, emit = [0.3, 0.8][theta], 1, [0.2, 0.7]
+    total = 0.0
+    for x0 in (0, 1):
+        for x1 in (0, 1):
+            a = p if start == 1 else 1 - p
+            b = p if x0 == 1 else 1 - p
+            moves = (a if x0 else 1 - a) * (b if x1 else 1 - b)
+            total += moves * emit[x0] * (1 - emit[x1])
+    return [0.6, 0.4][theta] * total
+
+
+def pseudo_measure(kernel):
+    def run():
+        s = start(pseudo)(unit())
+        return jnp.exp(s.log_weight) * jnp.zeros(2).at[kernel(s.value)["theta"]].set(1.0)
+
+    return np.asarray(integrate(run)())
+
+
+@pytest.mark.parametrize("kernel", PSEUDO_MARGINAL.values(), ids=PSEUDO_MARGINAL.keys())
+def test_pseudo_marginal_kernels_are_exact(kernel):
+    """With two particles, the marginal over theta is the posterior, exactly."""
+    expected = [hidden_mass(0), hidden_mass(1)]
+    np.testing.assert_allclose(pseudo_measure(lambda t: t), expected, rtol=0, atol=EXACT)
+    np.testing.assert_allclose(pseudo_measure(kernel), expected, rtol=0, atol=EXACT)
+
+
+def test_refreshing_the_old_estimate_is_seen():
+    """The mutant that estimates the current state anew (not exact) is caught."""
+
+    def fresh(trace):
+        again = marginalized.update(trace, {})[0]
+        return PSEUDO_MARGINAL["pmmh"](again)
+
+    wrong = pseudo_measure(fresh)
+    assert np.abs(wrong - [hidden_mass(0), hidden_mass(1)]).max() >= 1e-4

@@ -1,0 +1,164 @@
+"""Random programs: independence under transformations, exact laws, replay, boundaries.
+
+Statistical assertions compare a mean of n independent bounded or normal values with
+its exact expectation at 7 standard errors: false-alarm probability below 3e-12 each.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+
+from ppl import at_boundary, draw, integrate, law, paths, record, replay, seed
+
+
+def coins(p):
+    first = draw(dist.Bernoulli(p))
+    batch = jax.vmap(lambda q: draw(dist.Bernoulli(q)))(jnp.array([0.2, 0.7]))
+    same = jax.vmap(lambda _: draw(dist.Bernoulli(0.5)))(jnp.zeros(2))
+
+    def step(c, _):
+        c = lax.cond(c == 1, lambda: draw(dist.Bernoulli(0.9)), lambda: draw(dist.Bernoulli(p)))
+        return c, c
+
+    last, _ = lax.scan(step, first, None, length=2)
+    loop = lax.fori_loop(0, 2, lambda i, s: s + draw(dist.Bernoulli(0.3)), 0)
+    inner = jax.jit(lambda: jax.checkpoint(lambda q: draw(dist.Bernoulli(q)))(p))()
+    other = lax.switch(first, [lambda: 0, lambda: draw(dist.Categorical(jnp.array([0.1, 0.9])))])
+    return jnp.stack([first, *batch, *same, last, loop, inner, other])
+
+
+def test_every_construct_has_its_exact_law():
+    """The frequency of every value under seed against law's masses."""
+    exact = law(lambda: coins(0.4))()
+    assert exact.masses.sum() == pytest.approx(1.0, abs=1e-12)
+    n = 40_000
+    runs = jax.jit(jax.vmap(lambda k: seed(coins)(k, 0.4)))(jax.random.split(jax.random.key(0), n))
+    mean, expected = np.asarray(runs).mean(0), exact.masses @ exact.values
+    variance = exact.masses @ exact.values**2 - expected**2
+    assert (np.abs(mean - expected) <= 7 * np.sqrt(variance / n)).all()
+    cross = (np.asarray(runs)[:, :, None] * np.asarray(runs)[:, None, :]).mean(0)
+    products = exact.values[:, :, None] * exact.values[:, None, :]
+    second = np.tensordot(exact.masses, products, 1)
+    spread = np.tensordot(exact.masses, products**2, 1) - second**2
+    assert (np.abs(cross - second) <= 7 * np.sqrt(spread / n) + 1e-12).all()
+
+
+def test_copies_under_vmap_are_independent():
+    """Also when nothing is mapped: loops, branches and checkpoint included."""
+
+    def body(_):
+        a = lax.fori_loop(0, 3, lambda i, s: s + draw(dist.Normal(0.0, 1.0)), 0.0)
+        b = lax.cond(True, lambda: draw(dist.Normal(0.0, 1.0)), lambda: 0.0)
+        return a, b, jax.checkpoint(lambda: draw(dist.Gamma(2.0)))()
+
+    for values in seed(lambda: jax.vmap(body)(jnp.arange(50)))(jax.random.key(0)):
+        assert len(np.unique(np.asarray(values))) == 50
+
+
+def test_integrate_matches_a_matrix_power():
+    step = np.array([[0.8, 0.2], [0.3, 0.7]])
+
+    def chain(n):
+        def move(c, _):
+            return draw(dist.Bernoulli(jnp.where(c == 1, 0.7, 0.2))), None
+
+        return lax.scan(move, 1, None, length=n)[0]
+
+    for n in (1, 5, 12):
+        exact = np.linalg.matrix_power(step, n)[1, 1]
+        assert float(integrate(lambda n=n: chain(n))()) == pytest.approx(exact, abs=1e-12)
+
+
+def test_impossible_outcomes_contribute_nothing():
+    f = lambda: 1 / jnp.asarray([1.0, 0.0, 2.0])[draw(dist.Categorical(jnp.array([0.5, 0.0, 0.5])))]  # noqa: E731
+    assert float(integrate(f)()) == 0.75
+
+
+def test_gradient_of_an_integral():
+    f = lambda p: draw(dist.Bernoulli(p)) * (1 + draw(dist.Bernoulli(p)))  # noqa: E731
+    assert float(jax.grad(integrate(f))(0.3)) == pytest.approx(1 + 2 * 0.3, abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    "d, moment",
+    [
+        (dist.Normal(1.0, 2.0), 1 + 6 * 4 + 3 * 16),
+        (dist.Uniform(-1.0, 2.0), (2**5 + 1) / 15),
+        (dist.Exponential(2.0), 24 / 16),
+        (dist.Gamma(2.0, 3.0), 2 * 3 * 4 * 5 / 81),
+        (dist.Beta(2.0, 3.0), 2 * 3 * 4 * 5 / (5 * 6 * 7 * 8)),
+        (dist.StudentT(9.0), 3 * 81 / (7 * 5)),
+    ],
+)
+def test_quadrature_with_its_error(d, moment):
+    value, error = integrate(lambda: draw(d) ** 4, nodes=(80, 120))()
+    assert abs(float(value) - moment) <= 5 * float(error) + 1e-11 * moment
+    assert float(error) < 2e-2 * moment
+
+
+def test_paths_are_jittable_and_add_up():
+    values, masses = jax.jit(paths(coins))(0.4)
+    assert values.shape[0] == masses.shape[0]
+    assert float(masses.sum()) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_record_and_replay():
+    value, tape = record(coins)(jax.random.key(3), 0.4)
+    np.testing.assert_array_equal(replay(coins, tape)(0.4), value)
+    np.testing.assert_array_equal(seed(coins)(jax.random.key(3), 0.4), value)
+
+
+@pytest.mark.parametrize("where", ["zero", "smallest", "one"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        dist.Normal(0.0, 1.0),
+        dist.Exponential(1.0),
+        dist.Cauchy(0.0, 1.0),
+        dist.Laplace(0.0, 1.0),
+        dist.HalfCauchy(1.0),
+        dist.Uniform(0.0, 1.0),
+    ],
+)
+def test_boundary_values_have_positive_density(where, d):
+    """At the ends of the base's range a sampler stays inside the support."""
+    value = at_boundary(lambda: draw(d), where)()
+    assert float(d.log_prob(value)) > -np.inf
+
+
+def test_draws_under_a_while_loop():
+    """The number of tosses until the first head is geometric, mean 1 / p."""
+
+    def tosses():
+        body = lambda s: (s[0] + 1, draw(dist.Bernoulli(0.3)))  # noqa: E731
+        return lax.while_loop(lambda s: s[1] == 0, body, (0, 0))[0]
+
+    n = 20_000
+    runs = np.asarray(jax.jit(jax.vmap(seed(tosses)))(jax.random.split(jax.random.key(0), n)))
+    # the sum of n geometrics has standard deviation sqrt(0.7 n) / 0.3; 7 of them
+    assert abs(runs.mean() - 1 / 0.3) <= 7 * np.sqrt(0.7) / 0.3 / np.sqrt(n)
+
+
+def test_float32_parameters_give_float32():
+    f = lambda m, s: draw(dist.Normal(m, s))  # noqa: E731
+    for shape in ((), (2,)):
+        m = jnp.zeros(shape, "float32")
+        assert seed(f)(jax.random.key(0), m, m + 1).dtype == jnp.float32
+    scalar = jnp.zeros((), "float32")
+    assert seed(lambda m: draw(dist.Normal(m, 1.0)))(jax.random.key(0), scalar).dtype == jnp.float32
+
+
+def test_no_recompilation_on_equal_shapes():
+    traces = []
+
+    def f(x):
+        traces.append(1)
+        return x + draw(dist.Normal(x, 1.0))
+
+    run = jax.jit(seed(f))
+    for i in range(3):
+        run(jax.random.key(i), float(i))
+    assert len(traces) == 1
