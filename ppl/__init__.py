@@ -2,10 +2,13 @@
 
 from ._siblings import check as _check
 from .addresses import Masked, Selection, everything, select
+from .causal import do, twin
 from .combinators import mask, mix, repeat, scan, switch, vmap
 from .errors import PPLError
 from .generative import Call, GenerativeFunction, Trace, gen
+from .graph import Graph, dependencies
 from .integrate import Integral, Law, integrate, law, paths
+from .interop import from_numpyro
 from .language import factor, observe, sample
 from .randomness import draw, seed
 from .sites import Site
@@ -17,6 +20,7 @@ _check(__name__)
 __all__ = [
     "Call",
     "GenerativeFunction",
+    "Graph",
     "Integral",
     "Law",
     "Masked",
@@ -26,9 +30,12 @@ __all__ = [
     "Target",
     "Trace",
     "at_boundary",
+    "dependencies",
+    "do",
     "draw",
     "everything",
     "factor",
+    "from_numpyro",
     "gen",
     "integrate",
     "law",
@@ -44,5 +51,6 @@ __all__ = [
     "seed",
     "select",
     "switch",
+    "twin",
     "vmap",
 ]

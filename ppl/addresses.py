@@ -80,7 +80,11 @@ def not_found(
     """The error for an address that no choice of the model has."""
     known = sorted(known)
     names = [errors.show(p) for p in known]
-    guess = errors.near(errors.show(path), names)
+    dotted = {".".join(p): errors.show(p) for p in known}
+    guess = dotted.get(errors.near(".".join(path), dotted) or "")
+    beside = [p for p in known if len(path) > 1 and p[: len(path) - 1] == path[:-1]]
+    if guess is None and len(beside) == 1:
+        guess = errors.show(beside[0])
     return errors.AddressNotFound(
         f"{what} names {errors.show(path)}, which is no choice of the model.",
         where=(*where, errors.caller()),

@@ -22,6 +22,11 @@ def is_traced(leaf: Any) -> bool:
     )
 
 
+def is_array(value: Any) -> bool:
+    """Whether `value` is a number or an array of numbers (traced or not)."""
+    return is_traced(value) and getattr(getattr(value, "dtype", None), "kind", "f") not in "OSUmM"
+
+
 class _Hole:
     """Stands where a traced leaf goes in the static part."""
 
@@ -99,9 +104,8 @@ class Arguments:
 
 
 def _aval(leaf: Any) -> tuple:
-    if isinstance(leaf, (bool, int, float, complex)):
-        return (type(leaf).__name__,)
-    aval = jax.typeof(leaf) if isinstance(leaf, (jax.Array, jax.core.Tracer)) else None
+    typed = (bool, int, float, complex, jax.Array, jax.core.Tracer)
+    aval = jax.typeof(leaf) if isinstance(leaf, typed) else None
     if aval is None:
         return (jnp.shape(leaf), jnp.result_type(leaf), False)
     return (aval.shape, aval.dtype, getattr(aval, "weak_type", False))

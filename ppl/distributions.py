@@ -28,14 +28,15 @@ HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 SQRT_TWO_OVER_PI = 0.5 * math.log(2 / math.pi)
 
 
-def _log(x):
+def _log(x: Any) -> Any:
     """log x; a known Python or numpy number stays one, and costs no equation."""
     if isinstance(x, (int, float)):
         return math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan)
     if isinstance(x, (np.ndarray, np.generic)) and np.issubdtype(x.dtype, np.floating):
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.log(x)
-    return jnp.log(x)
+    traced: Any = x
+    return jnp.log(traced)
 
 
 def _inside(mask, value):
@@ -157,7 +158,10 @@ _BASE: dict[type, tuple[str, Callable]] = {
         "uniform",
         lambda d, u: d.loc + d.scale * jnp.tan(jnp.pi * (jnp.maximum(u, _OPEN) - 0.5)),
     ),
-    dist.HalfCauchy: ("uniform", lambda d, u: d.scale * jnp.tan(0.5 * jnp.pi * jnp.maximum(u, _OPEN))),
+    dist.HalfCauchy: (
+        "uniform",
+        lambda d, u: d.scale * jnp.tan(jnp.maximum(u, _OPEN) * (jnp.pi / 2)),
+    ),
     dist.BernoulliProbs: ("uniform", lambda d, u: (u < d.probs).astype(jnp.result_type(int))),
     dist.BernoulliLogits: (
         "uniform",

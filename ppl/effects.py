@@ -91,6 +91,17 @@ def effects_of(jaxpr) -> frozenset:
     return frozenset(found)
 
 
+def first_address(jaxprs: list) -> tuple[str, ...] | None:
+    """The address of the first choice in `jaxprs`, at any depth."""
+    for jaxpr in jaxprs:
+        for eqn in jaxpr.eqns:
+            found = eqn.params.get("address") if eqn.primitive in CHOICES else None
+            found = found or first_address(subprograms(eqn.params))
+            if found:
+                return found
+    return None
+
+
 # -- abstract evaluation ------------------------------------------------------
 
 
@@ -140,7 +151,7 @@ def _unseeded(*_, source="<unknown>", **__):
 
 
 def _outside(*_, source="<unknown>", **params):
-    name = params.get("address")
+    name = params.get("address") or first_address(subprograms(params))
     what = f"sample({errors.show(name)}, ...)" if name else "factor/observe"
     raise errors.OutsideModel(
         f"{what} ran outside a generative function.",
@@ -171,7 +182,10 @@ def _no_gradient(primals, tangents, *, source="<unknown>", reason=None, **params
         where=at,
         given="jax.grad (or jvp, vjp, linearize) of code that is still random here",
         expected="randomness resolved first, or an estimator chosen for its gradient",
-        fix="differentiate outside: jax.grad(lambda x: seed(f)(key, x)), "
+        fix="differentiate the exact expectation, jax.grad(integrate(f)), or stop_gradient "
+        "the distribution's parameters if the bias is intended"
+        if reason == DISCRETE
+        else "differentiate outside: jax.grad(lambda x: seed(f)(key, x)), "
         "or stop_gradient the distribution's parameters if the bias is intended",
     )
 

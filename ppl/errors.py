@@ -62,9 +62,10 @@ def show(address: Iterable[str]) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` most resembles, if any does."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return match[0] if match else None
+    """The known name that `name` most resembles (in any case), if any does."""
+    lowered = {each.lower(): each for each in known}
+    match = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[match[0]] if match else None
 
 
 class PPLError(Exception):
@@ -200,3 +201,7 @@ class StaticArgument(PPLError, TypeError):
 
 class TapeMismatch(PPLError, ValueError):
     """A tape given to `replay` does not fit the program's draws."""
+
+
+class MissingExecutable(PPLError, RuntimeError):
+    """A program of the system that is needed is not installed."""

@@ -3,11 +3,14 @@
 Notation: a model with arguments a denotes an (unnormalised) measure p(.; a) over
 its choices. Every method is a keyless random program: seed it, integrate it, or
 take its expectation.
+
+Longer than 400 lines because the laws are written out where the methods are.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +23,10 @@ from . import errors
 from .addresses import Masked, Selection, as_path, as_selection, flatten, nest, not_found
 from .arguments import Arguments
 from .execute import Execute, Given
-from .program import FACTOR, Path
+from .known import check_branches
+from .program import FACTOR, Factor, Path, Program, bodies
 from .sites import Site, check_values, sites
-from .staging import Staged, stage
+from .staging import Staged, apply, stage
 from .walk import walk
 
 
@@ -89,9 +93,27 @@ class Call:
     def __repr__(self):
         return f"{self.model.name}{self.arguments!r}"
 
+    __array_ufunc__ = None  # numpy leaves its operators to those below
 
-def _apply(fn: Callable, *args: Any, **kwargs: Any) -> Any:
-    return fn(*args, **kwargs)
+
+def _used_as_value(self: Call, *_: Any) -> Any:
+    """The operators of a `Call`: it is no value before it is sampled."""
+    raise errors.InvalidArgument(
+        f"{self.model.name}(...) is used as a value, but it is a call that has not been run.",
+        where=errors.caller(),
+        given=repr(self),
+        expected="the value that the call returns",
+        fix=f'sample("name", {self.model.name}(...)) in a model, '
+        "or seed(model.simulate)(key, *args).retval",
+    )
+
+
+_OPERATORS = (
+    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul "
+    "rmatmul neg pos abs lt le gt ge getitem iter len bool float int index"
+)
+for _operator in _OPERATORS.split():
+    setattr(Call, f"__{_operator}__", _used_as_value)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -134,7 +156,7 @@ class GenerativeFunction:
             return stage(self.fn, arguments), arguments.leaves
         shifted = frozenset(i + 1 if isinstance(i, int) else i for i in self.fixed)
         with_fn = Arguments.of((self.fn, *arguments.args), arguments.kwargs, shifted)
-        return stage(_apply, with_fn), with_fn.leaves
+        return stage(apply, with_fn), with_fn.leaves
 
     def _prepare(self, args: tuple, kwargs: dict) -> _Prepared:
         arguments = (
@@ -163,12 +185,12 @@ class GenerativeFunction:
         if FACTOR in run.staged.program.effects:
             raise errors.CannotSimulate(
                 f"{self.name} scores with factor/observe, so it cannot be run forward exactly.",
-                where=errors.caller(),
+                where=(_first_factor(run.staged.program), errors.caller()),
                 expected="a model whose measure has total mass one",
                 fix="use generate({}, *args): its log weight carries the factors; or make "
                 "the observation a choice and constrain it",
             )
-        return run.trace(Execute(), {})[0]
+        return run.trace(run.rule(sums=("score",)), {})[0]
 
     def assess(self, choices: Mapping[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """`(log p(choices; args), return value)`.
@@ -181,7 +203,7 @@ class GenerativeFunction:
           AddressNotFound, ShapeError, DtypeError, SupportError: as for `generate`.
         """
         run = self._prepare(args, kwargs)
-        given = run.check(choices, "assess")
+        given = run.check(choices, "assess", filler=True)
         for path, site in run.sites.items():
             if path not in given or isinstance(given[path], Masked):
                 raise errors.MissingChoice(
@@ -191,7 +213,7 @@ class GenerativeFunction:
                     fix="give it, or use generate, which makes the missing choices"
                     + ("; in a branch not taken the value is 0" if site.conditional else ""),
                 )
-        rule = Execute(constrained=frozenset(given), filler=True)
+        rule = run.rule(constrained=frozenset(given), filler=True, sums=("score",))
         trace, sums, _ = run.trace(rule, {p: Given(v) for p, v in given.items()})
         del sums
         return trace.score, trace.retval
@@ -210,9 +232,9 @@ class GenerativeFunction:
         """
         run = self._prepare(args, kwargs)
         given = run.check(constraints, "The constraint")
-        rule = Execute(constrained=frozenset(given))
+        rule = run.rule(constrained=frozenset(given))
         trace, sums, _ = run.trace(rule, {p: _as_given(v) for p, v in given.items()})
-        return trace, sums.get("weight", jnp.zeros_like(trace.score))
+        return trace, sums.get("weight", jnp.zeros((), float))
 
     def update(
         self, trace: Trace, constraints: Mapping[str, Any], *args: Any, **kwargs: Any
@@ -251,13 +273,84 @@ class GenerativeFunction:
         Over a partition of the addresses it adds up to the score. A factor belongs
         to the address of the generative function it is in (`()` for the outermost).
         """
+        _check_trace(trace)
         run = self._prepare((trace.arguments,), {})
         chosen = as_selection(selection)
         chosen.check(run.sites)
-        rule = Execute(weighed=chosen)
+        rule = run.rule(weighed=chosen, sums=("weight",))
         values = {path: Given(given.value) for path, given in run.old(trace).items()}
         _, sums, _ = run.trace(rule, values)
-        return sums.get("weight", jnp.zeros_like(trace.score))
+        return sums.get("weight", jnp.zeros((), float))
+
+
+# What each method checks of the values that are known where it is called, before it is
+# staged with all of its arguments traced (`ppl.randomness.program_of`).
+
+
+def check_with(method: Callable, check: Callable) -> None:
+    """Let `check(self, *args, **kwargs)` run before `method` is staged."""
+    method.__check__ = check  # type: ignore[attr-defined]
+
+
+def _keep_static(method: Callable, before: int) -> None:
+    """Let the model's static arguments be static when `method` is staged.
+
+    `before` is how many arguments of its own the method takes before the model's.
+    """
+
+    def fixed(self: GenerativeFunction) -> frozenset:
+        return frozenset(i + before if isinstance(i, int) else i for i in self.fixed)
+
+    method.__fixed__ = fixed  # type: ignore[attr-defined]
+
+
+_keep_static(GenerativeFunction.simulate, 0)
+_keep_static(GenerativeFunction.assess, 1)
+_keep_static(GenerativeFunction.generate, 1)
+_keep_static(GenerativeFunction.update, 2)
+_keep_static(GenerativeFunction.regenerate, 2)
+
+
+def _check_choices(name: str, what: str, filler: bool = False) -> Callable:
+    """The check of a method whose first argument is a choice map, called `name`."""
+
+    def check(self: GenerativeFunction, *call: Any, **kwargs: Any) -> None:
+        choices = call[0] if call else kwargs.pop(name, None)
+        if choices is not None and any_known(choices):
+            self._prepare(call[1:], kwargs).check(choices, what, filler)
+
+    return check
+
+
+def _check_update(self: GenerativeFunction, *call: Any, **kwargs: Any) -> None:
+    """The check of `update`: a trace, then a choice map."""
+    trace = call[0] if call else kwargs.pop("trace", None)
+    choices = call[1] if len(call) > 1 else kwargs.pop("constraints", None)
+    if trace is not None and choices is not None:
+        args, kwargs = _or_old(trace, call[2:], kwargs)
+        if any_known(choices):
+            self._prepare(args, kwargs).check(choices, "The constraint")
+
+
+def any_known(choices: Any) -> bool:
+    """Whether a choice map has something to check before tracing."""
+    if isinstance(choices, Mapping) and not choices:
+        return False
+    leaves = jax.tree.leaves(choices)
+    return not leaves or any(not isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+check_with(GenerativeFunction.generate, _check_choices("constraints", "The constraint"))
+check_with(GenerativeFunction.assess, _check_choices("choices", "assess", filler=True))
+check_with(GenerativeFunction.update, _check_update)
+
+
+def _first_factor(program: Program) -> str:
+    """`file:line` of the first `factor` or `observe`."""
+    step = next(s for s in program.steps if FACTOR in s.effects)
+    if isinstance(step, Factor):
+        return f"factor at {step.source}"
+    return next(_first_factor(body) for body in bodies(step) if FACTOR in body.effects)
 
 
 def _is_arguments(args: tuple, kwargs: dict) -> bool:
@@ -265,7 +358,20 @@ def _is_arguments(args: tuple, kwargs: dict) -> bool:
 
 
 def _or_old(trace: Trace, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    _check_trace(trace)
     return (args, kwargs) if args or kwargs else ((trace.arguments,), {})
+
+
+def _check_trace(trace: Any) -> None:
+    """Raise `InvalidArgument` for what is no trace."""
+    if not isinstance(trace, Trace):
+        raise errors.InvalidArgument(
+            "A trace was expected.",
+            where=errors.caller(),
+            given=type(trace).__name__,
+            expected="a Trace: the result of simulate, or the first one of generate",
+            fix="trace = seed(model.simulate)(key, *args)",
+        )
 
 
 def _as_given(value: Any) -> Given:
@@ -284,20 +390,44 @@ class _Prepared:
     operands: tuple
     sites: dict[Path, Site]
 
-    def check(self, choices: Mapping[str, Any], what: str) -> dict[Path, Any]:
-        return check_values(self.sites, choices, what, (self.model.name,))
+    def check(self, choices: Mapping[str, Any], what: str, filler: bool = False) -> dict[Path, Any]:
+        """`choices` by path, checked; with `filler`, zeros may stand in branches not taken."""
+        given = check_values(self.sites, choices, what, (self.model.name,), filler)
+        check_branches(self.staged.program, self.operands, self.sites, given, what, filler)
+        return given
 
     def old(self, trace: Trace) -> dict[Path, Given]:
-        """The trace's values, each kept where it was present."""
+        """The trace's values, each kept where it was present.
+
+        Raises:
+          InvalidArgument: the trace is another model's.
+        """
         values, present = flatten(trace.choices), flatten(trace.present)
+        if trace.model.fn is not self.model.fn and values.keys() != self.sites.keys():
+            raise errors.InvalidArgument(
+                f"The trace is of another model than {self.model.name}.",
+                where=errors.caller(),
+                given=f"a trace of {trace.model.name}",
+                expected=f"a trace with the addresses of {self.model.name}: "
+                + "; ".join(errors.show(p) for p in self.sites),
+                fix=f"use the methods of {trace.model.name}, or a trace of {self.model.name}",
+            )
         return {path: Given(value, present.get(path)) for path, value in values.items()}
+
+    def rule(self, **how: Any) -> Execute:
+        """A rule for this model; it reports presence where that can vary."""
+        return Execute(conditional=self.conditional, **how)
+
+    @property
+    def conditional(self) -> frozenset[Path]:
+        return frozenset(path for path, site in self.sites.items() if site.conditional)
 
     def trace(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[Trace, dict, dict]:
         """Walk under a rule; the trace, the sums, and the per-path presence."""
         outs, found, sums = walk(self.staged.program, self.operands, rule, inputs)
         values = found.get("choices", {})
         here = found.get("present", {})
-        present = {p: jnp.asarray(here[p]) for p, site in self.sites.items() if site.conditional}
+        present = {p: jnp.asarray(here[p]) for p in self.sites if p in here}
         trace = Trace(
             model=self.model,
             arguments=self.arguments,
@@ -307,6 +437,21 @@ class _Prepared:
             present=nest(present),
         )
         return trace, sums, present
+
+
+def _tuple(value: Any) -> tuple:
+    """A tuple; one name or position alone is taken as one of them."""
+    return (value,) if isinstance(value, (str, int)) else tuple(value)
+
+
+def _name(fn: Callable) -> str:
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _takes_any(fn: Callable) -> bool:
+    """Whether a function takes any number of positional arguments."""
+    kinds = [p.kind for p in inspect.signature(fn).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds
 
 
 def gen(
@@ -334,18 +479,28 @@ def gen(
         return functools.partial(
             gen, static_argnames=static_argnames, static_argnums=static_argnums
         )
+    static_argnames = _tuple(static_argnames)
+    static_argnums = _tuple(static_argnums)
     fixed = frozenset(static_argnames) | frozenset(static_argnums)
-    if static_argnames:
-        import inspect
-
+    if fixed:
         names = list(inspect.signature(fn).parameters)
+        beyond = [n for n in static_argnums if not 0 <= n < len(names)]
+        if beyond and not _takes_any(fn):
+            raise errors.InvalidArgument(
+                f"static_argnums has {beyond[0]}, which is no argument of {_name(fn)}.",
+                where=errors.caller(),
+                given=f"{_name(fn)}{inspect.signature(fn)}",
+                expected=f"positions from 0 to {len(names) - 1}",
+                fix="count the arguments from 0, or name them: static_argnames=(...)",
+            )
         unknown = [n for n in static_argnames if n not in names]
         if unknown:
+            guess = errors.near(unknown[0], names)
             raise errors.InvalidArgument(
-                f"static_argnames names {unknown[0]!r}, which is no argument of {fn.__name__}.",
+                f"static_argnames names {unknown[0]!r}, which is no argument of {_name(fn)}.",
                 where=errors.caller(),
                 expected=", ".join(names),
-                fix=f"did you mean {errors.near(unknown[0], names)!r}?",
+                fix=f"did you mean {guess!r}?" if guess else "use a name of its signature",
             )
         fixed |= {names.index(n) for n in static_argnames}
     return GenerativeFunction(fn, fixed)

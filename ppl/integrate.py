@@ -65,8 +65,9 @@ class _Paths(Rule):
     handles = frozenset({DRAW})
     sums = ("log",)
 
-    def __init__(self, quadrature: Quadrature | None):
+    def __init__(self, quadrature: Quadrature | None, nodes_allowed: bool = True):
         self.quadrature = quadrature
+        self.nodes_allowed = nodes_allowed
         self._counts: dict[Any, int] = {}
 
     def count(self, program: Program) -> int:
@@ -116,6 +117,8 @@ class _Paths(Rule):
         if shape is None or discrete or self.quadrature is None:
             if discrete or shape is None:
                 fix = "use a distribution with finitely many, known values (a concrete count)"
+            elif not self.nodes_allowed:
+                fix = "use integrate(f, nodes=16) for an expectation; law needs finite outcomes"
             else:
                 fix = "give a number of quadrature nodes: integrate(f, nodes=16)"
             raise errors.CannotIntegrate(
@@ -206,10 +209,10 @@ def _sources(step: Step) -> Iterator[str]:
             yield from _sources(inner)
 
 
-def _enumerate(f, args, kwargs, quadrature, combine, finish) -> Any:
+def _enumerate(f, args, kwargs, quadrature, combine, finish, nodes_allowed=True) -> Any:
     """Run `f` along all paths; `combine(weights, results)` joins the outcomes of a step."""
     staged, arguments = program_of(f, args, kwargs)
-    program, rule = staged.program, _Paths(quadrature)
+    program, rule = staged.program, _Paths(quadrature, nodes_allowed)
     counts = {step: rule.paths(step, program) for step in program.steps}
     order = [s for s in program.steps if DRAW in s.effects]
     after = {s: math.prod(counts[t] for t in order[i + 1 :]) for i, s in enumerate(order)}
@@ -313,7 +316,7 @@ def paths(f: Callable) -> Callable:
     @functools.wraps(f, updated=())
     def enumerated(*args, **kwargs):
         finish = lambda staged, outs: (jnp.ones(()), staged.rebuild([jnp.asarray(o) for o in outs]))  # noqa: E731
-        weights, values = _enumerate(f, args, kwargs, None, stack, finish)
+        weights, values = _enumerate(f, args, kwargs, None, stack, finish, False)
         axes = weights.ndim
 
         def flat(leaf):

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import distributions, errors
 from .addresses import as_path
+from .arguments import is_array
 from .effects import call_p, factor_p, sample_p
 from .randomness import bind_parameters
 
@@ -58,10 +59,19 @@ def factor(log_weight: Any) -> None:
     """Multiply the measure of the program by exp(log_weight), a scalar.
 
     Raises:
-      ShapeError: `log_weight` is no scalar.
+      ShapeError, DtypeError, SupportError: `log_weight` is no scalar, no real number, or NaN.
       OutsideModel: not inside a `@gen` function.
     """
     at = errors.caller()
+    known = not isinstance(log_weight, jax.core.Tracer)
+    if known and not (is_array(log_weight) and jnp.isrealobj(log_weight)):
+        raise errors.DtypeError(
+            "factor takes a real log weight.",
+            where=at,
+            given=f"{type(log_weight).__name__} {log_weight!r}",
+            expected="a number, or an array of shape ()",
+            fix="give the log of the weight: factor(jnp.log(weight))",
+        )
     if jnp.shape(log_weight) != ():
         raise errors.ShapeError(
             "factor takes a scalar log weight.",
@@ -69,6 +79,14 @@ def factor(log_weight: Any) -> None:
             given=f"shape {jnp.shape(log_weight)}",
             expected="shape ()",
             fix="sum it: factor(log_weight.sum())",
+        )
+    if known and np.isnan(np.asarray(log_weight)):
+        raise errors.SupportError(
+            "The log weight of factor is not a number.",
+            where=at,
+            given="NaN",
+            expected="a number, or -jnp.inf for a weight of zero",
+            fix="correct the computation of the log weight",
         )
     factor_p.bind(jnp.asarray(log_weight, float), source=at)
 
@@ -95,30 +113,43 @@ def observe(distribution: Any, value: Any) -> None:
     factor_p.bind(jnp.asarray(log_weight.sum(), float), source=at)
 
 
-def check_support(d: Any, value: Any, name: str, where: tuple[str, ...]) -> None:
-    """Raise `SupportError` for a known value that is no number or off the support."""
+def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: Any = None) -> None:
+    """Raise `SupportError` for a known value that is no number or off the support.
+
+    `mask`, if not None, has a boolean for each independent element of the value
+    (`to_event` undone): only those where it is true are checked.
+    """
     if isinstance(value, jax.core.Tracer):
         return
+    d = distributions.elementwise(d)
+    event = len(d.event_shape)
     with jax.ensure_compile_time_eval():
         array = np.asarray(value)
-        if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
-            raise errors.SupportError(
-                f"The value of {name} is not a number.",
-                where=where,
-                given=f"{int(np.isnan(array).sum())} NaN of {array.size} values",
-                expected="numbers",
-                fix="mark missing data: Masked(value, mask) with mask false where it is missing",
-            )
+        if np.issubdtype(array.dtype, np.floating):
+            nan = np.isnan(array)
+            if event:
+                nan = nan.any(tuple(range(-event, 0)))
+            count = int((nan if mask is None else nan & mask).sum())
+            if count:
+                raise errors.SupportError(
+                    f"The value of {name} is not a number.",
+                    where=where,
+                    given=f"NaN in {count} of {nan.size} values",
+                    expected="numbers",
+                    fix="mark missing data: Masked(value, mask) with mask false where "
+                    "it is missing",
+                )
         try:
             ok = np.asarray(d.support(array))
         except Exception:  # a support whose bounds are still traced cannot be tested here
             return
-    if not ok.all():
-        bad = array if ok.shape != array.shape else array[~ok]
+    bad = ~ok if mask is None else ~ok & mask
+    if bad.any():
+        shown = array[bad] if bad.shape == array.shape[: bad.ndim] else array
         raise errors.SupportError(
             f"The value of {name} is outside the support of its distribution.",
             where=where,
-            given=f"{np.ravel(bad)[0]} ({int((~ok).sum())} of {ok.size} outside)",
+            given=f"{shown[0] if shown.ndim else shown} ({int(bad.sum())} of {bad.size} outside)",
             expected=distributions.support_name(d.support),
             fix="check the data and the distribution's parameters",
         )

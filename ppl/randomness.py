@@ -7,12 +7,14 @@ its arguments to its results, and no key appears in it.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from . import distributions, errors
@@ -23,6 +25,7 @@ from .program import (
     DRAW,
     FACTOR,
     Branch,
+    Choice,
     Draw,
     Loop,
     Map,
@@ -81,16 +84,30 @@ def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
 
 
 def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Arguments]:
-    """Stage a random program; choices outside a model are an error."""
-    arguments = Arguments.of(args, kwargs)
+    """Stage a random program; choices outside a model are an error.
+
+    A method with a `__check__` (of a generative function, say) first sees the values
+    that are known here: while staging, every argument is traced, but for those that
+    its `__fixed__` says are static.
+    """
+    owner, fixed = getattr(f, "__self__", None), frozenset()
+    if owner is not None:
+        check, static = getattr(f, "__check__", None), getattr(f, "__fixed__", None)
+        if check is not None:
+            check(owner, *args, **kwargs)
+        if static is not None:
+            fixed = static(owner)
+    arguments = Arguments.of(args, kwargs, fixed)
     staged = stage(f, arguments)
     if staged.program.effects & {CHOICE, FACTOR}:
         step = next(s for s in staged.program.steps if s.effects & {CHOICE, FACTOR})
         while bodies(step):
             step = next(s for b in bodies(step) for s in b.steps if s.effects & {CHOICE, FACTOR})
+        name = f"{errors.show(step.path)} at " if isinstance(step, Choice) else ""
+        what = "makes an addressed choice" if name else "scores with factor/observe"
         raise errors.OutsideModel(
-            "A random program makes an addressed choice outside a generative function.",
-            where=step.source,
+            f"A random program {what} outside a generative function.",
+            where=f"{name}{step.source}",
             expected="a function decorated with @gen, run through one of its methods",
             fix="decorate it with @gen and use seed(model.simulate)(key, *args), or use draw()",
         )
@@ -150,12 +167,26 @@ def _copies(step: Any) -> int:
     return step.length if isinstance(step, Loop) else step.size
 
 
+def _predrawn(step: Any) -> bool:
+    """Whether a loop's base randomness is drawn at once, outside: when it takes no more
+    memory than the keys would, and is not too much altogether."""
+    if not isinstance(step, (Loop, Map)):
+        return False
+    groups, singles, constructs, _ = _plan(step.body)
+    if singles or constructs or not groups:
+        return False
+    each = sum(_total(steps) for steps in groups.values())
+    return each <= 4 and each * _copies(step) <= _FLAT_KEYS
+
+
 def _keys_of(step: Any) -> int:
     if isinstance(step, While):
         return 1
     if isinstance(step, Branch):
         return max(_need(b) for b in step.branches)
     inner = _need(bodies(step)[0])
+    if _predrawn(step):
+        return inner
     if isinstance(step, (Loop, Map)):
         flat = _copies(step) * inner
         return flat if flat <= _FLAT_KEYS else _copies(step)
@@ -172,29 +203,47 @@ class Seed(Rule):
 
     def enter(self, program, inputs):
         groups, singles, constructs, need = _plan(program)
-        keys = inputs
-        if keys.ndim == 0:
-            keys = jax.random.split(keys, need) if need > 1 else keys[None]
+        if isinstance(inputs, dict):  # a loop whose base randomness was drawn outside
+            return _slices(groups, inputs)
+        if inputs.ndim == 0:
+            keys = list(jax.random.split(inputs, need)) if need > 1 else [inputs]
+        else:
+            keys = list(inputs)
         given: dict[Path, Any] = {}
         i = 0
-        for (kind, dtype), steps in groups.items():
-            shapes = [sizes(s.spec) + abstract_base(s.spec)[1] for s in steps]  # type: ignore[index]
-            given.update(_together(kind, keys[i], dtype, steps, shapes))
+        drawn = {}
+        for group, steps in groups.items():
+            drawn[group] = distributions.standard(group[0], keys[i], _shared(steps), group[1])
             i += 1
+        given.update(_slices(groups, drawn))
         for step in singles:
             given[step.name] = keys[i]
             i += 1
         for step, count in constructs:
-            mine = keys[i : i + count]
-            if isinstance(step, (Loop, Map)) and count != _copies(step):
-                mine = mine.reshape(_copies(step), count // _copies(step))
-            given[step.name] = mine
+            given[step.name] = self.for_construct(step, keys[i : i + count])
             i += count
         return given
 
+    def for_construct(self, step, keys):
+        """The randomness of a construct, from its keys."""
+        if _predrawn(step):
+            groups = _plan(step.body)[0]
+            return {
+                group: distributions.standard(
+                    group[0], key, (_copies(step), *_shared(steps)), group[1]
+                )
+                for (group, steps), key in zip(groups.items(), keys, strict=True)
+            }
+        if isinstance(step, (Loop, Map)):
+            mine = jnp.stack(keys)
+            each = len(keys) // _copies(step)
+            return mine if each == 1 else mine.reshape(_copies(step), each)
+        if isinstance(step, Branch) or len(keys) > 1:
+            return jnp.stack(keys)
+        return keys[0]
+
     def inside(self, step, inputs):
-        mine = inputs[step.name]
-        return mine[0] if isinstance(step, While) else mine
+        return inputs[step.name]
 
     def into_branch(self, step, i, inner):
         return inner[: _need(step.branches[i])]
@@ -234,16 +283,34 @@ class Seed(Rule):
         return outs, {}, {}
 
 
-def _together(kind, key, dtype, steps, shapes) -> dict:
-    """Base randomness of several draws from one key, in one vectorised draw."""
-    if len(steps) == 1:
-        return {steps[0].name: distributions.standard(kind, key, shapes[0], dtype)}
-    counts = [functools.reduce(lambda a, b: a * b, shape, 1) for shape in shapes]
-    everything = distributions.standard(kind, key, (sum(counts),), dtype)
-    given, start = {}, 0
-    for step, shape, count in zip(steps, shapes, counts, strict=True):
-        given[step.name] = everything[start : start + count].reshape(shape)
-        start += count
+def _shape(step: Draw) -> tuple[int, ...]:
+    found = abstract_base(step.spec)
+    assert found is not None
+    return sizes(step.spec) + found[1]
+
+
+def _total(steps: list[Draw]) -> int:
+    """How many scalars of base randomness the draws need."""
+    return sum(math.prod(_shape(step)) for step in steps)
+
+
+def _shared(steps: list[Draw]) -> tuple[int, ...]:
+    """Shape of the base randomness of draws that are made together."""
+    return _shape(steps[0]) if len(steps) == 1 else (_total(steps),)
+
+
+def _slices(groups: dict, everything: dict) -> dict:
+    """The base randomness of each draw, cut from that of its group."""
+    given = {}
+    for group, steps in groups.items():
+        if len(steps) == 1:
+            given[steps[0].name] = everything[group]
+            continue
+        start = 0
+        for step in steps:
+            end = start + math.prod(_shape(step))
+            given[step.name] = everything[group][start:end].reshape(_shape(step))
+            start = end
     return given
 
 
@@ -254,18 +321,20 @@ def checked_key(key: Any) -> jax.Array:
       InvalidKey: an int, a batch of keys, or no key at all.
     """
     ok = isinstance(key, jax.Array)
+    if isinstance(key, np.ndarray) and key.dtype == np.uint32 and key.shape == (2,):
+        return jax.random.wrap_key_data(jnp.asarray(key))
     if ok and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if key.ndim == 0:
             return key
     elif ok and key.dtype == jnp.uint32 and key.shape == (2,):
         return jax.random.wrap_key_data(key)
-    shape = getattr(key, "shape", None)
-    batched = ok and key.ndim > 0
+    shape = key.shape if ok else ()
+    of_keys = ok and (key.dtype == jnp.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key))
+    batched = of_keys and key.ndim > 0
     raise errors.InvalidKey(
         "seed needs one PRNG key.",
         where=errors.caller(),
-        given=f"{type(key).__name__}"
-        + (f" of shape {shape}" if shape is not None else f" {key!r}"),
+        given=f"an array of {key.dtype}{list(shape)}" if ok else f"{type(key).__name__} {key!r}",
         expected="jax.random.key(seed), a scalar",
         fix="jax.vmap(seed(f)) over the keys" if batched else "jax.random.key(0)",
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from . import errors
 from .addresses import Masked, flatten, not_found
+from .arguments import is_array
 from .distributions import elementwise
 from .language import check_support
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
@@ -34,6 +35,7 @@ class Site:
     conditional: bool
     source: str
     distribution: Any = field(repr=False, default=None)
+    others: tuple[Any, ...] = field(repr=False, default=())  # the other branches' distributions
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -134,6 +136,8 @@ def _join(branches: list[dict[Path, Site]]) -> dict[Path, Site]:
                     expected="the same shape, dtype and support",
                     fix="give them different addresses",
                 )
+            more = (*other.others, site.distribution, *site.others)
+            joined[path] = replace(other, others=more)
     for path, site in joined.items():
         everywhere = all(path in branch for branch in branches)
         if not everywhere or any(branch[path].conditional for branch in branches):
@@ -149,11 +153,16 @@ def _kind_of_support(site: Site) -> str:
 
 
 def check_values(
-    known: Mapping[Path, Site], choices: Mapping[str, Any], what: str, where: Iterable[str] = ()
+    known: Mapping[Path, Site],
+    choices: Mapping[str, Any],
+    what: str,
+    where: Iterable[str] = (),
+    filler: bool = False,
 ) -> dict[Path, Any]:
     """`choices` by path, each checked against its choice: address, shape, dtype, support.
 
-    Values that are still traced are checked as far as shape and dtype go.
+    Values that are still traced are checked as far as shape and dtype go. With
+    `filler`, zeros stand for choices in branches not taken, and always pass.
 
     Raises:
       AddressNotFound, ShapeError, DtypeError, SupportError.
@@ -169,21 +178,32 @@ def check_values(
                     f"{what} gives one value for {errors.show(path)}, "
                     "which is a generative function's address.",
                     where=errors.caller(),
-                    given=f"a value of shape {jnp.shape(value)}",
+                    given=f"a value of type {type(value).__name__}",
                     expected="a dict with " + ", ".join(errors.show(p[len(path) :]) for p in below),
                     fix=f"{{{errors.show(path[-1:])}: {{{errors.show(below[0][-1:])}: ...}}}}",
                 )
             raise not_found(path, known, what, where)
-        checked[path] = check_value(site, value, what)
+        checked[path] = check_value(site, value, what, filler=filler)
     return checked
 
 
-def check_value(site: Site, value: Any, what: str) -> Any:
-    """`value` in the dtype of `site`, after checking it."""
+def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: bool = False) -> Any:
+    """`value` in the dtype of `site`, after checking it (its support where `mask` is true)."""
     if isinstance(value, Masked):
-        return Masked(check_value(site, value.value, what), _check_mask(site, value.mask))
+        mask = _check_mask(site, value.mask)
+        return Masked(check_value(site, value.value, what, value.mask), mask)
     name = errors.show(site.path)
     places = (f"{name} at {site.source}", errors.caller())
+    if not is_array(value):
+        raise errors.DtypeError(
+            f"{what} gives {name} something that is no array.",
+            where=places,
+            given=f"{type(value).__name__}: {value!r}",
+            expected=f"an array of {np.dtype(site.dtype)}{list(site.shape)}",
+            fix="make it an array: jnp.asarray(value)"
+            if isinstance(value, (list, tuple))
+            else "give a number or an array, or leave the address out",
+        )
     if jnp.shape(value) != site.shape:
         axes = "".join(f", {kind} axis of {size}" for kind, size in site.axes)
         raise errors.ShapeError(
@@ -203,17 +223,30 @@ def check_value(site: Site, value: Any, what: str) -> Any:
             expected=str(np.dtype(site.dtype)),
             fix=f"cast it: jnp.asarray(value, '{np.dtype(site.dtype).name}')",
         )
-    if not site.conditional:
-        _check_each(site, value, name, places)
+    _check_each(site, value, name, places, mask, filler and site.conditional)
     return jnp.asarray(value, site.dtype)
 
 
-def _check_each(site: Site, value: Any, name: str, places: tuple[str, ...]) -> None:
-    if isinstance(value, jax.core.Tracer):
+def _check_each(
+    site: Site, value: Any, name: str, places: tuple[str, ...], mask: Any, filler: bool
+) -> None:
+    """Check the support of a known value, one row for each iteration of the loops around it."""
+    if isinstance(value, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
-    event = len(site.spec.shape)
-    flat = np.asarray(value).reshape((-1, *site.spec.shape)) if event or site.axes else value
-    check_support(site.distribution, flat, name, places)
+    rows = np.asarray(value).reshape((-1, *site.spec.shape))
+    batch = _element_shape(site)
+    if mask is not None:
+        whole = np.ndim(mask) == len(site.axes)
+        mask = np.asarray(mask).reshape((-1, *((1,) * len(batch) if whole else batch)))
+    elif filler:
+        there = (rows != 0).any(tuple(range(1, rows.ndim)))
+        mask = there.reshape((-1, *(1,) * len(batch)))
+    for d in site.others:  # the value may be that of any branch
+        try:
+            return check_support(d, rows, name, places, mask)
+        except errors.SupportError:
+            continue
+    check_support(site.distribution, rows, name, places, mask)
 
 
 def _casts(value: Any, dtype: Any) -> bool:

@@ -11,6 +11,7 @@ Longer than 400 lines because it is the one place that knows jaxprs.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ import jax
 import jax.core
 import jax.extend.core.primitives as prims
 import numpy as np
+import numpyro
 from jax.extend.core import Literal
 from jax.interpreters import partial_eval
 
-from . import errors
+from . import distributions, errors
 from .arguments import Arguments
 from .effects import EFFECTS, call_p, draw_p, effects_of, factor_p, map_p, sample_p, subprograms
 from .program import (
@@ -74,8 +76,11 @@ def stage(fn: Callable, arguments: Arguments) -> Staged:
     """
     avals = arguments.avals()
     key = (arguments.static, avals, _context())
+    # a bound method is a new object at each access: remember by its owner
+    owner = getattr(fn, "__self__", fn)
+    key = (*key, getattr(fn, "__func__", None))
     try:
-        memory = _cache.setdefault(fn, {})
+        memory = _cache.setdefault(owner, {})
         if key in memory:
             return memory[key]
     except TypeError:  # an unhashable function or static argument: trace each time
@@ -98,17 +103,65 @@ def _trace(fn: Callable, arguments: Arguments) -> Staged:
     def flat(*leaves):
         call = arguments.with_leaves(leaves)
         out = Arguments.of((fn(*call.args, **call.kwargs),), {})
+        _no_calls(out)
         result.append(out)
         return out.leaves
 
     # equations traced for JAX's own error messages are replaced by ours
     try:
-        jaxpr = jax.make_jaxpr(flat)(*arguments.leaves)
+        # parameters that are known are checked by us; numpyro's checks of traced ones
+        # would stay in the program as equations
+        with numpyro.validation_enabled(False):
+            jaxpr = jax.make_jaxpr(flat)(*arguments.leaves)
     except errors.PPLError:
         raise
     except Exception as error:
-        raise translate(error) from error
+        raise (_wrong_call(error, fn, arguments) or translate(error)) from error
     return Staged(build(jaxpr), jaxpr, result[-1].without_leaves())
+
+
+def _no_calls(result: Arguments) -> None:
+    """Raise when a result holds `model(args)`, a call that nobody ran."""
+    for leaf in result.static[1]:
+        if hasattr(leaf, "__bind_call__"):
+            raise errors.OutsideModel(
+                "A generative function was called, but no method ran it.",
+                where=errors.caller(),
+                given=f"the result {leaf!r}",
+                expected='sample("name", model(args)) in a model, or a method of the model',
+                fix='seed(model.simulate)(key, *args), or in a model sample("name", model(args))',
+            )
+
+
+def _wrong_call(error: Exception, fn: Callable, arguments: Arguments) -> Exception | None:
+    """Our error for a `TypeError` that is due to the arguments of the call itself."""
+    if not isinstance(error, TypeError):
+        return None
+    args = arguments.args
+    if fn is apply:
+        fn, args = args[0], args[1:]
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # no signature to compare with
+        return None
+    try:
+        signature.bind(*args, **arguments.kwargs)
+    except TypeError as wrong:
+        name = getattr(fn, "__name__", type(fn).__name__)
+        return errors.InvalidArgument(
+            f"{name} was called with the wrong arguments: {wrong}.",
+            where=errors.caller(),
+            given=f"{len(args)} positional"
+            + "".join(f", {keyword}=" for keyword in arguments.kwargs),
+            expected=f"{name}{signature}",
+            fix="give the arguments of its signature",
+        )
+    return None
+
+
+def apply(fn: Callable, *args: Any, **kwargs: Any) -> Any:
+    """`fn(*args, **kwargs)`: stages a function that is itself a pytree of arrays."""
+    return fn(*args, **kwargs)
 
 
 def translate(error: Exception) -> Exception:
@@ -120,7 +173,8 @@ def translate(error: Exception) -> Exception:
         jax.errors.TracerIntegerConversionError,
         jax.errors.NonConcreteBooleanIndexError,
     )
-    if isinstance(error, concretization):
+    shape = isinstance(error, TypeError) and "1D sequences of concrete values" in str(error)
+    if shape or isinstance(error, concretization):
         return errors.PythonControlFlow(
             "Python needed the value of a traced variable (an `if`, a loop, int(), a shape).",
             where=at,
@@ -263,6 +317,8 @@ class _Builder:
             "effects": frozenset(_LABEL[e] for e in found if e in _LABEL),
         }
         primitive = eqn.primitive
+        if primitive in (draw_p, sample_p):
+            self.check_constants(eqn, inputs)
         if primitive is draw_p:
             name = self.name()
             return Draw(**common, name=name, paths=frozenset({name}), spec=_spec(eqn))
@@ -317,6 +373,22 @@ class _Builder:
             expected="vmap, scan, fori_loop, map, cond, switch, jit, checkpoint",
             fix="move the draw or choice out of it and pass the value in",
         )
+
+    def check_constants(self, eqn: Any, inputs: tuple[int, ...]) -> None:
+        """Check the parameters of a draw or choice that are constants of the program.
+
+        Arrays made while tracing (`jnp.array(-1.0)`) are known only here.
+        """
+        known = [self.constants.get(i) for i in inputs]
+        if any(value is not None for value in known):
+            leaves = [
+                v.aval if value is None else np.asarray(value)
+                for v, value in zip(eqn.invars, known, strict=True)
+            ]
+            path = eqn.params.get("address")
+            name = f"sample({errors.show(path)}, ...)" if path else "draw"
+            d = eqn.params["tree"].unflatten(leaves)
+            distributions.check_parameters(d, eqn.params["source"], name)
 
     def while_loop(self, p: dict, common: dict) -> Step:
         if common["effects"] - {DRAW}:
@@ -413,7 +485,7 @@ def _last_uses(jaxpr: Any) -> dict:
 def _literal(atom: Any) -> Any:
     """The value of a literal, with its dtype kept (a Python scalar would be weak)."""
     if getattr(atom.aval, "weak_type", False):
-        return atom.val
+        return atom.val.item() if hasattr(atom.val, "item") else atom.val
     return np.asarray(atom.val, atom.aval.dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -61,6 +61,15 @@ class _Replay(Rule):
                 expected=f"a value of shape {expected}",
                 fix="record the tape from the same program and arguments",
             )
+        discrete = not jnp.issubdtype(spec.dtype, jnp.inexact)
+        if discrete and jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+            raise errors.TapeMismatch(
+                "The tape does not fit the program.",
+                where=f"draw {step.name[0]} at {step.source}",
+                given=str(jnp.result_type(value)),
+                expected=f"a value of dtype {spec.dtype}",
+                fix="record the tape from the same program and arguments",
+            )
         return [jnp.asarray(value, spec.dtype)], {}, {}
 
 
@@ -68,8 +77,17 @@ def replay(f: Callable, tape: dict[str, Any]) -> Callable:
     """The deterministic function that `f` is once its draws have the tape's values.
 
     Raises:
-      TapeMismatch: the tape lacks a draw of `f`, has another shape, or has draws too many.
+      TapeMismatch: the tape lacks a draw of `f`, has another shape or dtype, or has
+        draws too many.
     """
+    if not isinstance(tape, Mapping):
+        raise errors.TapeMismatch(
+            "A tape is a dict from the draws' names to their values.",
+            where=errors.caller(),
+            given=type(tape).__name__,
+            expected='{"#0": value, ...}',
+            fix="result, tape = record(f)(key, *args)",
+        )
 
     @functools.wraps(f, updated=())
     def replayed(*args, **kwargs):

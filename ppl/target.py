@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from . import errors
-from .addresses import Selection, as_selection, flatten, nest
-from .generative import GenerativeFunction, Trace
+from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
+from .generative import GenerativeFunction, Trace, any_known, check_with
 from .program import Path
+from .sites import check_values
 
 
 @jax.tree_util.register_pytree_node_class
@@ -46,6 +47,7 @@ class Target:
         args: tuple = (),
         observations: Mapping[str, Any] | None = None,
     ):
+        _check_call(model, args)
         self.model = model
         self.args = tuple(args)
         run = model._prepare(self.args, {})
@@ -97,7 +99,10 @@ class Target:
                 expected="values for " + "; ".join(errors.show(p) for p in self.latents),
                 fix="give all of them; generate() draws those that are missing",
             )
-        return self.model.generate(_join(self.observations, latents), *self.args)[1]
+        everything = _join(self.observations, latents)
+        if any(isinstance(value, Masked) for value in self.observed.values()):
+            return self.model.generate(everything, *self.args)[1]
+        return self.model.assess(everything, *self.args)[0]
 
     def update(self, trace: Trace, constraints: Mapping[str, Any]):
         """As the model's `update`; observed choices cannot be changed.
@@ -183,23 +188,101 @@ class Target:
         return found
 
     def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
-        """`(latents, log |d latents / d unconstrained|)`."""
+        """`(latents, log |d latents / d unconstrained|)`.
+
+        Raises:
+          MissingChoice, AddressNotFound: not exactly the latents are given.
+        """
         values, total = {}, jnp.zeros((), float)
-        z = flatten(unconstrained)
-        for path, bijection in self.bijections().items():
+        bijections = self.bijections()
+        z = self._complete(unconstrained, bijections)
+        for path, bijection in bijections.items():
             values[path] = bijection(z[path])
             total = total + jnp.sum(bijection.log_abs_det_jacobian(z[path], values[path]))
         return nest(values), total
 
     def unconstrain(self, latents: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse of `constrain`'s values."""
-        values = flatten(latents)
-        return nest({path: b.inv(values[path]) for path, b in self.bijections().items()})
+        bijections = self.bijections()
+        values = self._complete(latents, bijections)
+        return nest({path: b.inv(values[path]) for path, b in bijections.items()})
+
+    def _complete(self, choices: Mapping[str, Any], known: Mapping[Path, Any]) -> dict[Path, Any]:
+        """`choices` by path; exactly the `known` paths must have a value."""
+        values = flatten(choices)
+        for path in values:
+            if path not in known:
+                raise not_found(path, known, "The value", (self.model.name,))
+        for path in known:
+            if path not in values:
+                raise errors.MissingChoice(
+                    f"A latent choice has no value: {errors.show(path)}.",
+                    where=(f"{errors.show(path)} at {self.sites[path].source}", errors.caller()),
+                    expected="values for " + "; ".join(errors.show(p) for p in known),
+                    fix="give all of them",
+                )
+        return values
 
     def potential(self, unconstrained: Mapping[str, Any]) -> jax.Array:
         """-log density in unconstrained space: the `potential_fn` of numpyro's samplers."""
         values, log_det = self.constrain(unconstrained)
         return -(self.log_density(values) + log_det)
+
+
+def _check_generate(self: Target, *call: Any, **kwargs: Any) -> None:
+    """What `generate` checks of known values before it is staged."""
+    choices = call[0] if call else kwargs.get("constraints")
+    if choices is not None and any_known(choices):
+        self._only_latents(choices, "The constraint")
+        run = self.model._prepare(self.args, {})
+        run.check(_join(self.observations, choices), "The constraint")
+
+
+def _check_log_density(self: Target, *call: Any, **kwargs: Any) -> None:
+    """What `log_density` checks of known values before it is staged."""
+    choices = call[0] if call else kwargs.get("latents")
+    if choices is not None and any_known(choices):
+        self._only_latents(choices, "The value")
+        check_values(self.sites, choices, "The value", (self.model.name,))
+
+
+def _check_update(self: Target, *call: Any, **kwargs: Any) -> None:
+    """What `update` checks of known values before it is staged."""
+    trace = call[0] if call else kwargs.get("trace")
+    choices = call[1] if len(call) > 1 else kwargs.get("constraints")
+    if trace is not None and choices is not None and any_known(choices):
+        self._only_latents(choices, "The constraint")
+        self.model._prepare(self.args, {}).check(choices, "The constraint")
+
+
+check_with(Target.generate, _check_generate)
+check_with(Target.log_density, _check_log_density)
+check_with(Target.update, _check_update)
+
+
+def _check_call(model: Any, args: Any) -> None:
+    """Raise `InvalidArgument` unless `model` and `args` are a model and a tuple."""
+    if not isinstance(model, GenerativeFunction):
+        call = hasattr(model, "__bind_call__")
+        raise errors.InvalidArgument(
+            "A target needs a generative function.",
+            where=errors.caller(),
+            given=repr(model),
+            expected="a function decorated with @gen",
+            fix="give the model and its arguments apart: Target(model, args)"
+            if call
+            else "decorate it: Target(gen(f), args)",
+        )
+    if not isinstance(args, (tuple, list)):
+        raise errors.InvalidArgument(
+            "The arguments of a target are a tuple.",
+            where=errors.caller(),
+            given=f"{type(args).__name__}: {args!r}",
+            expected="Target(model, args, observations)",
+            fix="observations come third: Target(model, (), observations)"
+            if isinstance(args, Mapping)
+            else "wrap the argument: Target(model, (argument,))",
+        )
 
 
 def _join(observations: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:

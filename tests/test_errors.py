@@ -520,8 +520,8 @@ def static_argument_that_is_a_list():
 @case(
     errors.InvalidDistribution,
     ValueError,
-    "Normal distribution got invalid scale parameter.",
-    "give parameters inside their constraints",
+    "Normal has an invalid parameter `scale`.",
+    "constrain it, for instance",
 )
 def negative_scale():
     def f():
@@ -533,8 +533,8 @@ def negative_scale():
 @case(
     errors.InvalidDistribution,
     ValueError,
-    "Normal distribution got invalid scale parameter.",
-    "give parameters inside their constraints",
+    "Normal has an invalid parameter `scale`.",
+    "constrain it, for instance",
 )
 def negative_scale_of_a_choice():
     @gen
@@ -727,7 +727,7 @@ def choice_in_a_seeded_function():
     seed(f)(KEY)
 
 
-@case(errors.OutsideModel, RuntimeError, SEEDED, "decorate it with @gen")
+@case(errors.OutsideModel, RuntimeError, SEEDED, "decorate it with @gen", '"x"')
 def choice_in_a_loop_of_a_seeded_function():
     def f():
         def body(c, _):
@@ -820,7 +820,7 @@ def gradient_inside_a_random_program():
     seed(jax.grad(f))(KEY, 1.0)
 
 
-@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate outside")
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate the exact expectation")
 def gradient_through_a_discrete_draw():
     def f(p):
         return 1.0 * draw(dist.Bernoulli(p))  # here
@@ -828,7 +828,7 @@ def gradient_through_a_discrete_draw():
     jax.grad(lambda p: seed(f)(KEY, p))(0.5)
 
 
-@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate outside")
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate the exact expectation")
 def gradient_through_a_discrete_choice():
     @gen
     def flips(p):
@@ -931,6 +931,441 @@ def tape_of_another_shape():
 def tape_with_a_draw_too_many():
     _, tape = record(noisy)(KEY, 0.0)
     replay(lambda: draw(NORMAL), {**tape, "#9": 0.0})()  # here
+
+
+# -- values that known values exclude, and values in branches ------------------------
+
+
+@gen
+def branching(b=0):
+    f = sample("f", dist.Bernoulli(0.5))
+    return jax.lax.cond(
+        f == 1,
+        lambda: sample("a", dist.Exponential(1.0)),
+        lambda: sample("b", dist.Gamma(2.0, 1.0)),
+    )
+
+
+EXCLUDED = (errors.ExcludedBranch, ValueError)
+
+
+@case(
+    *EXCLUDED,
+    'The observation gives "b", which other values exclude.',
+    'leave out "b", or change "f"',
+    '"b"',
+)
+def observation_in_an_excluded_branch():
+    Target(branching, (0,), {"f": 1, "b": 1.0})  # here
+
+
+@case(
+    *EXCLUDED,
+    'The constraint gives "b", which other values exclude.',
+    'leave out "b", or change "f"',
+    '"f"',
+)
+def constraint_in_an_excluded_branch():
+    seed(branching.generate)(KEY, {"f": 1, "b": 1.0})  # here
+
+
+@case(*EXCLUDED, 'assess gives "b", which other values exclude.', 'leave out "b"', '"b"')
+def assess_in_an_excluded_branch():
+    seed(branching.assess)(KEY, {"f": 1, "a": 1.0, "b": 1.0})  # here
+
+
+@case(*EXCLUDED, 'The constraint gives "x", which other values exclude.', 'leave out "x"', '"x"')
+def constraint_that_an_argument_excludes():
+    @gen
+    def sometimes(flag):
+        return jax.lax.cond(flag, lambda: sample("x", NORMAL), lambda: 0.0)  # here
+
+    seed(sometimes.generate)(KEY, {"x": 1.0}, False)  # here
+
+
+def test_a_branch_is_excluded_only_by_values_that_are_known():
+    seed(branching.assess)(KEY, {"f": 1, "a": 1.0, "b": 0.0})
+    seed(branching.generate)(KEY, {"f": 1, "a": 1.0})
+    seed(branching.generate)(KEY, {"f": 0, "a": Masked(1.0, False)})
+    _, weight = jax.jit(seed(branching.generate))(KEY, {"f": 1, "b": 1.0})
+    assert weight == -jnp.inf
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "a" is outside the support of its distribution.',
+    "check the data",
+    '"a"',
+)
+def observation_in_a_branch_outside_the_support():
+    Target(branching, (), {"a": -1.0})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "a" is not a number.',
+    "mark missing data",
+    '"a"',
+)
+def constraint_in_a_branch_that_is_nan():
+    seed(branching.generate)(KEY, {"a": np.nan})  # here
+
+
+def test_a_value_shared_by_branches_needs_the_support_of_one():
+    @gen
+    def either():
+        def uniform(high):
+            return lambda: sample("x", dist.Uniform(0.0, high))
+
+        return jax.lax.cond(sample("f", dist.Bernoulli(0.5)), uniform(1.0), uniform(2.0))
+
+    Target(either, (), {"x": 1.5})
+    Target(either, (), {"x": 0.5})
+    with pytest.raises(errors.SupportError):
+        Target(either, (), {"x": 2.5})
+
+
+def test_masked_out_values_are_not_checked():
+    given = np.array([0.0, np.nan, 2.0, np.inf, 4.0])
+    Target(model, (), {"y": Masked(given, np.array([True, False, True, False, True]))})
+    with pytest.raises(errors.SupportError):
+        Target(model, (), {"y": Masked(given, np.array([True, True, True, False, True]))})
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "sigma" is outside the support of its distribution.',
+    "check the data",
+    '"sigma"',
+)
+def argument_of_seed_outside_the_support():
+    seed(model.generate)(KEY, {"sigma": -1.0})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "sigma" is not a number.',
+    "mark missing data",
+    '"sigma"',
+)
+def update_with_nan():
+    trace = simulated()
+    seed(model.update)(KEY, trace, {"sigma": np.nan})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    'The value of "sigma" is outside the support of its distribution.',
+    "check the data",
+    '"sigma"',
+)
+def target_constraint_outside_the_support():
+    target = Target(model, (), {"y": np.zeros(5)})
+    seed(target.generate)(KEY, {"sigma": -1.0})  # here
+
+
+@case(
+    errors.SupportError,
+    ValueError,
+    "The log weight of factor is not a number.",
+    "correct the computation",
+)
+def factor_of_nan():
+    @gen
+    def weighs():
+        factor(float("nan"))  # here
+
+    seed(weighs.generate)(KEY, {})
+
+
+@case(errors.DtypeError, TypeError, "factor takes a real log weight.", "give the log")
+def factor_of_a_string():
+    @gen
+    def weighs():
+        factor("a")  # here
+
+    seed(weighs.generate)(KEY, {})
+
+
+NO_ARRAY = 'The observation gives "y" something that is no array.'
+
+
+@case(errors.DtypeError, TypeError, NO_ARRAY, "make it an array: jnp.asarray(value)", '"y"')
+def observation_that_is_a_list():
+    Target(model, (), {"y": [0.0, 1.0, 2.0, 3.0, 4.0]})  # here
+
+
+@case(errors.DtypeError, TypeError, NO_ARRAY, "give a number or an array", '"y"')
+def observation_that_is_none():
+    Target(model, (), {"y": None})  # here
+
+
+@case(errors.DtypeError, TypeError, NO_ARRAY, "give a number or an array", '"y"')
+def observation_that_is_a_string():
+    Target(model, (), {"y": "a"})  # here
+
+
+INVALID_SCALE = "Normal has an invalid parameter `scale`."
+
+
+@case(errors.InvalidDistribution, ValueError, INVALID_SCALE, "constrain it", '"x"')
+def negative_scale_in_an_array_of_the_model():
+    @gen
+    def wrong():
+        sample("x", dist.Normal(0.0, jnp.array([1.0, -1.0])))  # here
+
+    seed(wrong.simulate)(KEY)
+
+
+@case(errors.InvalidDistribution, ValueError, INVALID_SCALE, "constrain it")
+def negative_scale_in_an_array_of_a_random_program():
+    seed(lambda: draw(dist.Normal(0.0, jnp.array(-1.0))))(KEY)  # here
+
+
+# -- arguments of the library's functions --------------------------------------------
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "static_argnames names 'm', which is no argument of looped.",
+    "use a name of its signature",
+)
+def static_argument_unlike_any():
+    def looped(n):
+        return n
+
+    gen(looped, static_argnames="m")  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "static_argnums has 5, which is no argument of looped.",
+    "count the arguments from 0",
+)
+def static_argument_out_of_range():
+    def looped(n):
+        return n
+
+    gen(looped, static_argnums=(5,))  # here
+
+
+def test_static_arguments_stay_static_through_seed():
+    @gen(static_argnames=("n",))
+    def sized(n):
+        sample("x", dist.Normal(jnp.zeros(n), 1.0))
+
+    trace = seed(sized.simulate)(KEY, 3)
+    assert trace["x"].shape == (3,)
+    assert seed(sized.generate)(KEY, {"x": np.zeros(3)}, 3)[0]["x"].shape == (3,)
+    assert seed(sized.assess)(KEY, {"x": np.zeros(2)}, n=2)[0] < 0
+    assert seed(sized.update)(KEY, trace, {"x": np.ones(3)}, 3)[0]["x"].sum() == 3
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "model was called with the wrong arguments: too many positional arguments.",
+    "give the arguments of its signature",
+)
+def too_many_arguments():
+    seed(model.simulate)(KEY, 1.0, 2.0, 3.0)  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "generate was called with the wrong arguments: missing a required argument: 'constraints'.",
+    "give the arguments of its signature",
+)
+def generate_without_constraints():
+    seed(model.generate)(KEY)  # here
+
+
+@case(errors.InvalidArgument, ValueError, "The arguments of a target are a tuple.", "wrap the")
+def target_of_an_argument_alone():
+    Target(model, 3.0, {})  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "The arguments of a target are a tuple.",
+    "observations come third",
+)
+def target_without_arguments():
+    Target(model, {"mu": 1.0})  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "A target needs a generative function.",
+    "decorate it: Target(gen(f), args)",
+)
+def target_of_a_plain_function():
+    Target(noisy)  # here
+
+
+@case(errors.InvalidArgument, ValueError, "A trace was expected.", "trace = seed(")
+def regenerate_of_a_dict():
+    seed(lambda: model.regenerate({"mu": 1.0}, "mu"))(KEY)  # here
+
+
+@case(errors.InvalidArgument, ValueError, "A trace was expected.", "trace = seed(")
+def update_of_a_number():
+    seed(model.update)(KEY, 1.0, {"mu": 1.0})  # here
+
+
+@case(errors.InvalidArgument, ValueError, "A trace was expected.", "trace = seed(")
+def projection_of_a_number():
+    seed(lambda: model.project(1.0, "mu"))(KEY)  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "The trace is of another model than model.",
+    "use the methods of branching",
+)
+def update_of_another_models_trace():
+    trace = seed(branching.simulate)(KEY)
+    seed(lambda t: model.update(t, {"mu": 1.0}))(KEY, trace)  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "inner(...) is used as a value, but it is a call that has not been run.",
+    'sample("name", inner(...))',
+)
+def call_in_a_sum():
+    @gen
+    def adds():
+        return inner() + 1.0  # here
+
+    seed(adds.simulate)(KEY)
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
+    'The value names "nois", which is no choice of the model.',
+    'did you mean "noise"?',
+    '"nois"',
+)
+def constrain_of_an_unknown_address():
+    Target(inner).constrain({"nois": 1.0})  # here
+
+
+@case(
+    errors.MissingChoice, KeyError, 'A latent choice has no value: "noise".', "give all", '"noise"'
+)
+def unconstrain_without_a_latent():
+    Target(inner).unconstrain({})  # here
+
+
+# -- calls, keys, tapes, and what is named --------------------------------------------
+
+NOT_RUN = "A generative function was called, but no method ran it."
+
+
+@case(errors.OutsideModel, RuntimeError, NOT_RUN, "seed(model.simulate)(key, *args)")
+def seed_of_a_model():
+    seed(inner)(KEY)  # here
+
+
+@case(errors.OutsideModel, RuntimeError, NOT_RUN, "seed(model.simulate)(key, *args)")
+def seed_of_a_call():
+    seed(lambda: inner())(KEY)  # here
+
+
+@case(
+    errors.OutsideModel,
+    RuntimeError,
+    "A random program scores with factor/observe outside a generative function.",
+    "decorate it with @gen",
+)
+def factor_in_a_seeded_function():
+    seed(lambda: factor(1.0))(KEY)  # here
+
+
+@case(errors.OutsideModel, RuntimeError, CALLED, "decorate the function with @gen", '"x"')
+def choice_under_a_plain_vmap():
+    jax.vmap(lambda i: sample("x", NORMAL))(jnp.arange(3.0))  # here
+
+
+@case(errors.PythonControlFlow, TypeError, BRANCHED, "use jax.lax.cond / jnp.where")
+def shape_from_an_argument():
+    @gen
+    def sized(n):
+        return sample("x", dist.Normal(jnp.zeros(n), 1.0))  # here
+
+    seed(sized.simulate)(KEY, 3)
+
+
+@case(errors.InvalidKey, TypeError, "seed needs one PRNG key.", "jax.random.key(0)")
+def key_of_floats():
+    seed(noisy)(jnp.zeros(2), 1.0)  # here
+
+
+def test_a_raw_key_may_be_a_numpy_array():
+    raw = jax.random.key_data(KEY)
+    assert seed(noisy)(np.asarray(raw), 1.0) == seed(noisy)(raw, 1.0) == seed(noisy)(KEY, 1.0)
+
+
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "A draw of Normal cannot be integrated exactly.",
+    "use integrate(f, nodes=16) for an expectation",
+)
+def law_of_a_normal():
+    law(lambda: draw(NORMAL))()  # here
+
+
+@case(
+    errors.CannotSimulate,
+    TypeError,
+    "nests scores with factor/observe, so it cannot be run forward exactly.",
+    "use generate({}, *args)",
+)
+def simulate_with_a_nested_factor():
+    @gen
+    def scores():
+        factor(1.0)  # here
+
+    @gen
+    def nests():
+        sample("sub", scores())
+
+    seed(nests.simulate)(KEY)  # here
+
+
+@case(
+    errors.TapeMismatch,
+    ValueError,
+    "The tape does not fit the program.",
+    "record the tape from the same program",
+)
+def tape_of_floats_for_an_integer():
+    replay(lambda: draw(dist.Bernoulli(0.5)), {"#0": 0.7})()  # here
+
+
+@case(
+    errors.TapeMismatch,
+    ValueError,
+    "A tape is a dict from the draws' names to their values.",
+    "result, tape = record(f)(key, *args)",
+)
+def tape_that_is_a_number():
+    replay(noisy, 3.0)  # here
 
 
 # -- the contract -----------------------------------------------------------------

@@ -13,7 +13,7 @@ from models import MODELS
 
 from ppl import everything, integrate, law, paths, seed, select
 from ppl.addresses import flatten, nest
-from ppl.execute import Execute, Given
+from ppl.execute import Given
 
 EXACT = 1e-12
 P = 0.4
@@ -145,7 +145,7 @@ def _regenerated(model, values, selection):
 def _trace_of(model, values):
     run = model._prepare((P,), {})
     given = {p: Given(v) for p, v in flatten(values).items()}
-    return run.trace(Execute(), given)[0]
+    return run.trace(run.rule(), given)[0]
 
 
 def _rows(choices):

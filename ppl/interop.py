@@ -1,0 +1,209 @@
+"""Models written for NumPyro, as generative functions.
+
+The other way needs no code: `Target(model, args, data).potential` is the
+`potential_fn` of numpyro's samplers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.ops.pytree import PytreeTrace
+from numpyro.primitives import Messenger
+
+from . import errors
+from .distributions import log_density
+from .generative import GenerativeFunction, gen
+from .language import check_support, factor, sample
+
+
+def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> GenerativeFunction:
+    """The generative function with the density of a NumPyro model.
+
+    Its choices are the sample sites without `obs`, at their names, in plates with
+    the shape that the plates give; its log density is
+    `numpyro.infer.util.log_density`. Sites with a value (`obs=`,
+    `handlers.condition`), `numpyro.factor`, `handlers.mask` and `handlers.scale`
+    are factors; `numpyro.contrib.control_flow.scan` and JAX's own control flow
+    around sites are loops and branches. Two differences: data off their
+    distribution's support are refused if they are known, and have density zero; and
+    `Target.potential` has the whole Jacobian of a site under `mask` or `scale`,
+    where numpyro's own `potential_energy` masks and scales it too.
+
+    Returns a generative function whose return value is the dict of the sites made
+    by `numpyro.deterministic`.
+
+    Args:
+      model: a NumPyro model (handlers around it stay in force).
+      static_argnames: arguments known before the model runs (sizes of plates).
+
+    Raises:
+      InvalidArgument: raised at the first run, for a site that it cannot take: a
+        parameter, a plate that subsamples, a key, a mutable, `numpyro`'s `cond`,
+        a deterministic site inside JAX's control flow.
+      InvalidDistribution: a choice from a distribution that cannot be drawn from.
+      SupportError: known data outside the support.
+
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> from ppl import Target
+    >>> from ppl.interop import from_numpyro
+    >>> def model(y):
+    ...     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    ...     with numpyro.plate("data", len(y)):
+    ...         numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+    >>> y = jnp.array([1.0, 2.0])
+    >>> target = Target(from_numpyro(model), (y,))
+    >>> print(f"{target.log_density({'mu': 1.0}):.4f}")
+    -3.7568
+    >>> kernel = numpyro.infer.NUTS(potential_fn=target.potential)
+    >>> mcmc = numpyro.infer.MCMC(kernel, num_warmup=10, num_samples=5, progress_bar=False)
+    >>> mcmc.run(jax.random.key(0), init_params={"mu": jnp.zeros(())})
+    >>> mcmc.get_samples()["mu"].shape
+    (5,)
+    """
+    if not callable(model):
+        raise errors.InvalidArgument(
+            "from_numpyro takes a model.",
+            where=errors.caller(),
+            given=repr(model),
+            expected="a function that calls numpyro.sample",
+            fix="pass the function itself, not the result of calling it",
+        )
+
+    @functools.wraps(model)
+    def imported(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        with _Sites() as sites:
+            model(*args, **kwargs)
+        return sites.deterministic
+
+    made = gen(imported, static_argnames=static_argnames)
+    made.name = getattr(model, "__name__", type(model).__name__)
+    return made
+
+
+class _Sites(Messenger):
+    """Answers NumPyro's messages in our language. The outermost handler that sees them."""
+
+    def __init__(self):
+        super().__init__()
+        self.deterministic: dict[str, Any] = {}
+        self.start = jnp.zeros(())
+
+    def __enter__(self):
+        super().__enter__()
+        return self
+
+    def process_message(self, msg: Any) -> None:
+        msg["stop"] = True  # handlers outside belong to another program
+        kind = msg["type"]
+        if kind == "sample":
+            _sample(msg)
+        elif kind == "deterministic":
+            self.record(msg)
+        elif kind == "control_flow":
+            _control_flow(msg)
+        elif (kind in _REFUSED and msg["value"] is None) or kind == "mutable":
+            what, fix = _REFUSED[kind]
+            name = f'"{msg["name"]}" at ' if "name" in msg else ""
+            raise errors.InvalidArgument(
+                f"from_numpyro cannot take {what}.", where=f"{name}{errors.caller()}", fix=fix
+            )
+
+    def record(self, msg: Any) -> None:
+        """Keep a deterministic site; what is made inside control flow cannot get out of it."""
+        here = jnp.zeros(())
+        tracers = [v for v in jax.tree.leaves(msg["value"]) if isinstance(v, jax.core.Tracer)]
+        mapped = any(type(v) is not type(here) for v in tracers)
+        if mapped or getattr(here, "_trace", None) is not getattr(self.start, "_trace", None):
+            raise errors.InvalidArgument(
+                "from_numpyro cannot return a deterministic site made inside control flow.",
+                where=f'"{msg["name"]}" at {errors.caller()}',
+                fix="return the value from the loop or branch, and record it outside",
+            )
+        self.deterministic[msg["name"]] = msg["value"]
+
+
+_REFUSED = {
+    "param": (
+        "a parameter",
+        "make it an argument of the model, or give it a value: "
+        "handlers.substitute(model, data={name: value})",
+    ),
+    "plate": (
+        "a plate that subsamples",
+        "leave subsample_size out; or pass a minibatch as the data, "
+        "under handlers.scale(scale=size / subsample_size)",
+    ),
+    "prng_key": ("a random key", "use numpyro.sample, or ppl.draw, in its place"),
+    "mutable": ("a mutable site", "pass the state in, and out as a deterministic site"),
+}
+
+
+def _sample(msg: Any) -> None:
+    """A choice with the site's unmasked distribution and a factor for the rest, or a factor."""
+    fn, name, scale, value = msg["fn"], msg["name"], msg["scale"], msg["value"]
+    shape = msg["kwargs"].get("sample_shape") or ()
+    if shape:
+        fn = fn.expand((*shape, *fn.batch_shape))
+    if value is not None:
+        known = not isinstance(value, jax.core.Tracer) and _unmasked(fn) is fn
+        if known and not msg["infer"].get("is_auxiliary"):
+            shape = np.broadcast_shapes(np.shape(value), tuple(fn.shape()))
+            where = (f'"{name}" at {errors.caller()}',)
+            check_support(fn, np.broadcast_to(value, shape), f'"{name}"', where)
+        factor(jnp.sum(_scaled(scale, log_density(fn, value))))
+        return
+    base = _unmasked(fn)
+    try:
+        value = sample(name, base)
+    except NotImplementedError as error:
+        raise errors.InvalidDistribution(
+            f'"{name}" has a distribution that cannot be drawn from.',
+            where=f'"{name}" at {errors.caller()}',
+            given=type(fn).__name__,
+            expected="a distribution with a sampler",
+            fix="use a wide proper prior; a factor can flatten it",
+        ) from error
+    if base is not fn or scale is not None:
+        own = jnp.sum(log_density(base, value))
+        all_of_it = jnp.sum(_scaled(scale, log_density(fn, value)))
+        factor(jnp.where(own == -jnp.inf, 0.0, all_of_it - own))
+    msg["value"] = value
+
+
+def _scaled(scale: Any, log: Any) -> Any:
+    return log if scale is None else scale * log
+
+
+def _unmasked(d: Any) -> Any:
+    """The distribution without its masks (itself if it has none)."""
+    if isinstance(d, dist.MaskedDistribution):
+        return _unmasked(d.base_dist)
+    if isinstance(d, (dist.ExpandedDistribution, dist.Independent)):
+        base = _unmasked(d.base_dist)
+        if base is d.base_dist:
+            return d
+        if isinstance(d, dist.Independent):
+            return base.to_event(d.reinterpreted_batch_ndims)
+        return base.expand(d.batch_shape)
+    return d
+
+
+def _control_flow(msg: Any) -> None:
+    """NumPyro's `scan` is `lax.scan`: the sites in its body are choices of the loop."""
+    if getattr(msg["fn"], "__name__", "") != "scan_wrapper":
+        raise errors.InvalidArgument(
+            "from_numpyro cannot take numpyro's cond.",
+            where=errors.caller(),
+            fix="use jax.lax.cond: numpyro.sample works inside it here",
+        )
+    f, init, xs, length, reverse = msg["args"]
+    carry, ys = jax.lax.scan(f, init, xs, length=length, reverse=reverse)
+    msg["value"] = (length, None, carry), (PytreeTrace({}), ys)
