@@ -1,7 +1,7 @@
 """giry's language: random programs and generative functions on JAX."""
 
 from ._siblings import check as _check
-from .addresses import Masked, Selection, everything, select
+from .addresses import At, Masked, Selection, everything, select
 from .causal import do, twin
 from .combinators import mask, mix, repeat, scan, switch, vmap
 from .errors import PPLError
@@ -18,6 +18,7 @@ from .target import Target
 _check(__name__)
 
 __all__ = [
+    "At",
     "Call",
     "GenerativeFunction",
     "Graph",

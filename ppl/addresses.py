@@ -43,6 +43,20 @@ class Masked:
     mask: Any
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class At:
+    """A new value for one element of a choice in a loop: index `index` of its first axis.
+
+    For `update` only: one step of a `scan`, or one copy of a `vmap`, changes, and in a
+    Markov loop only its neighbours are computed again. An index that is out of range
+    has weight -inf.
+    """
+
+    index: Any
+    value: Any
+
+
 def flatten(choices: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
     """A nested dict as a dict from paths to values."""
     if not isinstance(choices, Mapping):

@@ -117,16 +117,16 @@ def _outputs(step: Step, here: list[bool], touched: Touched) -> list[bool]:
     if isinstance(step, Branch):
         if here[0]:
             return [True] * len(step.outputs)
-        found = [_body(b, here[1:], touched) for b in step.branches]
+        found = [body_outputs(b, here[1:], touched) for b in step.branches]
         return [any(column) for column in zip(*found, strict=True)]
     if isinstance(step, Loop):
-        return _body(step.body, _loop_inputs(step, here, touched), touched)
+        return body_outputs(step.body, _loop_inputs(step, here, touched), touched)
     if isinstance(step, (Map, Remat, Custom)):
-        return _body(step.body, here, touched)
+        return body_outputs(step.body, here, touched)
     return [True] * len(step.outputs)
 
 
-def _body(body: Program, here: list[bool], touched: Touched) -> list[bool]:
+def body_outputs(body: Program, here: list[bool], touched: Touched) -> list[bool]:
     slots = frozenset(s for s, d in zip(body.inputs, here, strict=True) if d)
     differs = _spread(body, slots, touched)
     return [slot in differs for slot in body.outputs]
@@ -136,7 +136,7 @@ def _loop_inputs(step: Loop, here: list[bool], touched: Touched) -> list[bool]:
     """Which inputs of a loop's body differ in some iteration."""
     now = list(here)
     while True:
-        outs = _body(step.body, now, touched)
+        outs = body_outputs(step.body, now, touched)
         more = list(now)
         for i in range(step.carries):
             more[step.constants + i] = now[step.constants + i] or outs[i]

@@ -20,7 +20,7 @@ import jax.core
 import jax.numpy as jnp
 
 from . import errors
-from .addresses import Masked, Selection, as_path, as_selection, flatten, nest, not_found
+from .addresses import At, Masked, Selection, as_path, as_selection, flatten, nest, not_found
 from .arguments import Arguments
 from .execute import Execute, Given
 from .known import check_branches
@@ -205,7 +205,7 @@ class GenerativeFunction:
         run = self._prepare(args, kwargs)
         given = run.check(choices, "assess", filler=True)
         for path, site in run.sites.items():
-            if path not in given or isinstance(given[path], Masked):
+            if path not in given or isinstance(given[path], (Masked, At)):
                 raise errors.MissingChoice(
                     f"assess needs a value for {errors.show(path)}.",
                     where=(f"{errors.show(path)} at {site.source}", errors.caller()),
@@ -375,6 +375,12 @@ def _check_trace(trace: Any) -> None:
 
 
 def _as_given(value: Any) -> Given:
+    if isinstance(value, At):
+        raise errors.InvalidArgument(
+            "At(index, value) is for update: it changes one element of an old value.",
+            where=errors.caller(),
+            fix="constrain a part of an array with Masked(value, mask)",
+        )
     if isinstance(value, Masked):
         return Given(value.value, value.mask, demanded=value.mask)
     return Given(value)

@@ -16,7 +16,7 @@ import jax.core
 import numpy as np
 
 from . import errors
-from .addresses import Masked
+from .addresses import At, Masked
 from .program import Branch, Choice, Custom, Path, Program, Pure, Remat, Step
 from .sites import Site
 
@@ -42,7 +42,7 @@ def check_branches(
         path
         for path, value in given.items()
         if sites[path].conditional
-        and not isinstance(value, Masked)
+        and not isinstance(value, (Masked, At))
         and not (filler and (path not in values or not np.any(np.asarray(value))))
     }
     if not demanded:
@@ -70,7 +70,7 @@ def _short(value: Any) -> str:
 
 
 def _is_known(value: Any) -> bool:
-    return not isinstance(value, (Masked, jax.core.Tracer))
+    return not isinstance(value, (Masked, At, jax.core.Tracer))
 
 
 class _Lazy:

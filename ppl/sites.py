@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
-from .addresses import Masked, flatten, not_found
+from .addresses import At, Masked, flatten, not_found
 from .arguments import is_array
 from .distributions import elementwise
 from .language import check_support
@@ -189,6 +189,8 @@ def check_values(
 
 def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: bool = False) -> Any:
     """`value` in the dtype of `site`, after checking it (its support where `mask` is true)."""
+    if isinstance(value, At):
+        return At(jnp.asarray(value.index), check_value(_element(site), value.value, what))
     if isinstance(value, Masked):
         mask = _check_mask(site, value.mask)
         return Masked(check_value(site, value.value, what, value.mask), mask)
@@ -261,6 +263,22 @@ def _casts(value: Any, dtype: Any) -> bool:
         return np.issubdtype(target, np.integer) or target == given
     same_kind = np.issubdtype(given, np.floating) == np.issubdtype(target, np.floating)
     return same_kind and np.can_cast(given, target)
+
+
+def _element(site: Site) -> Site:
+    """One step (or copy) of a choice in a loop.
+
+    Raises:
+      InvalidArgument: the choice is in no loop.
+    """
+    if not site.axes:
+        raise errors.InvalidArgument(
+            f"{errors.show(site.path)} is in no loop, so it has no element to update.",
+            where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+            given="At(index, value)",
+            fix="give the whole value",
+        )
+    return replace(site, axes=site.axes[1:])
 
 
 def _check_mask(site: Site, mask: Any) -> Any:

@@ -13,17 +13,20 @@ from typing import Any
 import jax.numpy as jnp
 
 from . import errors
-from .addresses import Masked, Selection, flatten, nest
+from .addresses import At, Masked, Selection, flatten, nest
 from .arguments import Arguments
 from .change import Cut, cost, cut, depends_on_draws
 from .execute import Execute, Given
 from .program import DRAW, Path
 from .walk import walk
+from .window import update_element
 
 
 def _now_or_before(path: Path, value: Any, old: dict[Path, Given]) -> Given:
     """A constraint over the old value: kept where either is there."""
     before = old[path]
+    if isinstance(value, At):
+        return Given(before.value.at[value.index].set(value.value), before.keep)
     if not isinstance(value, Masked):
         return Given(value)
     mask = _like(value.mask, before.value)
@@ -87,6 +90,9 @@ class _Change:
 def update(run, trace, given: dict[Path, Any]) -> tuple[Any, Any, dict]:
     """The changed trace, log p(t') - log p(t) - log q(fresh), and what was replaced."""
     old = run.old(trace)
+    element = update_element(run, trace, given, old)
+    if element is not None:
+        return element
     inputs = {**old, **{path: _now_or_before(path, v, old) for path, v in given.items()}}
     rule = run.rule(constrained=frozenset(given))
     change = _Change(run, trace, lambda path: path in given)
@@ -101,6 +107,10 @@ def update(run, trace, given: dict[Path, Any]) -> tuple[Any, Any, dict]:
     else:
         changed, sums, present = run.trace(rule, inputs)
         weight = sums.get("weight", zero) - trace.score
+    for path, value in given.items():
+        if isinstance(value, At):
+            inside = (value.index >= 0) & (value.index < old[path].value.shape[0])
+            weight = jnp.where(inside, weight, -jnp.inf)
     return changed, weight, nest(_discarded(old, given, present))
 
 
@@ -109,6 +119,9 @@ def _discarded(old: dict[Path, Given], given: dict[Path, Any], present: dict) ->
     for path, before in old.items():
         if path in given:
             value = given[path]
+            if isinstance(value, At):
+                discarded[path] = At(value.index, before.value[value.index])
+                continue
             mask = value.mask if isinstance(value, Masked) else None
             if before.keep is not None:
                 mask = before.keep if mask is None else mask & before.keep

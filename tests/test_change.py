@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from ppl import gen, sample, seed
+from ppl import At, gen, sample, seed
 
 
 def equations(jaxpr):
@@ -77,3 +77,81 @@ def test_arguments_and_loops():
     same, weight, _ = regression.update(trace, {})
     assert float(weight) == 0.0
     assert same["slope"] is trace["slope"]
+
+
+def hidden(n, order=1):
+    """A Markov chain of the given order with a global choice; returns nothing."""
+
+    @gen
+    def model():
+        rate = sample("rate", dist.Normal(0.0, 1.0))
+
+        def step(carry, x):
+            z = sample("z", dist.Normal(0.5 * sum(carry) + rate * x, 1.0))
+            sample("y", dist.Normal(z, 0.5))
+            return (z, *carry[:-1]), None
+
+        jax.lax.scan(step, (0.3,) * order, jnp.linspace(0.0, 1.0, n))
+
+    return model
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2, 5, 10, 11])
+def test_one_element_of_a_scan(order, index):
+    """At(index, value) is the update with the whole array, at the ends too."""
+    model = hidden(12, order)
+    trace = seed(model.simulate)(jax.random.key(0))
+    changed, weight, discarded = jax.jit(model.update)(trace, {"z": At(index, 0.7)})
+    values = {**trace.choices, "z": trace["z"].at[index].set(0.7)}
+    score, _ = model.assess(values)
+    # a few dozen log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-12)
+    assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+    back, undone, _ = model.update(changed, discarded)
+    assert float(undone) == pytest.approx(-float(weight), abs=1e-12)
+    np.testing.assert_array_equal(back["z"], trace["z"])
+
+
+def test_one_element_costs_the_same_at_any_length():
+    """The loops of the update have 3 steps at 20 steps and at 5000."""
+
+    def lengths(jaxpr):
+        found = []
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "scan":
+                found.append(eqn.params["length"])
+            for value in eqn.params.values():
+                inner = getattr(value, "jaxpr", value)
+                found += lengths(inner) if hasattr(inner, "eqns") else []
+        return found
+
+    for n in (20, 5000):
+        model = hidden(n)
+        trace = seed(model.simulate)(jax.random.key(0))
+        step = lambda t, i, m=model: m.update(t, {"z": At(i, 0.7)})[1]  # noqa: E731
+        assert lengths(jax.make_jaxpr(step)(trace, 4).jaxpr) == [3, 3]
+
+
+def test_one_copy_of_a_vmap_and_the_general_case():
+    @gen
+    def batch():
+        def one(m):
+            a = sample("a", dist.Normal(m, 1.0))
+            return sample("b", dist.Normal(a, 1.0))
+
+        jax.vmap(one)(jnp.arange(4.0))
+
+    @gen
+    def running():  # the carry accumulates: no window, but the same numbers
+        step = lambda c, _: (c + sample("z", dist.Normal(c, 1.0)), None)  # noqa: E731
+        return jax.lax.scan(step, 0.0, None, length=6)[0]
+
+    for model, site in [(batch, "a"), (running, "z")]:
+        trace = seed(model.simulate)(jax.random.key(0))
+        changed, weight, _ = model.update(trace, {site: At(2, 0.7)})
+        score, retval = model.assess(changed.choices)
+        assert float(changed[site][2]) == 0.7
+        assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+        jax.tree.map(np.testing.assert_allclose, retval, changed.retval)
+    assert float(running.update(trace, {"z": At(9, 0.7)})[1]) == -np.inf
