@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from ppl import Masked, Trace, gen, sample, seed
+from ppl import At, Trace, gen, sample, seed
 
 from .measure import Figure, best, equations, first_call, flops, medians, stages
 
@@ -447,8 +447,7 @@ def long(quick: bool) -> Iterator[Figure]:
 
     def step(trace, i, value):
         n = trace.choices["z"].shape[0]
-        mask = jnp.arange(n) == i
-        new, weight, _ = _tail.update(trace, {"z": Masked(jnp.full(n, value), mask)})
+        new, weight, _ = _tail.update(trace, {"z": At(i, value)})
         return new, weight
 
     def end(trace, i, value):
@@ -472,7 +471,7 @@ def long(quick: bool) -> Iterator[Figure]:
         return trace.choices["z"], trace.score + weight, weight
 
     rows = {
-        "one step inside the scan (mask)": (step, step_by_hand),
+        "one step inside the scan": (step, step_by_hand),
         "the choice after the scan": (end, end_by_hand),
     }
     for what, (ours, hand) in rows.items():
