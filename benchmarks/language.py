@@ -446,7 +446,6 @@ def long(quick: bool) -> Iterator[Figure]:
     """Update of one site of a scan with 5000 steps, against one with 100."""
 
     def step(trace, i, value):
-        n = trace.choices["z"].shape[0]
         new, weight, _ = _tail.update(trace, {"z": At(i, value)})
         return new, weight
 
