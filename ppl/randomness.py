@@ -205,22 +205,28 @@ class Seed(Rule):
         groups, singles, constructs, need = _plan(program)
         if isinstance(inputs, dict):  # a loop whose base randomness was drawn outside
             return _slices(groups, inputs)
-        if inputs.ndim == 0:
-            keys = list(jax.random.split(inputs, need)) if need > 1 else [inputs]
-        else:
-            keys = list(inputs)
+        keys = inputs
+        if inputs.ndim == 0 and need > 1:
+            keys = jax.random.split(inputs, need)
+
+        def one(i):  # a block that needs a single key takes the one it was given
+            return keys if keys.ndim == 0 else keys[i]
+
+        def some(i, count):
+            return keys[None] if keys.ndim == 0 else keys[i : i + count]
+
         given: dict[Path, Any] = {}
         i = 0
         drawn = {}
         for group, steps in groups.items():
-            drawn[group] = distributions.standard(group[0], keys[i], _shared(steps), group[1])
+            drawn[group] = distributions.standard(group[0], one(i), _shared(steps), group[1])
             i += 1
         given.update(_slices(groups, drawn))
         for step in singles:
-            given[step.name] = keys[i]
+            given[step.name] = one(i)
             i += 1
         for step, count in constructs:
-            given[step.name] = self.for_construct(step, keys[i : i + count])
+            given[step.name] = self.for_construct(step, some(i, count))
             i += count
         return given
 
@@ -235,12 +241,9 @@ class Seed(Rule):
                 for (group, steps), key in zip(groups.items(), keys, strict=True)
             }
         if isinstance(step, (Loop, Map)):
-            mine = jnp.stack(keys)
             each = len(keys) // _copies(step)
-            return mine if each == 1 else mine.reshape(_copies(step), each)
-        if isinstance(step, Branch) or len(keys) > 1:
-            return jnp.stack(keys)
-        return keys[0]
+            return keys if each == 1 else keys.reshape(_copies(step), each)
+        return keys if isinstance(step, Branch) or len(keys) > 1 else keys[0]
 
     def inside(self, step, inputs):
         return inputs[step.name]

@@ -162,3 +162,17 @@ def test_no_recompilation_on_equal_shapes():
     for i in range(3):
         run(jax.random.key(i), float(i))
     assert len(traces) == 1
+
+
+def test_keys_of_a_long_loop_cost_no_equations():
+    """A loop of 20 steps and one of 20 000 are staged with as many equations."""
+
+    def loop(n):
+        def step(c, _):
+            return c + draw(dist.Gamma(2.0)) + draw(dist.Normal(jnp.zeros(9), 1.0)).sum(), None
+
+        return lax.scan(step, 0.0, None, length=n)[0]
+
+    key = jax.random.key(0)
+    sizes = {len(jax.make_jaxpr(seed(lambda n=n: loop(n)))(key).jaxpr.eqns) for n in (20, 20_000)}
+    assert len(sizes) == 1
