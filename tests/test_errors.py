@@ -2,6 +2,8 @@
 
 A case is a function that makes the mistake. The lines that its error must name
 end in `# here`.
+
+Longer than 400 lines because it is a list: one short case for each mistake.
 """
 
 import builtins
