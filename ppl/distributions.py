@@ -39,17 +39,42 @@ def _log(x: Any) -> Any:
     return jnp.log(traced)
 
 
+def _is(x: Any, number: float) -> bool:
+    """Whether a parameter is known to be `number`, so that it costs no equation."""
+    known = isinstance(x, (int, float, np.ndarray, np.generic)) and np.ndim(x) == 0
+    return known and x == number
+
+
+def _divided(x: Any, scale: Any) -> Any:
+    return x if _is(scale, 1) else x / scale
+
+
+def _centred(v: Any, d: Any) -> Any:
+    """(v - loc) / scale."""
+    return _divided(v if _is(d.loc, 0) else v - d.loc, d.scale)
+
+
+def _scaled(d: Any, e: Any) -> Any:
+    return e if _is(d.scale, 1) else d.scale * e
+
+
+def _affine(d: Any, e: Any) -> Any:
+    """loc + scale e."""
+    scaled = _scaled(d, e)
+    return scaled if _is(d.loc, 0) else d.loc + scaled
+
+
 def _inside(mask, value):
     return jnp.where(mask, value, -jnp.inf)
 
 
 def _normal(d, v):
-    z = (v - d.loc) / d.scale
+    z = _centred(v, d)
     return -0.5 * z * z - (_log(d.scale) + HALF_LOG_TWO_PI)
 
 
 def _half_normal(d, v):
-    z = v / d.scale
+    z = _divided(v, d.scale)
     return _inside(v > 0, (SQRT_TWO_OVER_PI - _log(d.scale)) - 0.5 * z * z)
 
 
@@ -57,7 +82,7 @@ def _log_normal(d, v):
     ok = v > 0
     safe = jnp.where(ok, v, 1.0)
     log = _log(safe)
-    z = (log - d.loc) / d.scale
+    z = _centred(log, d)
     return _inside(ok, -0.5 * z * z - (_log(d.scale) + HALF_LOG_TWO_PI) - log)
 
 
@@ -74,12 +99,12 @@ def _laplace(d, v):
 
 
 def _cauchy(d, v):
-    z = (v - d.loc) / d.scale
+    z = _centred(v, d)
     return -(_log(d.scale) + math.log(math.pi)) - jnp.log1p(z * z)
 
 
 def _half_cauchy(d, v):
-    z = v / d.scale
+    z = _divided(v, d.scale)
     return _inside(v > 0, (math.log(2 / math.pi) - _log(d.scale)) - jnp.log1p(z * z))
 
 
@@ -130,6 +155,12 @@ _DENSITY: dict[type, Callable] = {
 _OPEN = 2.0**-32  # below every positive uniform: logarithms stay finite, supports open
 
 
+def _between(d, u):
+    """low + (high - low) u; a known unit interval costs no equation."""
+    width = u if _is(d.low, 0) and _is(d.high, 1) else (d.high - d.low) * u
+    return width if _is(d.low, 0) else d.low + width
+
+
 def _categorical(weights, u):
     """The first category whose cumulated weight exceeds `u` times the total.
 
@@ -142,10 +173,10 @@ def _categorical(weights, u):
 
 
 _BASE: dict[type, tuple[str, Callable]] = {
-    dist.Normal: ("normal", lambda d, e: d.loc + d.scale * e),
-    dist.HalfNormal: ("normal", lambda d, e: d.scale * jnp.maximum(jnp.abs(e), _OPEN)),
-    dist.LogNormal: ("normal", lambda d, e: jnp.exp(d.loc + d.scale * e)),
-    dist.Uniform: ("uniform", lambda d, u: d.low + (d.high - d.low) * u),
+    dist.Normal: ("normal", _affine),
+    dist.HalfNormal: ("normal", lambda d, e: _scaled(d, jnp.maximum(jnp.abs(e), _OPEN))),
+    dist.LogNormal: ("normal", lambda d, e: jnp.exp(_affine(d, e))),
+    dist.Uniform: ("uniform", _between),
     dist.Exponential: ("uniform", lambda d, u: -jnp.log1p(-jnp.maximum(u, _OPEN)) / d.rate),
     dist.Laplace: (
         "uniform",
@@ -156,11 +187,11 @@ _BASE: dict[type, tuple[str, Callable]] = {
     ),
     dist.Cauchy: (
         "uniform",
-        lambda d, u: d.loc + d.scale * jnp.tan(jnp.pi * (jnp.maximum(u, _OPEN) - 0.5)),
+        lambda d, u: _affine(d, jnp.tan(jnp.pi * (jnp.maximum(u, _OPEN) - 0.5))),
     ),
     dist.HalfCauchy: (
         "uniform",
-        lambda d, u: d.scale * jnp.tan(jnp.maximum(u, _OPEN) * (jnp.pi / 2)),
+        lambda d, u: _scaled(d, jnp.tan(jnp.maximum(u, _OPEN) * (jnp.pi / 2))),
     ),
     dist.BernoulliProbs: ("uniform", lambda d, u: (u < d.probs).astype(jnp.result_type(int))),
     dist.BernoulliLogits: (
@@ -173,6 +204,23 @@ _BASE: dict[type, tuple[str, Callable]] = {
         lambda d, u: _categorical(jax.nn.softmax(d.logits, -1), u),
     ),
 }
+
+
+SCALAR_PARAMETERS = frozenset(
+    {
+        "Normal",
+        "HalfNormal",
+        "LogNormal",
+        "Uniform",
+        "Exponential",
+        "Laplace",
+        "Cauchy",
+        "HalfCauchy",
+        "BernoulliProbs",
+        "BernoulliLogits",
+    }
+)
+"""Kinds with a lean density and sampler in which every parameter broadcasts."""
 
 
 def is_discrete(d: Any) -> bool:

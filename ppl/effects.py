@@ -142,7 +142,7 @@ guard_p.def_impl(lambda x, **_: x)
 def _unseeded(*_, source="<unknown>", **__):
     raise errors.MissingSeed(
         "A random program was run without randomness.",
-        where=f"draw at {source}",
+        where=source if source.startswith('"') else f"draw at {source}",
         given="a call of the program itself (or jax.jit of it)",
         expected="seed(program)(key, *args)",
         fix="wrap the program: seed(f)(jax.random.key(0), *args); "

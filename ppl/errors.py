@@ -76,6 +76,15 @@ class PPLError(Exception):
       where: places, each `address` and/or `file:line`.
       given, expected: the two sides of the mismatch, when there is one.
       fix: one concrete thing to do.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import PPLError, gen, sample
+    >>> model = gen(lambda: sample("slope", dist.Normal(0.0, 1.0)))
+    >>> try:
+    ...     model.generate({"slpe": 1.0})
+    ... except PPLError as error:
+    ...     print(f"{error.what} {error.fix}")
+    The constraint names "slpe", which is no choice of the model. did you mean "slope"?
     """
 
     def __init__(
@@ -205,3 +214,7 @@ class TapeMismatch(PPLError, ValueError):
 
 class MissingExecutable(PPLError, RuntimeError):
     """A program of the system that is needed is not installed."""
+
+
+class UnrolledDraws(PPLError, UserWarning):
+    """A warning: so many draws are written out one by one that compiling takes long."""

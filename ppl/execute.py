@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from .addresses import Selection
 from .distributions import elementwise, log_density
 from .effects import draw_p
-from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
+from .errors import show
+from .program import CHOICE, FACTOR, Choice, Factor, Path
 from .walk import Result, Rule, scalar
 
 
@@ -75,11 +76,11 @@ class Execute(Rule):
         d = step.spec.tree.unflatten(args)
         keep = None if given is None else given.keep
         if given is None:
-            value = fresh(step.spec, args, step.source)
+            value = fresh(step, args)
         else:
             value = jnp.asarray(given.value, step.spec.dtype)
             if keep is not None:
-                value = jnp.where(keep, value, fresh(step.spec, args, step.source))
+                value = jnp.where(keep, value, fresh(step, args))
         outputs: dict[str, Any] = {"choices": {step.path: value}}
         if step.path in self.conditional:
             outputs["present"] = {step.path: True}
@@ -114,8 +115,9 @@ class Execute(Rule):
         return total
 
 
-def fresh(spec: Spec, args: list, source: str) -> jax.Array:
+def fresh(step: Choice, args: list) -> jax.Array:
     """A draw of a choice's value, left to the surrounding random program."""
+    spec = step.spec
     return draw_p.bind(
         *args,
         tree=spec.tree,
@@ -124,5 +126,5 @@ def fresh(spec: Spec, args: list, source: str) -> jax.Array:
         kind=spec.kind,
         support=spec.support,
         levels=(),
-        source=source,
+        source=f"{show(step.path)} at {step.source}",
     )

@@ -68,7 +68,16 @@ class Pure(Step):
 
 @dataclass(frozen=True, eq=False)
 class Draw(Step):
-    """Anonymous randomness: one value of the distribution in `spec`."""
+    """Anonymous randomness: one value of the distribution in `spec`.
+
+    Its `source` starts with the address when it makes the value of a choice.
+    """
+
+    @property
+    def place(self) -> str:
+        """The draw's name, address (if any), file and line, for people."""
+        where = f", {self.source}" if self.source.startswith('"') else f" at {self.source}"
+        return f"draw {self.name[0]}{where}"
 
 
 @dataclass(frozen=True, eq=False)

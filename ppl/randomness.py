@@ -7,9 +7,7 @@ its arguments to its results, and no key appears in it.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -20,27 +18,10 @@ import numpyro.distributions as dist
 from . import distributions, errors
 from .arguments import Arguments
 from .effects import draw_p, guard
-from .program import (
-    CHOICE,
-    DRAW,
-    FACTOR,
-    Branch,
-    Choice,
-    Draw,
-    Loop,
-    Map,
-    Path,
-    Program,
-    Spec,
-    While,
-    bodies,
-)
+from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
+from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, bodies
 from .staging import Staged, stage
 from .walk import Result, Rule, walk
-
-# Keys of a loop are derived in the caller's one split while they are few; longer
-# loops get one key a step and split it there, so that memory stays bounded.
-_FLAT_KEYS = 1 << 16
 
 
 def draw(distribution: Any) -> jax.Array:
@@ -114,85 +95,6 @@ def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Argument
     return staged, arguments
 
 
-def with_levels(one: Callable, spec: Spec) -> Callable:
-    """`one(leaves, extra)` under the `vmap`s around a draw; `extra` is mapped in front."""
-    for size, in_axes in spec.levels:
-        one = jax.vmap(one, in_axes=(list(in_axes), 0), axis_size=size)
-    return one
-
-
-def sizes(spec: Spec) -> tuple[int, ...]:
-    return tuple(size for size, _ in reversed(spec.levels))
-
-
-# -- seed ---------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4096)
-def abstract_base(spec: Spec) -> tuple[str, tuple[int, ...]] | None:
-    found = distributions.base(spec.tree.unflatten(spec.leaves))
-    return None if found is None else found[:2]
-
-
-def base_dtype(spec: Spec) -> Any:
-    return spec.dtype if jnp.issubdtype(spec.dtype, jnp.floating) else jnp.result_type(float)
-
-
-@lru_cache(maxsize=4096)
-def _plan(program: Program) -> tuple[dict, list, list, int]:
-    """How the keys of one execution of a block are spent: groups, singles, constructs."""
-    groups: dict[tuple[str, Any], list[Draw]] = {}
-    singles: list[Draw] = []
-    constructs: list[tuple[Any, int]] = []
-    for step in program.steps:
-        if DRAW not in step.effects:
-            continue
-        if isinstance(step, Draw):
-            found = abstract_base(step.spec)
-            if found is None:
-                singles.append(step)
-            else:
-                groups.setdefault((found[0], base_dtype(step.spec)), []).append(step)
-        else:
-            constructs.append((step, _keys_of(step)))
-    need = len(groups) + len(singles) + sum(count for _, count in constructs)
-    return groups, singles, constructs, need
-
-
-def _need(program: Program) -> int:
-    return _plan(program)[3]
-
-
-def _copies(step: Any) -> int:
-    return step.length if isinstance(step, Loop) else step.size
-
-
-def _predrawn(step: Any) -> bool:
-    """Whether a loop's base randomness is drawn at once, outside: when it takes no more
-    memory than the keys would, and is not too much altogether."""
-    if not isinstance(step, (Loop, Map)):
-        return False
-    groups, singles, constructs, _ = _plan(step.body)
-    if singles or constructs or not groups:
-        return False
-    each = sum(_total(steps) for steps in groups.values())
-    return each <= 4 and each * _copies(step) <= _FLAT_KEYS
-
-
-def _keys_of(step: Any) -> int:
-    if isinstance(step, While):
-        return 1
-    if isinstance(step, Branch):
-        return max(_need(b) for b in step.branches)
-    inner = _need(bodies(step)[0])
-    if _predrawn(step):
-        return inner
-    if isinstance(step, (Loop, Map)):
-        flat = _copies(step) * inner
-        return flat if flat <= _FLAT_KEYS else _copies(step)
-    return inner
-
-
 class Seed(Rule):
     """Resolve draws with keys. Inputs of a block: one key, or all the keys it needs."""
 
@@ -202,12 +104,12 @@ class Seed(Rule):
         self.record = record
 
     def enter(self, program, inputs):
-        groups, singles, constructs, need = _plan(program)
+        plan = plan_of(program)
         if isinstance(inputs, dict):  # a loop whose base randomness was drawn outside
-            return _slices(groups, inputs)
+            return slices(plan.groups, inputs)
         keys = inputs
-        if inputs.ndim == 0 and need > 1:
-            keys = jax.random.split(inputs, need)
+        if inputs.ndim == 0 and plan.need > 1:
+            keys = jax.random.split(inputs, plan.need)
 
         def one(i):  # a block that needs a single key takes the one it was given
             return keys if keys.ndim == 0 else keys[i]
@@ -215,41 +117,32 @@ class Seed(Rule):
         def some(i, count):
             return keys[None] if keys.ndim == 0 else keys[i : i + count]
 
-        given: dict[Path, Any] = {}
         i = 0
         drawn = {}
-        for group, steps in groups.items():
-            drawn[group] = distributions.standard(group[0], one(i), _shared(steps), group[1])
+        for group, members in plan.groups.items():
+            drawn[group] = distributions.standard(group[0], one(i), shared(members), group[1])
             i += 1
-        given.update(_slices(groups, drawn))
-        for step in singles:
+        given: dict[Path, Any] = slices(plan.groups, drawn)
+        for step in plan.singles:
             given[step.name] = one(i)
             i += 1
-        for step, count in constructs:
+        for step, count in plan.constructs:
             given[step.name] = self.for_construct(step, some(i, count))
             i += count
         return given
 
     def for_construct(self, step, keys):
-        """The randomness of a construct, from its keys."""
-        if _predrawn(step):
-            groups = _plan(step.body)[0]
-            return {
-                group: distributions.standard(
-                    group[0], key, (_copies(step), *_shared(steps)), group[1]
-                )
-                for (group, steps), key in zip(groups.items(), keys, strict=True)
-            }
+        """The keys of a construct, by iteration where it has some."""
         if isinstance(step, (Loop, Map)):
-            each = len(keys) // _copies(step)
-            return keys if each == 1 else keys.reshape(_copies(step), each)
+            each = len(keys) // copies(step)
+            return keys if each == 1 else keys.reshape(copies(step), each)
         return keys if isinstance(step, Branch) or len(keys) > 1 else keys[0]
 
     def inside(self, step, inputs):
         return inputs[step.name]
 
     def into_branch(self, step, i, inner):
-        return inner[: _need(step.branches[i])]
+        return inner[: plan_of(step.branches[i]).need]
 
     def visit(self, step, args, inputs) -> Result:
         spec, given = step.spec, inputs[step.name]
@@ -284,37 +177,6 @@ class Seed(Rule):
 
         _, outs = jax.lax.while_loop(test, body, (key, args[split:]))
         return outs, {}, {}
-
-
-def _shape(step: Draw) -> tuple[int, ...]:
-    found = abstract_base(step.spec)
-    assert found is not None
-    return sizes(step.spec) + found[1]
-
-
-def _total(steps: list[Draw]) -> int:
-    """How many scalars of base randomness the draws need."""
-    return sum(math.prod(_shape(step)) for step in steps)
-
-
-def _shared(steps: list[Draw]) -> tuple[int, ...]:
-    """Shape of the base randomness of draws that are made together."""
-    return _shape(steps[0]) if len(steps) == 1 else (_total(steps),)
-
-
-def _slices(groups: dict, everything: dict) -> dict:
-    """The base randomness of each draw, cut from that of its group."""
-    given = {}
-    for group, steps in groups.items():
-        if len(steps) == 1:
-            given[steps[0].name] = everything[group]
-            continue
-        start = 0
-        for step in steps:
-            end = start + math.prod(_shape(step))
-            given[step.name] = everything[group][start:end].reshape(_shape(step))
-            start = end
-    return given
 
 
 def checked_key(key: Any) -> jax.Array:

@@ -237,10 +237,11 @@ class _Builder:
         scope: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, consts, strict=True):
             scope[var] = self.constant(value, var.aval)
-        last_use = _last_uses(jaxpr)
+        eqns = _unpromoted(jaxpr.eqns)
+        last_use = _last_uses(eqns, jaxpr.outvars)
         run: list = []
         start = 0
-        for i, eqn in enumerate(jaxpr.eqns):
+        for i, eqn in enumerate(eqns):
             found = _effects(eqn)
             if not found:
                 if not run:
@@ -470,16 +471,37 @@ def _reaches(eqn, run, outvars) -> bool:
     return any(a in mine for e in run for a in e.invars if not isinstance(a, Literal))
 
 
-def _last_uses(jaxpr: Any) -> dict:
+def _last_uses(eqns: Sequence[Any], outvars: Sequence[Any]) -> dict:
     last = {}
-    for i, eqn in enumerate(jaxpr.eqns):
+    for i, eqn in enumerate(eqns):
         for atom in eqn.invars:
             if not isinstance(atom, Literal):
                 last[atom] = i
-    for atom in jaxpr.outvars:
+    for atom in outvars:
         if not isinstance(atom, Literal):
-            last[atom] = len(jaxpr.eqns)
+            last[atom] = len(eqns)
     return last
+
+
+def _unpromoted(eqns: Sequence[Any]) -> list:
+    """`eqns`, where a draw or choice reads scalars that numpyro gave more axes of size 1.
+
+    numpyro reshapes a scalar parameter beside an array, which costs an equation each
+    way under differentiation; the densities and samplers of these kinds broadcast.
+    """
+    scalars: dict = {}
+    found = []
+    for eqn in eqns:
+        if eqn.primitive is prims.reshape_p:
+            (operand,), (out,) = eqn.invars, eqn.outvars
+            if operand.aval.shape == () and out.aval.shape and out.aval.size == 1:
+                scalars[out] = operand
+        narrow = eqn.primitive in (draw_p, sample_p)
+        if narrow and eqn.params["kind"] in distributions.SCALAR_PARAMETERS:
+            invars = [a if isinstance(a, Literal) else scalars.get(a, a) for a in eqn.invars]
+            eqn = eqn.replace(invars=invars)
+        found.append(eqn)
+    return found
 
 
 def _literal(atom: Any) -> Any:

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from . import distributions, errors
-from .program import DRAW
-from .randomness import Seed, abstract_base, base_dtype, checked_key, program_of, sizes, with_levels
+from .keys import abstract_base, base_dtype, sizes, with_levels
+from .program import DRAW, Draw
+from .randomness import Seed, checked_key, program_of
 from .walk import Result, Rule, walk
 
 
@@ -21,6 +22,9 @@ def record(f: Callable) -> Callable:
     The tape is a dict from the draw's name to its value (stacked along loops); it
     is a pytree, and `replay` runs the program on it. Draws under a `while_loop`
     of unknown length are run but not recorded.
+
+    Raises:
+      InvalidKey: `key` is not one PRNG key.
 
     >>> import jax, numpyro.distributions as dist
     >>> from ppl import draw, record, replay
@@ -49,6 +53,7 @@ class _Replay(Rule):
         self.resolve = resolve
 
     def visit(self, step, args, inputs) -> Result:
+        assert isinstance(step, Draw)
         if self.resolve is not None:
             return [self.resolve(step, args)], {}, {}
         value, spec = inputs.get(step.name), step.spec
@@ -56,7 +61,7 @@ class _Replay(Rule):
         if value is None or jnp.shape(value) != expected:
             raise errors.TapeMismatch(
                 "The tape does not fit the program.",
-                where=f"draw {step.name[0]} at {step.source}",
+                where=step.place,
                 given="no value" if value is None else f"shape {jnp.shape(value)}",
                 expected=f"a value of shape {expected}",
                 fix="record the tape from the same program and arguments",
@@ -65,7 +70,7 @@ class _Replay(Rule):
         if discrete and jnp.issubdtype(jnp.result_type(value), jnp.inexact):
             raise errors.TapeMismatch(
                 "The tape does not fit the program.",
-                where=f"draw {step.name[0]} at {step.source}",
+                where=step.place,
                 given=str(jnp.result_type(value)),
                 expected=f"a value of dtype {spec.dtype}",
                 fix="record the tape from the same program and arguments",
@@ -79,6 +84,12 @@ def replay(f: Callable, tape: dict[str, Any]) -> Callable:
     Raises:
       TapeMismatch: the tape lacks a draw of `f`, has another shape or dtype, or has
         draws too many.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import draw, replay
+    >>> f = lambda x: x + 10 * draw(dist.Normal(0.0, 1.0)) + draw(dist.Bernoulli(0.5))
+    >>> float(replay(f, {"#0": 2.0, "#1": 1})(0.5))
+    21.5
     """
     if not isinstance(tape, Mapping):
         raise errors.TapeMismatch(
@@ -114,6 +125,13 @@ def at_boundary(f: Callable, where: str) -> Callable:
 
     Raises:
       CannotIntegrate: a draw is no function of one uniform or normal.
+      InvalidArgument: another `where`.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import at_boundary, draw
+    >>> naive = lambda: -jnp.log(draw(dist.Uniform(0.0, 1.0)))
+    >>> float(at_boundary(naive, "zero")()), bool(at_boundary(naive, "one")() > 0)
+    (inf, True)
     """
     if where not in ("zero", "smallest", "one"):
         raise errors.InvalidArgument(
@@ -126,7 +144,7 @@ def at_boundary(f: Callable, where: str) -> Callable:
         if found is None:
             raise errors.CannotIntegrate(
                 f"A draw of {spec.kind} is no function of one uniform.",
-                where=f"draw {step.name[0]} at {step.source}",
+                where=step.place,
                 fix="use a distribution with an inverse distribution function here",
             )
         dtype = base_dtype(spec)

@@ -9,6 +9,7 @@ Longer than 400 lines because it is a list: one short case for each mistake.
 import builtins
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import jax
@@ -772,6 +773,15 @@ def draw_without_a_key_under_scan():
     jax.lax.scan(body, 0.0, None, length=3)
 
 
+@case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(", address='"mu"')
+def model_without_a_key():
+    @gen
+    def model():
+        sample("mu", dist.Normal(0.0, 1.0))  # here
+
+    model.simulate()
+
+
 @case(errors.InvalidKey, TypeError, "seed needs one PRNG key.", "jax.random.key(0)")
 def key_that_is_an_int():
     seed(noisy)(0, 1.0)  # here
@@ -1420,3 +1430,20 @@ def test_message_of_long_values_has_at_most_twelve_lines():
         "what", where=["f.py:1"] * 9, given="a\n" * 99, expected="b\n" * 99, fix="c\n" * 999
     )
     assert len(str(error).split("\n")) <= 12
+
+
+def test_many_draws_in_a_row_are_warned_about():
+    def long(n):
+        x = 0.0
+        for _ in range(n):
+            x = draw(dist.Normal(x, 1.0))
+        return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.eval_shape(seed(lambda: long(200)), KEY)
+        jax.eval_shape(seed(lambda: jax.lax.fori_loop(0, 1000, lambda i, x: long(1), 0.0)), KEY)
+    with pytest.warns(errors.UnrolledDraws, match="201 draws one by one") as caught:
+        jax.eval_shape(seed(lambda: long(201)), KEY)
+    text = str(caught[0].message)
+    assert "test_errors.py" in text and "jax.lax.scan" in text and len(text.splitlines()) <= 12
