@@ -14,6 +14,7 @@ from .randomness import draw, seed
 from .sites import Site
 from .tape import at_boundary, record, replay
 from .target import Target
+from .unfold import extend, unfold
 
 _check(__name__)
 
@@ -35,6 +36,7 @@ __all__ = [
     "do",
     "draw",
     "everything",
+    "extend",
     "factor",
     "from_numpyro",
     "gen",
@@ -53,5 +55,6 @@ __all__ = [
     "select",
     "switch",
     "twin",
+    "unfold",
     "vmap",
 ]

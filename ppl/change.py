@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -29,6 +30,7 @@ from .program import (
     Pure,
     Remat,
     Step,
+    bodies,
 )
 
 Touched = Callable[[Path], bool]
@@ -67,7 +69,7 @@ def cost(program: Program) -> int:
         if isinstance(step, Choice) and step.scored:
             total += max(1, prod(step.spec.shape))
         elif isinstance(step, Loop):
-            total += step.length * cost(step.body)
+            total += (step.length if step.first is None else step.first) * cost(step.body)
         elif isinstance(step, Map):
             total += step.size * cost(step.body)
         elif isinstance(step, Branch):
@@ -120,7 +122,10 @@ def _outputs(step: Step, here: list[bool], touched: Touched) -> list[bool]:
         found = [body_outputs(b, here[1:], touched) for b in step.branches]
         return [any(column) for column in zip(*found, strict=True)]
     if isinstance(step, Loop):
-        return body_outputs(step.body, _loop_inputs(step, here, touched), touched)
+        outs = body_outputs(step.body, _loop_inputs(step, here, touched), touched)
+        if _forgets(step, here, touched) is not None:
+            outs[: step.carries] = [False] * step.carries
+        return outs
     if isinstance(step, (Map, Remat, Custom)):
         return body_outputs(step.body, here, touched)
     return [True] * len(step.outputs)
@@ -143,6 +148,66 @@ def _loop_inputs(step: Loop, here: list[bool], touched: Touched) -> list[bool]:
         if more == now:
             return now
         now = more
+
+
+# -- what a loop remembers ------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def counters(step: Loop) -> dict[int, Any]:
+    """The carries that a constant is added to in every step, and that constant."""
+    made = {slot: (s, o) for s in step.body.steps for o, slot in enumerate(s.outputs)}
+    found = {}
+    for position in range(step.carries):
+        pure, output = made.get(step.body.outputs[position], (None, 0))
+        if isinstance(pure, Pure) and output in pure.counter:
+            read, increment = pure.counter[output]
+            if pure.inputs[read] == step.body.inputs[step.constants + position]:
+                found[position] = increment
+    return found
+
+
+def horizon(step: Loop, alive: list[bool]) -> int | None:
+    """After how many steps the carries that are `alive` are forgotten; None if never.
+
+    With the choices given, the matrix that says which carry depends on which is then
+    nilpotent on these.
+    """
+    n, first = step.carries, step.constants
+    reach = []
+    for j in range(n):
+        here = [i == first + j for i in range(len(step.body.inputs))]
+        reach.append(body_outputs(step.body, here, lambda path: False)[:n])
+    h = 0
+    while any(alive):
+        if h > n:
+            return None
+        alive = [any(alive[j] and reach[j][i] for j in range(n)) for i in range(n)]
+        h += 1
+    return h
+
+
+def _forgets(step: Loop, here: list[bool], touched: Touched) -> int | None:
+    """The number of steps that differ, if the loop only starts from another carry, which
+    it forgets before its end."""
+    split = step.constants + step.carries
+    elsewhere = here[: step.constants] + here[split:]
+    if step.reverse or any(elsewhere) or any(touched(path) for path in step.paths):
+        return None
+    if _presence_varies(step.body):
+        return None
+    h = horizon(step, here[step.constants : split])
+    return h if h is not None and h < step.length else None
+
+
+def _presence_varies(program: Program) -> bool:
+    """Whether some branch makes choices that another does not."""
+    for step in program.steps:
+        if isinstance(step, Branch) and len({branch.paths for branch in step.branches}) > 1:
+            return True
+        if any(_presence_varies(body) for body in bodies(step)):
+            return True
+    return False
 
 
 # -- what is needed ----------------------------------------------------------------------
@@ -254,6 +319,7 @@ def _loop(step: Loop, here: list[bool], touched: Touched, wanted: tuple[bool, ..
         needed = more
     if not body.steps and not any(wanted):
         return None
+    first = None if any(wanted) else _forgets(step, here, touched)
     carried = [needed[i] for i in range(step.carries)]
     split = step.constants + step.carries
     reads = (*reads[: step.constants], *carried, *reads[split:])
@@ -265,4 +331,5 @@ def _loop(step: Loop, here: list[bool], touched: Touched, wanted: tuple[bool, ..
         constants=sum(reads[: step.constants]),
         carries=sum(carried),
         paths=body.paths,
+        first=first,
     )

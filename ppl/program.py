@@ -63,7 +63,8 @@ class Pure(Step):
 
     reads: tuple[frozenset[int], ...] = ()
     narrow: Callable[[tuple[bool, ...]], Pure] | None = field(default=None, repr=False)
-    counter: Any = None  # (input position, increment) when the output is input + constant
+    # outputs that are an input plus a constant: {output position: (input position, constant)}
+    counter: dict[int, tuple[int, Any]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,11 @@ class Factor(Step):
 
 @dataclass(frozen=True, eq=False)
 class Loop(Step):
-    """`lax.scan`: inputs are constants, carry, then per-step inputs."""
+    """`lax.scan`: inputs are constants, carry, then per-step inputs.
+
+    With `first`, only that many leading steps are run, and the choices in them are
+    only scored.
+    """
 
     body: Program = None  # type: ignore[assignment]
     constants: int = 0
@@ -105,6 +110,7 @@ class Loop(Step):
     length: int = 0
     reverse: bool = False
     unroll: Any = 1
+    first: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

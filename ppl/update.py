@@ -46,7 +46,7 @@ class _Change:
 
     def __init__(self, run, trace, touched):
         self.run, self.trace = run, trace
-        self.before = run.model._prepare((trace.arguments,), {})
+        self.before = trace.model._prepare((trace.arguments,), {})
         same_program = self.before.staged is run.staged
         pairs = zip(run.operands, self.before.operands, strict=False)
         moved = frozenset(i for i, (new, old) in enumerate(pairs) if new is not old)

@@ -161,6 +161,12 @@ def construct(step: Step, args: list, rule: Rule, inputs: Any) -> Result:
 def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
     split = step.constants + step.carries
     constants, init, xs = args[: step.constants], args[step.constants : split], args[split:]
+    if step.first == 1:  # no loop
+        x, sub = jax.tree.map(lambda leaf: leaf[0], (list(xs), inner))
+        outs, _, sums = walk(step.body, [*constants, *init, *x], rule, sub)
+        return outs[: step.carries], {}, sums
+    if step.first is not None:
+        xs, inner = jax.tree.map(lambda leaf: leaf[: step.first], (xs, inner))
 
     def body(state, slices):
         carry, totals = state
@@ -173,11 +179,11 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
         body,
         (list(init), totals),
         (list(xs), inner),
-        length=step.length,
+        length=step.length if step.first is None else step.first,
         reverse=step.reverse,
         unroll=step.unroll,
     )
-    return [*carry, *ys], found, totals
+    return [*carry, *ys], found if step.first is None else {}, totals
 
 
 def _map(step: Map, args: list, rule: Rule, inner: Any) -> Result:

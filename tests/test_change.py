@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from ppl import At, gen, sample, seed
+from ppl import At, gen, sample, seed, select
 
 
 def equations(jaxpr):
@@ -116,6 +116,86 @@ def test_one_element_of_a_scan(order, index):
 def test_one_element_costs_the_same_at_any_length():
     """The loops of the update have 3 steps at 20 steps and at 5000."""
 
+    for n in (20, 5000):
+        model = hidden(n)
+        trace = seed(model.simulate)(jax.random.key(0))
+        step = lambda t, i, m=model: m.update(t, {"z": At(i, 0.7)})[1]  # noqa: E731
+        assert loops(step, trace, 4) == [3, 3]
+
+
+def states(n):
+    """The loop's states are put out, and its end is read again."""
+
+    @gen
+    def model(first):
+        def step(z, x):
+            z = sample("z", dist.Normal(0.9 * z + x, 0.5))
+            return z, (2 * z, sample("y", dist.Normal(z, 1.0)))
+
+        last, history = jax.lax.scan(step, first, jnp.linspace(0.0, 1.0, n))
+        end = sample("end", dist.Normal(last, 1.0))
+        sample("after", dist.Normal(end * last, 1.0))
+        return last, history, end
+
+    return model
+
+
+def counted(n):
+    """A `fori_loop` whose body reads the index."""
+
+    @gen
+    def model(first):
+        def step(i, z):
+            return sample("z", dist.Normal(0.5 * z + jnp.sin(1.0 * i), 0.5))
+
+        return jax.lax.fori_loop(2, n + 2, step, first)
+
+    return model
+
+
+def pair(n):
+    """Two carries: one remembers the other's last value, so that both matter for two steps."""
+
+    @gen
+    def model(first):
+        def step(carry, _):
+            z, lagged = carry
+            new = sample("z", dist.Normal(z - 0.3 * lagged, 0.5))
+            return (new, z), z
+
+        return jax.lax.scan(step, (first, first), None, length=n)
+
+    return model
+
+
+@pytest.mark.parametrize("model", [states, counted, pair])
+def test_one_element_of_a_loop_that_is_read_again(model):
+    """At every index, the update is that of a new array: score, weight, return value; undone."""
+    model = model(8)
+    trace = seed(model.simulate)(jax.random.key(0), 0.3)
+    update = jax.jit(model.update)
+    for index in range(8):
+        changed, weight, discarded = update(trace, {"z": At(jnp.int32(index), 0.7)})
+        values = {**trace.choices, "z": trace["z"].at[index].set(0.7)}
+        score, retval = model.assess(values, 0.3)
+        # a few dozen log densities of order one in float64
+        assert float(changed.score) == pytest.approx(float(score), abs=1e-12)
+        assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-14), changed.retval, retval
+        )
+        back, undone, _ = update(changed, discarded)
+        assert float(undone) == pytest.approx(-float(weight), abs=1e-12)
+        jax.tree.map(np.testing.assert_array_equal, back.choices, trace.choices)
+    for outside in (-1, 8):
+        same, weight, _ = update(trace, {"z": At(jnp.int32(outside), 0.7)})
+        assert float(weight) == -np.inf
+        assert float(same.score) == float(trace.score)
+
+
+def loops(f, *args):
+    """The lengths of all scans in a program."""
+
     def lengths(jaxpr):
         found = []
         for eqn in jaxpr.eqns:
@@ -126,11 +206,76 @@ def test_one_element_costs_the_same_at_any_length():
                 found += lengths(inner) if hasattr(inner, "eqns") else []
         return found
 
+    return lengths(jax.make_jaxpr(f)(*args).jaxpr)
+
+
+@pytest.mark.parametrize("model", [states, counted])
+def test_no_loop_of_the_update_grows_with_the_length(model):
     for n in (20, 5000):
-        model = hidden(n)
-        trace = seed(model.simulate)(jax.random.key(0))
-        step = lambda t, i, m=model: m.update(t, {"z": At(i, 0.7)})[1]  # noqa: E731
-        assert lengths(jax.make_jaxpr(step)(trace, 4).jaxpr) == [3, 3]
+        long = model(n)
+        trace = seed(long.simulate)(jax.random.key(0), 0.3)
+        update = lambda t, i, m=long: m.update(t, {"z": At(i, 0.7)})  # noqa: E731
+        assert max(loops(update, trace, 4)) == 3
+
+
+def test_another_start_of_a_loop_reaches_as_far_as_the_loop_remembers():
+    """A change of the carry that a loop starts from is scored over h steps, not all."""
+
+    @gen
+    def model(first):
+        z0 = sample("z0", dist.Normal(first, 1.0))
+
+        def step(z, x):
+            z = sample("z", dist.Normal(0.9 * z + x, 0.5))
+            return z, sample("y", dist.Normal(z, 1.0))
+
+        return jax.lax.scan(step, z0, jnp.linspace(0.0, 1.0, 50))
+
+    trace = seed(model.simulate)(jax.random.key(0), 0.3)
+    changed, weight, _ = model.update(trace, {"z0": 1.5})
+    score, retval = model.assess({**trace.choices, "z0": 1.5}, 0.3)
+    # a hundred log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-12)
+    assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+    jax.tree.map(np.testing.assert_array_equal, changed.retval, retval)
+    jax.tree.map(np.testing.assert_array_equal, changed["z"], trace["z"])
+    assert loops(lambda t: model.update(t, {"z0": 1.5})[:2], trace) == []
+
+
+def test_a_loop_that_remembers_two_steps():
+    model = pair(50)
+    trace = seed(model.simulate)(jax.random.key(0), 0.3)
+    changed, weight, _ = model.update(trace, {}, 1.5)
+    score, retval = model.assess(trace.choices, 1.5)
+    # fifty log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-12)
+    assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+    jax.tree.map(np.testing.assert_array_equal, changed.retval, retval)
+    assert loops(lambda t: model.update(t, {}, 1.5)[:2], trace) == [2, 2]
+
+
+def test_a_branch_that_the_start_decides_is_run_in_full():
+    """Choices that appear with another start are made, in every step."""
+
+    @gen
+    def model():
+        start = sample("start", dist.Bernoulli(0.5))
+
+        def step(on, _):
+            def high():
+                return sample("high", dist.Bernoulli(0.7))
+
+            return jax.lax.cond(on == 1, high, lambda: 1), None
+
+        return jax.lax.scan(step, start, None, length=3)[0]
+
+    trace, _ = seed(model.generate)(jax.random.key(0), {"start": 0})
+    changed, _, _ = seed(model.update)(jax.random.key(1), trace, {"start": 1})
+    assert np.array_equal(trace.present["high"], [False, True, True])
+    assert bool(changed.present["high"][0])
+    score, _ = model.assess(changed.choices)
+    # four log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-14)
 
 
 def test_one_copy_of_a_vmap_and_the_general_case():
@@ -155,3 +300,18 @@ def test_one_copy_of_a_vmap_and_the_general_case():
         assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
         jax.tree.map(np.testing.assert_allclose, retval, changed.retval)
     assert float(running.update(trace, {"z": At(9, 0.7)})[1]) == -np.inf
+
+
+def test_a_trace_of_another_model_is_scored_anew():
+    """The change of model counts in score and weight, not only the changed choice."""
+    other = gen(lambda: [sample(f"z{i}", dist.Normal(0.0, 2.0)) for i in range(10)][-1])
+    trace = seed(chain(10).simulate)(jax.random.key(0))
+    changed, weight, _ = other.update(trace, {"z9": 0.3})
+    score, _ = other.assess(changed.choices)
+    # twenty log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-13)
+    assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-13)
+    changed, weight, _ = seed(other.regenerate)(jax.random.key(1), trace, "z9")
+    kept = other.project(changed, ~select("z9")) - chain(10).project(trace, ~select("z9"))
+    assert float(changed.score) == pytest.approx(float(other.assess(changed.choices)[0]), abs=1e-13)
+    assert float(weight) == pytest.approx(float(kept), abs=1e-13)

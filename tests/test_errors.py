@@ -24,6 +24,7 @@ from ppl import (
     at_boundary,
     draw,
     errors,
+    extend,
     factor,
     gen,
     integrate,
@@ -34,6 +35,7 @@ from ppl import (
     sample,
     seed,
     select,
+    unfold,
 )
 
 KEY = jax.random.key(0)
@@ -771,6 +773,27 @@ def draw_without_a_key_under_scan():
         return draw(dist.Normal(c, 1.0)), None  # here
 
     jax.lax.scan(body, 0.0, None, length=3)
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "Only the trace of an unfold can be extended.",
+    "trace = seed(unfold(step, capacity).simulate)(key",
+)
+def extending_another_trace():
+    model = gen(lambda: sample("x", dist.Normal(0.0, 1.0)))
+    extend(seed(model.simulate)(KEY), {})  # here
+
+
+@case(
+    errors.InvalidArgument,
+    ValueError,
+    "The capacity of an unfold is the number of steps it can grow to.",
+    "unfold(step, 100)",
+)
+def unfold_without_a_capacity():
+    unfold(gen(lambda z, _: (sample("z", dist.Normal(z, 1.0)),) * 2), 0)  # here
 
 
 @case(errors.MissingSeed, RuntimeError, UNSEEDED, "wrap the program: seed(f)(", address='"mu"')
