@@ -243,7 +243,7 @@ def test_another_start_of_a_loop_reaches_as_far_as_the_loop_remembers():
 
 
 def test_a_loop_that_remembers_two_steps():
-    model = pair(50)
+    model = gen(lambda first: sample("run", pair(50)(first))[0])
     trace = seed(model.simulate)(jax.random.key(0), 0.3)
     changed, weight, _ = model.update(trace, {}, 1.5)
     score, retval = model.assess(trace.choices, 1.5)
