@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from ppl import At, Trace, gen, sample, seed
+from ppl import At, Trace, draw, gen, integrate, sample, seed
 
 from .measure import Figure, best, equations, first_call, flops, medians, stages
 
@@ -494,6 +494,36 @@ def long(quick: bool) -> Iterator[Figure]:
         )  # fmt: skip
 
 
+def enumeration(quick: bool) -> Iterator[Figure]:
+    """Paths a second of `integrate` of a scan with two choices a step, against broadcasting."""
+    steps = 7
+    p = jnp.array([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3], [0.1, 0.1, 0.8]])
+    q = jnp.array([0.3, 0.6, 0.9])
+
+    def run(p, q):
+        def step(z, _):
+            z = draw(dist.Categorical(p[z]))
+            return z, draw(dist.Bernoulli(q[z]))
+
+        z, ys = jax.lax.scan(step, 0, None, length=steps)
+        return 1.0 * z * ys.sum()
+
+    def by_hand(p, q):
+        n = 6**steps
+        digits = (jnp.arange(n)[:, None] // 6 ** jnp.arange(steps)) % 6
+        zs, ys = digits // 2, digits % 2
+        before = jnp.concatenate([jnp.zeros((n, 1), zs.dtype), zs[:, :-1]], 1)
+        heads = q[zs]
+        mass = (p[before, zs] * jnp.where(ys == 1, heads, 1 - heads)).prod(1)
+        return jnp.sum(mass * zs[:, -1] * ys.sum(1))
+
+    f, g = jax.jit(integrate(run)), jax.jit(by_hand)
+    close(f(p, q), g(p, q), "enumeration")
+    mine, theirs = medians(lambda: f(p, q), lambda: g(p, q), repeats=10, seconds=2.0)
+    paths = 6**steps / 1e6
+    yield Figure("integrate: 6^7 paths", HAND, "Mpaths/s", paths / mine, paths / theirs)
+
+
 def imports(quick: bool) -> Iterator[Figure]:
     """Import time in a fresh interpreter."""
 
@@ -537,6 +567,7 @@ def figures(quick: bool) -> Iterator[Figure]:
     yield from boundary(quick)
     yield from eager(quick)
     yield from long(quick)
+    yield from enumeration(quick)
     yield from imports(quick)
 
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import GenerativeFunction, Target, Trace, draw
+from ppl import GenerativeFunction, Target, Trace, draw, errors
 
 from .weighted import Step, Weighted
 
@@ -42,7 +42,24 @@ def _moved(move: Move, x: dict, u: dict) -> tuple[dict, dict, Any]:
     leaves, tree = jax.tree.flatten((x, u))
     outs, out_tree = jax.tree.flatten(move.involution(x, u))
     if out_tree != tree:
-        raise ValueError(f"the involution must keep the structure: {tree} became {out_tree}")
+        raise errors.InvalidArgument(
+            "The involution of a move changed the structure of (latents, u).",
+            where=errors.defined(move.involution),
+            given=str(out_tree),
+            expected=str(tree),
+            fix="return (latents, u) with the same addresses as were given",
+        )
+    for (path, a), b in zip(jax.tree.leaves_with_path((x, u)), outs, strict=True):
+        if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
+            part, *address = path
+            raise errors.InvalidArgument(
+                "The involution of a move changed the shape or dtype of a value.",
+                where=f"{('latents', 'u')[part.idx]}{jax.tree_util.keystr(tuple(address))} at "
+                + errors.defined(move.involution),
+                given=f"{jnp.result_type(b)}{list(jnp.shape(b))}",
+                expected=f"{jnp.result_type(a)}{list(jnp.shape(a))}",
+                fix="return values of the same shapes and dtypes at the same addresses",
+            )
     moving = [
         i
         for i, (a, b) in enumerate(zip(leaves, outs, strict=True))

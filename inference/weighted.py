@@ -16,13 +16,25 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import Target, draw
+from ppl import Target, draw, errors
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Weighted:
-    """A value (or particles, stacked in front) with unnormalised log weights."""
+    """<<s>>(f) = E[mean_i e^(w_i) f(x_i)]: a value, or particles, with log weights.
+
+    Attributes:
+      value: any pytree; with particles, each leaf has the particle axis in front.
+      log_weight: unnormalised, of shape (), or (n,) for n particles.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> weights = jnp.exp(s.log_weight)
+    >>> print(f"{weights.mean():.2f} {(weights * s.value).mean():.2f}")  # <<s>>(1), <<s>>(x)
+    2.00 35.00
+    """
 
     value: Any
     log_weight: jax.Array
@@ -32,12 +44,25 @@ Step = Callable[[Weighted], Weighted]
 
 
 def unit() -> Weighted:
-    """The unit measure on the one-point space: where every algorithm starts."""
+    """The unit measure on the one-point space: where every algorithm starts.
+
+    >>> from inference import unit
+    >>> unit().value, float(unit().log_weight)
+    ((), 0.0)
+    """
     return Weighted((), jnp.zeros((), float))
 
 
 def then(*steps: Step) -> Step:
-    """Composition, left to right; `then()` is the identity. Proper if each step is."""
+    """Composition, left to right; `then()` is the identity. Proper if each step is.
+
+    >>> from inference import Weighted, then, unit
+    >>> add = lambda s: Weighted(s.value + (1,), s.log_weight + 1.0)
+    >>> then()(unit()) == unit(), then(add, add)(unit()).value
+    (True, (1, 1))
+    >>> float(then(add, then(add, add))(unit()).log_weight)
+    3.0
+    """
 
     def composed(weighted: Weighted) -> Weighted:
         for step in steps:
@@ -48,17 +73,60 @@ def then(*steps: Step) -> Step:
 
 
 def each(step: Step) -> Step:
-    """`step` on every particle, independently. Proper from g to g' if `step` is."""
+    """`step` on every particle, independently. Proper from g to g' if `step` is.
+
+    The step's draws are independent between the particles: `jax.vmap` of a `draw` is
+    as many draws.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Weighted, each, spawn, then, unit
+    >>> from ppl import draw, law
+    >>> toss = lambda s: Weighted(draw(dist.Bernoulli(0.5)), s.log_weight)
+    >>> both = law(lambda: then(spawn(2), each(toss))(unit()).value)()
+    >>> both.values.tolist(), both.masses.tolist()
+    ([[0, 0], [0, 1], [1, 0], [1, 1]], [0.25, 0.25, 0.25, 0.25])
+    """
     return lambda weighted: jax.vmap(step)(weighted)
 
 
 def lift(kernel: Callable[[Any], Any]) -> Step:
-    """A kernel that leaves g invariant, as a proper step from g to g (weight kept)."""
+    """A kernel that leaves g invariant, as a proper step from g to g (weight kept).
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import lift, mh, start, then, unit
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> def mass(step):  # <<step(unit)>> of "the coin is fair"
+    ...     s = step(unit())
+    ...     return jnp.exp(s.log_weight) * s.value["fair"]
+    >>> moved = then(start(target), lift(mh(target, "fair")))
+    >>> print(f"{integrate(mass)(start(target)):.4f} {integrate(mass)(moved):.4f}")
+    0.2500 0.2500
+    """
     return lambda weighted: Weighted(kernel(weighted.value), weighted.log_weight)
 
 
 def start(target: Target) -> Step:
-    """From the unit measure to `target`: latents from the model, weighted by the rest."""
+    """From the unit measure to `target`: latents from the model, weighted by the rest.
+
+    The value is a trace of the target's model; E[e^w] is the evidence.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import start, unit
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> evidence = integrate(lambda: jnp.exp(start(target)(unit()).log_weight))()
+    >>> print(f"{evidence:.4f}")  # (0.5 + 0.75) / 2
+    0.6250
+    """
 
     def begin(weighted: Weighted) -> Weighted:
         trace, log_weight = target.generate()
@@ -68,10 +136,20 @@ def start(target: Target) -> Step:
 
 
 def spawn(n: int) -> Step:
-    """`n` copies of one weighted value, as particles; the measure stays the same."""
-    if n < 1:
-        from ppl import errors
+    """`n` copies of one weighted value, as particles; the measure stays the same.
 
+    Every leaf gets a particle axis of size `n` in front.
+
+    Raises:
+      InvalidArgument: `n` is less than 1.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, log_evidence, spawn
+    >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
+    >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
+    ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
+    """
+    if n < 1:
         raise errors.InvalidArgument(
             "A population needs at least one particle.", where=errors.caller(), given=n,
             expected="n >= 1", fix="spawn(100)",
@@ -84,12 +162,39 @@ def spawn(n: int) -> Step:
 
 
 def importance(target: Target, n: int) -> Step:
-    """`n` independent weighted draws: `then(spawn(n), each(start(target)))`."""
+    """`n` independent weighted draws: `then(spawn(n), each(start(target)))`.
+
+    The mean of the weights is an unbiased estimate of the evidence.
+
+    Raises:
+      InvalidArgument: `n` is less than 1.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import importance, log_evidence, unit
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> estimate = lambda: jnp.exp(log_evidence(importance(target, 3)(unit())))
+    >>> print(f"{integrate(estimate)():.4f}")  # its expectation, exactly
+    0.6250
+    """
     return then(spawn(n), each(start(target)))
 
 
 def log_evidence(weighted: Weighted) -> jax.Array:
-    """log of the total mass: an unbiased estimate on the natural scale."""
+    """log of the total mass: an unbiased estimate on the natural scale.
+
+    Returns a scalar, the log of the mean weight; -inf when all weights are zero.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, log_evidence
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
+    2.0000
+    """
     w = weighted.log_weight
     if w.ndim == 0:
         return w
@@ -106,6 +211,19 @@ def normalized(log_weights: jax.Array) -> jax.Array:
 
 
 def collapse(weighted: Weighted) -> Weighted:
-    """One particle, chosen by weight, carrying the mean weight; the measure stays the same."""
+    """One particle, chosen by weight, carrying the mean weight; the measure stays the same.
+
+    Takes a `Weighted` of particles; the result has no particle axis.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, collapse
+    >>> from ppl import integrate
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> def mean():
+    ...     one = collapse(s)
+    ...     return jnp.exp(one.log_weight) * one.value
+    >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
+    35.00
+    """
     i = draw(dist.Categorical(normalized(weighted.log_weight)))
     return Weighted(jax.tree.map(lambda x: x[i], weighted.value), log_evidence(weighted))

@@ -10,6 +10,7 @@ line, never a line of a library); given against expected; and one concrete fix.
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Iterable
@@ -54,6 +55,12 @@ def place_in(error: BaseException) -> str:
             found = _place(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
         tb = tb.tb_next
     return found
+
+
+def defined(fn: object) -> str:
+    """`file:line` where a function is defined; the caller's place when that is unknown."""
+    code = getattr(inspect.unwrap(fn), "__code__", None) if callable(fn) else None
+    return _place(code.co_filename, code.co_firstlineno) if code is not None else caller()
 
 
 def show(address: Iterable[str]) -> str:

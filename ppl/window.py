@@ -210,4 +210,5 @@ def _shortened(step, operands: list, start, width: int) -> tuple[Any, list]:
     for position, increment in counters(step).items():
         init[position] = _counted(init[position], start, increment)
     reads = [*operands[: step.constants], *init, *(near(o) for o in operands[split:])]
-    return replace(step, length=width), reads
+    # so few steps are faster written out than looped over
+    return replace(step, length=width, unroll=width if width <= 8 else step.unroll), reads

@@ -33,6 +33,7 @@ from inference import (
     weigh,
 )
 from ppl import Target, factor, gen, integrate, paths, sample, seed
+from ppl.errors import InvalidArgument
 
 EXACT = 1e-12
 PRIOR = jnp.array([0.5, 0.2, 0.3])
@@ -340,3 +341,19 @@ def test_refreshing_the_old_estimate_is_seen():
 
     wrong = pseudo_measure(fresh)
     assert np.abs(wrong - [hidden_mass(0), hidden_mass(1)]).max() >= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("involution", "words"),
+    [
+        (lambda x, u: ({"slope": u["s"]}, u), "changed the structure"),
+        (lambda x, u: ({**x, "slope": u["s"][None]}, u), "changed the shape or dtype"),
+        (lambda x, u: ({**x, "slope": 1}, u), "changed the shape or dtype"),
+    ],
+)
+def test_a_map_that_is_no_involution_of_the_space_is_named(involution, words):
+    kernel = metropolize(Move(stretch, involution), narrow)
+    old = narrow.generate({"slope": 0.3, "scale": 0.8})[0]
+    with pytest.raises(InvalidArgument, match=words) as caught:
+        seed(kernel)(jax.random.key(0), old)
+    assert f"test_inference.py:{involution.__code__.co_firstlineno}" in str(caught.value)
