@@ -31,6 +31,15 @@ class Move:
 
     Latents and u are nested dicts. A leaf that the involution passes on unchanged
     costs nothing in the Jacobian.
+
+    >>> import numpyro.distributions as dist
+    >>> from inference import Move
+    >>> from ppl import gen, sample
+    >>> step = gen(lambda latents: sample("by", dist.Normal(0.0, 1.0)))
+    >>> walk = Move(step, lambda x, u: ({"mu": x["mu"] + u["by"]}, {"by": -u["by"]}))
+    >>> there = walk.involution({"mu": 1.0}, {"by": 0.5})
+    >>> there, walk.involution(*there)  # there and back
+    (({'mu': 1.5}, {'by': -0.5}), ({'mu': 1.0}, {'by': 0.5}))
     """
 
     proposal: GenerativeFunction
@@ -98,12 +107,45 @@ def metropolize(move: Move, target: Target) -> Callable[[Trace], Trace]:
     """The kernel that accepts the move with probability min(1, ratio).
 
     It leaves `target` invariant when the involution is one.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Move, metropolize, start, unit
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> propose = gen(lambda latents: sample("to", dist.Bernoulli(0.9)))  # prefers fair coins
+    >>> swap = lambda x, u: ({"fair": u["to"]}, {"to": x["fair"]})
+    >>> kernel = metropolize(Move(propose, swap), target)
+    >>> def fair_after():  # start at the target, make a step
+    ...     s = start(target)(unit())
+    ...     return jnp.exp(s.log_weight) * kernel(s.value)["fair"]
+    >>> print(f"{integrate(fair_after)():.4f}")  # p(fair, heads) = 1/2 * 1/2, as before the step
+    0.2500
     """
     return lambda trace: accept(trace, *propose(move, target, trace))
 
 
 def weigh(move: Move, source: Target, target: Target) -> Step:
-    """The step from `source` to `target` that always moves and weighs by the ratio."""
+    """The step from `source` to `target` that always moves and weighs by the ratio.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Move, start, then, unit, weigh
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     return sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> coins = Target(gen(lambda: sample("fair", dist.Bernoulli(0.5))))
+    >>> propose = gen(lambda latents: sample("to", dist.Bernoulli(0.9)))
+    >>> move = Move(propose, lambda x, u: ({"fair": u["to"]}, {"to": x["fair"]}))
+    >>> steps = then(start(coins), weigh(move, coins, target))
+    >>> print(f"{integrate(lambda: jnp.exp(steps(unit()).log_weight))():.4f}")  # the evidence
+    0.6250
+    """
 
     def step(weighted: Weighted) -> Weighted:
         x = source.choices(weighted.value)

@@ -12,13 +12,24 @@ import numpy as np
 
 from ppl import Target, seed
 from ppl.addresses import flatten
+from ppl.randomness import checked_key
 
 from .kernels import Kernel
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Posterior draws: a nested dict of arrays with chain and draw axes in front."""
+    """Posterior draws: a nested dict of arrays with chain and draw axes in front.
+
+    Attributes:
+      choices: arrays of shape (chains, draws, *shape of the choice), by address.
+
+    >>> import numpy as np
+    >>> from inference import Draws
+    >>> draws = Draws({"mu": np.zeros((4, 100)), "sub": {"x": np.ones((4, 100, 2))}})
+    >>> {name: array.shape for name, array in draws.scalars().items()}
+    {'mu': (4, 100), 'sub/x[1]': (4, 100), 'sub/x[2]': (4, 100)}
+    """
 
     choices: Mapping[str, Any]
 
@@ -65,6 +76,25 @@ def sample_posterior(
 
     Each chain starts from the model's prior, runs `warmup` steps that are thrown
     away, then `draws * thin` steps of which every `thin`-th is kept.
+
+    Args:
+      key: one PRNG key; the same key gives the same draws.
+      kernel: a random program from traces to traces that leaves `target` invariant.
+
+    Raises:
+      InvalidKey: `key` is not one PRNG key.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import mh, sample_posterior
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> draws = sample_posterior(jax.random.key(0), target, mh(target, "fair"))
+    >>> bool(abs(draws.choices["fair"].mean() - 0.4) < 0.06)  # 4 * 1000 draws
+    True
     """
 
     def chain():
@@ -81,4 +111,4 @@ def sample_posterior(
         return jax.lax.scan(keep, trace, None, length=draws)[1]
 
     run = jax.jit(jax.vmap(seed(chain)))
-    return Draws(run(jax.random.split(key, chains)))
+    return Draws(run(jax.random.split(checked_key(key), chains)))

@@ -202,7 +202,19 @@ def log_evidence(weighted: Weighted) -> jax.Array:
 
 
 def normalized(log_weights: jax.Array) -> jax.Array:
-    """Weights that add up to one; uniform when all are zero (the evidence stays zero)."""
+    """Weights that add up to one; uniform when all are zero (the evidence stays zero).
+
+    Raises:
+      ShapeError: there is no particle axis.
+    """
+    if jnp.ndim(log_weights) != 1:
+        raise errors.ShapeError(
+            "A population of particles was expected.",
+            where=errors.caller(),
+            given=f"log weights of shape {jnp.shape(log_weights)}",
+            expected="log weights of shape (n,)",
+            fix="spawn(n) makes particles: then(spawn(100), each(start(target)), resample)",
+        )
     top = jnp.max(log_weights)
     shifted = jnp.exp(log_weights - jnp.where(jnp.isfinite(top), top, 0.0))
     total = shifted.sum()

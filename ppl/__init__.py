@@ -7,9 +7,10 @@ from .combinators import mask, mix, repeat, scan, switch, vmap
 from .errors import PPLError
 from .generative import Call, GenerativeFunction, Trace, gen
 from .graph import Graph, dependencies
-from .integrate import Integral, Law, integrate, law, paths
+from .integrate import Integral, integrate
 from .interop import from_numpyro
 from .language import factor, observe, sample
+from .law import Law, law, paths
 from .randomness import draw, seed
 from .sites import Site
 from .tape import at_boundary, record, replay

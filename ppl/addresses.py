@@ -36,7 +36,19 @@ class Masked:
     """Values that are given only where `mask` is true: a partial constraint.
 
     `mask` is boolean, of the shape of `value` (or of its leading axes, those of
-    the loops around the choice).
+    the loops around the choice). What is given has the marginal density; elements
+    where the mask is false are drawn, and their values are never looked at.
+
+    Raises (where it is used):
+      ShapeError: the mask is not boolean, or has another shape.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import Masked, gen, integrate, sample
+    >>> coins = gen(lambda: sample("x", dist.Bernoulli(0.25).expand([3])))
+    >>> seen = Masked(jnp.array([1, 0, 0]), jnp.array([True, True, False]))
+    >>> evidence = integrate(lambda: jnp.exp(coins.generate({"x": seen})[1]))()
+    >>> print(f"{evidence:.4f}")  # 1/4 times 3/4
+    0.1875
     """
 
     value: Any
@@ -51,6 +63,20 @@ class At:
     For `update` only: one step of a `scan`, or one copy of a `vmap`, changes, and in a
     Markov loop only its neighbours are computed again. An index that is out of range
     has weight -inf.
+
+    Raises (where it is used):
+      InvalidArgument: the choice is in no loop, or the method is not `update`.
+      ShapeError, DtypeError, SupportError: `value` is no value of one element.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import At, gen, sample
+    >>> def step(x, _):
+    ...     return sample("x", dist.Normal(x, 1.0)), None
+    >>> walk = gen(lambda: jax.lax.scan(step, 0.0, None, length=4)[0])
+    >>> trace, _ = walk.generate({"x": jnp.zeros(4)})
+    >>> changed, log_weight, _ = walk.update(trace, {"x": At(1, 2.0)})
+    >>> changed["x"].tolist(), round(float(log_weight), 4)  # two steps of size 2
+    ([0.0, 2.0, 0.0, 0.0], -4.0)
     """
 
     index: Any
@@ -112,7 +138,13 @@ def not_found(
 class Selection:
     """A static predicate on addresses; naming a prefix selects all below it.
 
-    Combine with `|`, `&` and `~`. `selection(path)` tells whether a path is in it.
+    Combine with `|`, `&` and `~`: a Boolean algebra whose top is `everything` and
+    whose bottom is `select()`. `selection(path)` tells whether a path is in it.
+
+    >>> from ppl import Selection, everything, select
+    >>> rest = everything & ~select("mu", "sub")
+    >>> isinstance(rest, Selection), rest(("tau",)), rest(("sub", "x"))
+    (True, True, False)
     """
 
     _test: Callable[[Path], bool]
@@ -146,6 +178,9 @@ class Selection:
 
 def select(*addresses: str | tuple[str, ...]) -> Selection:
     """The selection of these addresses and everything below them; `select()` is empty.
+
+    Raises:
+      InvalidAddress: an address is neither a string nor a tuple of strings.
 
     >>> from ppl import select
     >>> s = select("mu", ("sub", "x"))

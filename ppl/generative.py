@@ -43,6 +43,18 @@ class Trace:
         model also draws without addresses.
       retval: the return value.
       present: for choices in branches only, whether they happened.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import gen, sample
+    >>> @gen
+    ... def model():
+    ...     a = sample("a", dist.Bernoulli(0.5))
+    ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+    >>> trace, log_weight = model.generate({"a": 1, "b": 0})
+    >>> trace
+    Trace(model; "a": 1, "b": 0; score=-2.079)
+    >>> int(trace["b"]), int(trace.retval), bool(log_weight == trace.score)
+    (0, 0, True)
     """
 
     model: GenerativeFunction
@@ -80,7 +92,24 @@ class Trace:
 
 
 class Call:
-    """`model(args)`: what `sample("address", model(args))` takes."""
+    """`model(args)`: what `sample("address", model(args))` takes. Nothing is run yet.
+
+    Its choices lie below the address; it is no value, so that its operators are errors.
+
+    Raises:
+      InvalidArgument: it is used as a value.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import Call, gen, sample
+    >>> @gen
+    ... def coin(p):
+    ...     return sample("heads", dist.Bernoulli(p))
+    >>> coin(0.25), isinstance(coin(0.25), Call)
+    (coin(0.25), True)
+    >>> two = gen(lambda: sample("a", coin(0.25)) + sample("b", coin(0.5)))
+    >>> list(two.sites())
+    [('a', 'heads'), ('b', 'heads')]
+    """
 
     def __init__(self, model: GenerativeFunction, arguments: Arguments):
         self.model = model
@@ -120,7 +149,19 @@ for _operator in _OPERATORS.split():
 class GenerativeFunction:
     """A function with addressed choices; made by `@gen`.
 
+    It denotes a measure p(.; args) over its choices, of total mass one unless it
+    scores with `factor` or `observe`. Its methods are random programs without keys.
     A pytree: the arrays of the function (an equinox module, say) are its leaves.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import GenerativeFunction, gen, law, sample
+    >>> @gen
+    ... def coin(p):
+    ...     return sample("heads", dist.Bernoulli(p))
+    >>> isinstance(coin, GenerativeFunction), list(coin.sites(0.25))
+    (True, [('heads',)])
+    >>> law(lambda: coin.simulate(0.25)["heads"])().masses.tolist()
+    [0.75, 0.25]
     """
 
     def __init__(self, fn: Callable, fixed: frozenset = frozenset(), name: str | None = None):
@@ -180,6 +221,18 @@ class GenerativeFunction:
 
         Raises:
           CannotSimulate: the model scores with `factor` or `observe`.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from ppl import gen, integrate, law, sample
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> law(lambda: model.simulate().retval)().masses.tolist()
+        [0.5, 0.5]
+        >>> # E[1 / p(t)] counts the traces
+        >>> print(f"{integrate(lambda: jnp.exp(-model.simulate().score))():.1f}")
+        4.0
         """
         run = self._prepare(args, kwargs)
         if FACTOR in run.staged.program.effects:
@@ -201,6 +254,16 @@ class GenerativeFunction:
         Raises:
           MissingChoice: a choice is not given.
           AddressNotFound, ShapeError, DtypeError, SupportError: as for `generate`.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from ppl import gen, sample
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> score, retval = model.assess({"a": 1, "b": 1})
+        >>> print(f"{jnp.exp(score):.4f} {retval}")  # 1/2 times 3/4
+        0.3750 1
         """
         run = self._prepare(args, kwargs)
         given = run.check(choices, "assess", filler=True)
@@ -229,6 +292,19 @@ class GenerativeFunction:
 
         Raises:
           AddressNotFound, ShapeError, DtypeError, SupportError: a constraint does not fit.
+          ExcludedBranch: known values exclude the branch of a constrained choice.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from ppl import gen, integrate, sample
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> def weighted():
+        ...     trace, log_weight = model.generate({"b": 1})
+        ...     return jnp.exp(log_weight) * jnp.array([1 - trace["a"], trace["a"]])
+        >>> integrate(weighted)().round(4).tolist()  # p(a, b=1), for a = 0 and 1
+        [0.125, 0.375]
         """
         run = self._prepare(args, kwargs)
         given = run.check(constraints, "The constraint")
@@ -244,6 +320,24 @@ class GenerativeFunction:
         t' has the constrained values and keeps the others; choices that only t'
         makes are drawn. Updating t' with `discarded` (and the old arguments) gives
         t back, with weight -w when nothing was fresh. Without `args`, the trace's.
+        `At(index, value)` changes one element of a choice in a loop.
+
+        Raises:
+          AddressNotFound, ShapeError, DtypeError, SupportError: a constraint does not fit.
+          ExcludedBranch: known values exclude the branch of a constrained choice.
+          InvalidArgument: `trace` is no trace, or another model's.
+
+        >>> import numpyro.distributions as dist
+        >>> from ppl import gen, sample
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> trace, _ = model.generate({"a": 0, "b": 1})
+        >>> changed, log_weight, discarded = model.update(trace, {"a": 1})
+        >>> back, again, _ = model.update(changed, discarded)
+        >>> print(f"{log_weight:.4f} {again:.4f}", back)  # log of 3/8 over 1/8, and undone
+        1.0986 -1.0986 Trace(model; "a": 0, "b": 1; score=-2.079)
         """
         run = self._prepare(*_or_old(trace, args, kwargs))
         from .update import update
@@ -258,7 +352,24 @@ class GenerativeFunction:
 
         w = log p(t')/p(t) + log q(t; t')/q(t'; t), where q redraws the selected
         choices (and those that appear) given the others: what remains is the
-        change of the log density of the choices kept.
+        change of the log density of the choices kept. If the model also draws without
+        addresses, the pseudo-marginal ratio (Andrieu and Roberts 2009).
+
+        Raises:
+          AddressNotFound: the selection names no choice.
+          UnsupportedControlFlow: a selected choice depends on a draw without an address.
+          InvalidArgument: `trace` is no trace, or another model's.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from ppl import gen, law, sample
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> trace, _ = model.generate({"a": 0, "b": 1})
+        >>> ratio = law(lambda: model.regenerate(trace, "a")[1])()
+        >>> jnp.exp(ratio.values).round(4).tolist(), ratio.masses.tolist()  # a still 0, or 1
+        ([1.0, 3.0], [0.5, 0.5])
         """
         run = self._prepare(*_or_old(trace, args, kwargs))
         chosen = as_selection(selection)
@@ -272,6 +383,21 @@ class GenerativeFunction:
 
         Over a partition of the addresses it adds up to the score. A factor belongs
         to the address of the generative function it is in (`()` for the outermost).
+
+        Raises:
+          AddressNotFound: the selection names no choice.
+          InvalidArgument: `trace` is no trace.
+
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from ppl import gen, sample, select
+        >>> @gen
+        ... def model():
+        ...     a = sample("a", dist.Bernoulli(0.5))
+        ...     return sample("b", dist.Bernoulli(0.25 + 0.5 * a))
+        >>> trace, _ = model.generate({"a": 0, "b": 1})
+        >>> some, rest = model.project(trace, "b"), model.project(trace, ~select("b"))
+        >>> print(f"{jnp.exp(some):.4f} {jnp.exp(rest):.4f} {jnp.exp(trace.score):.4f}")
+        0.2500 0.5000 0.1250
         """
         _check_trace(trace)
         run = self._prepare((trace.arguments,), {})

@@ -38,6 +38,17 @@ class Graph:
       factors: for each `factor` or `observe`, its place and what it depends on.
       result: what the return value depends on directly.
       sites: the choices.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import Graph, dependencies, gen, sample
+    >>> @gen
+    ... def model():
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("x", dist.Normal(mu, 1.0))
+    ...     sample("y", dist.Normal(mu, 1.0))
+    >>> graph = dependencies(model)
+    >>> isinstance(graph, Graph), graph.children("mu"), graph.ancestors("y")
+    (True, (('x',), ('y',)), (('mu',),))
     """
 
     name: str

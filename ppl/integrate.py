@@ -1,4 +1,4 @@
-"""Exact expectations of random programs: `integrate` and `law`.
+"""Exact expectations of random programs: `integrate`, and the enumeration behind it.
 
 Every path of a program has a number: the outcomes of its draws are the digits of
 a mixed-radix integer, split over steps, loop iterations and the elements of a
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import distributions, errors
+from . import distributions, errors, quadrature
 from .continuation import run
 from .keys import sizes, with_levels
 from .program import DRAW, Branch, Draw, Loop, Map, Program, Step, While, bodies
@@ -49,8 +49,9 @@ class Quadrature(NamedTuple):
     """How continuous draws become finite: nodes per scalar, and the rule.
 
     `"gauss"` takes Gauss-Hermite (normal family) or Gauss-Legendre (through the
-    inverse distribution function) nodes, `"trapezoid"` equidistant points between
-    `bounds` in unconstrained space, which do not move with the parameters.
+    inverse distribution function) nodes, `"midpoint"` the middles of equal cells of the
+    uniform, `"trapezoid"` equidistant points between `bounds` in unconstrained space,
+    which do not move with the parameters.
     """
 
     nodes: int
@@ -74,8 +75,8 @@ class _Paths(Rule):
     handles = frozenset({DRAW})
     sums = ("log",)
 
-    def __init__(self, quadrature: Quadrature | None, nodes_allowed: bool = True):
-        self.quadrature = quadrature
+    def __init__(self, using: Quadrature | None, nodes_allowed: bool = True):
+        self.quadrature = using
         self.nodes_allowed = nodes_allowed
         self._counts: dict[Any, int] = {}
 
@@ -117,9 +118,9 @@ class _Paths(Rule):
         spec = step.spec
         leaves = [constants.get(i, aval) for i, aval in zip(step.inputs, spec.leaves, strict=True)]
         d = spec.tree.unflatten(leaves)
-        shape = distributions.elements(d)
+        shape = quadrature.elements(d)
         discrete = not jnp.issubdtype(spec.dtype, jnp.floating)
-        table = distributions.outcomes(d)
+        table = quadrature.outcomes(d)
         if shape is not None and table is not None:
             levels = sizes(spec) + shape
             return _Digits(len(table), math.prod(levels), levels, table, "finite")
@@ -138,7 +139,7 @@ class _Paths(Rule):
                 fix=fix,
             )
         base = distributions.base(d)
-        kind = base[0] if base is not None and self.quadrature.rule == "gauss" else "grid"
+        kind = base[0] if base is not None and self.quadrature.rule != "trapezoid" else "grid"
         levels = sizes(spec) + shape
         return _Digits(self.quadrature.nodes, math.prod(levels), levels, None, kind)
 
@@ -167,6 +168,7 @@ class _Paths(Rule):
         return {"log": jnp.where(fits, 0.0, -jnp.inf)}
 
     def visit(self, step, args, inputs) -> Result:
+        assert isinstance(step, Draw)
         number, program = inputs[step.name]
         spec, digits = step.spec, self.digits(step, program.constants)
         which = _split(number, digits.radix, digits.count).reshape(digits.shape)
@@ -191,10 +193,13 @@ class _Paths(Rule):
                 z, h = np.linspace(*q.bounds, q.nodes, retstep=True)
                 w = np.full(q.nodes, h)
             else:
-                z, w = distributions.sinh_grid(q.nodes)
-            value, log = distributions.log_weight_on_grid(d, jnp.asarray(z)[which])
+                z, w = quadrature.sinh_grid(q.nodes)
+            value, log = quadrature.log_weight_on_grid(d, jnp.asarray(z)[which])
             return value, log + jnp.log(jnp.asarray(w))[which]
-        x, w = distributions.gauss(digits.kind, q.nodes)
+        if q.rule == "midpoint":
+            x, w = quadrature.midpoints(digits.kind, q.nodes)
+        else:
+            x, w = quadrature.gauss(digits.kind, q.nodes)
         base = distributions.base(d)
         assert base is not None
         return base[2](jnp.asarray(x)[which]), jnp.log(jnp.asarray(w))[which]
@@ -218,10 +223,10 @@ def _sources(step: Step) -> Iterator[str]:
             yield from _sources(inner)
 
 
-def _enumerate(f, args, kwargs, quadrature, combine, finish, nodes_allowed=True) -> Any:
+def enumerate_paths(f, args, kwargs, using, combine, finish, nodes_allowed=True) -> Any:
     """Run `f` along all paths; `combine(weights, results)` joins the outcomes of a step."""
     staged, arguments = program_of(f, args, kwargs)
-    program, rule = staged.program, _Paths(quadrature, nodes_allowed)
+    program, rule = staged.program, _Paths(using, nodes_allowed)
     counts = {step: rule.paths(step, program) for step in program.steps}
     order = [s for s in program.steps if DRAW in s.effects]
     after = {s: math.prod(counts[t] for t in order[i + 1 :]) for i, s in enumerate(order)}
@@ -276,8 +281,10 @@ def integrate(
       nodes: for continuous draws, quadrature nodes per scalar; with two counts the
         result is an `Integral(value, error)`, the value being the second count's
         and the error the difference to the first's.
-      rule: `"gauss"`, or `"trapezoid"` between `bounds` in unconstrained space
-        (for integrands with jumps that move with other draws).
+      rule: `"gauss"`; `"trapezoid"` between `bounds` in unconstrained space (for
+        integrands with jumps that move with other draws); or `"midpoint"`, which is exact
+        for programs that are constant between multiples of 1 / nodes of each uniform
+        (resampling with weights that are such multiples).
 
     Raises:
       CannotIntegrate: names the draw that is neither finite nor given nodes.
@@ -289,17 +296,13 @@ def integrate(
     >>> print(f"{integrate(lambda: die() * die())():.4f}")
     12.2500
     """
-    if rule not in ("gauss", "trapezoid"):
-        raise errors.InvalidArgument(
-            "Unknown quadrature rule.", where=errors.caller(), given=repr(rule),
-            expected='"gauss" or "trapezoid"', fix='rule="gauss"',
-        )  # fmt: skip
+    check_rule(rule)
 
     @functools.wraps(f, updated=())
     def integrated(*args, **kwargs):
         def value(n):
             q = None if n is None else Quadrature(n, rule, bounds)
-            return _enumerate(f, args, kwargs, q, _sum, _floats)
+            return enumerate_paths(f, args, kwargs, q, _sum, _floats)
 
         if not isinstance(nodes, tuple):
             return value(nodes)
@@ -309,89 +312,10 @@ def integrate(
     return integrated
 
 
-def paths(f: Callable) -> Callable:
-    """`paths(f)(*args)` is `(results, probabilities)` over all paths, stacked in front.
-
-    The jittable form of `law`: equal results are not merged.
-
-    Raises:
-      CannotIntegrate: a draw has not finitely many outcomes.
-
-    >>> import numpyro.distributions as dist
-    >>> from ppl import draw, paths
-    >>> coin = lambda: draw(dist.Bernoulli(0.5))
-    >>> results, probabilities = paths(lambda: coin() + coin())()
-    >>> results.tolist(), probabilities.tolist()
-    ([0, 1, 1, 2], [0.25, 0.25, 0.25, 0.25])
-    """
-
-    def stack(weights, results):
-        inner, values = results
-        w = weights.reshape(weights.shape + (1,) * (inner.ndim - 1))
-        return w * inner, values
-
-    @functools.wraps(f, updated=())
-    def enumerated(*args, **kwargs):
-        finish = lambda staged, outs: (jnp.ones(()), staged.rebuild([jnp.asarray(o) for o in outs]))  # noqa: E731
-        weights, values = _enumerate(f, args, kwargs, None, stack, finish, False)
-        axes = weights.ndim
-
-        def flat(leaf):
-            return leaf.reshape((-1, *leaf.shape[axes:]))
-
-        return jax.tree.map(flat, values), weights.reshape(-1)
-
-    return enumerated
-
-
-class Law(NamedTuple):
-    """A finite measure: the distinct values (stacked leaves) and the mass of each.
-
-    >>> import numpyro.distributions as dist
-    >>> from ppl import Law, draw, law
-    >>> die = lambda: draw(dist.DiscreteUniform(1, 6))
-    >>> total = law(lambda: die() + die())()
-    >>> isinstance(total, Law), round(36 * total.mass(lambda value: value >= 10))
-    (True, 6)
-    """
-
-    values: Any
-    masses: np.ndarray
-
-    def mass(self, predicate: Callable[[Any], bool]) -> float:
-        """The mass of the values for which `predicate(value)` holds."""
-        rows = [jax.tree.map(lambda leaf: leaf[i], self.values) for i in range(len(self.masses))]  # noqa: B023
-        return float(sum(m for row, m in zip(rows, self.masses, strict=True) if predicate(row)))
-
-
-def law(f: Callable) -> Callable:
-    """`law(f)(*args)`: the distribution of `f`'s finite-valued result, exactly.
-
-    Equal results are merged and results of mass zero left out; runs on concrete
-    arguments (not under `jit`).
-
-    Raises:
-      CannotIntegrate: a draw has not finitely many outcomes, or there are too many paths.
-
-    >>> import numpyro.distributions as dist
-    >>> from ppl import draw, law
-    >>> coin = lambda: draw(dist.Bernoulli(0.5))
-    >>> heads = law(lambda: coin() + coin())()
-    >>> heads.values.tolist(), heads.masses.tolist()
-    ([0, 1, 2], [0.25, 0.5, 0.25])
-    """
-
-    @functools.wraps(f, updated=())
-    def measured(*args, **kwargs):
-        values, weights = jax.jit(lambda a, k: paths(f)(*a, **k))(args, kwargs)
-        leaves, tree = jax.tree.flatten(values)
-        weights = np.asarray(weights)
-        kept = weights > 0
-        columns = [np.asarray(leaf)[kept].reshape(kept.sum(), -1) for leaf in leaves]
-        table = np.concatenate([np.zeros((kept.sum(), 1)), *columns], axis=1)
-        _, first, which = np.unique(table, axis=0, return_index=True, return_inverse=True)
-        masses = np.bincount(which.reshape(-1), weights=weights[kept], minlength=len(first))
-        distinct = [np.asarray(leaf)[kept][first] for leaf in leaves]
-        return Law(jax.tree.unflatten(tree, distinct), masses)
-
-    return measured
+def check_rule(rule: str) -> None:
+    rules = ("gauss", "midpoint", "trapezoid")
+    if rule not in rules:
+        raise errors.InvalidArgument(
+            "Unknown quadrature rule.", where=errors.caller(), given=repr(rule),
+            expected=", ".join(f'"{each}"' for each in rules), fix='rule="gauss"',
+        )  # fmt: skip

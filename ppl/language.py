@@ -61,6 +61,16 @@ def factor(log_weight: Any) -> None:
     Raises:
       ShapeError, DtypeError, SupportError: `log_weight` is no scalar, no real number, or NaN.
       OutsideModel: not inside a `@gen` function.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import factor, gen, integrate, sample
+    >>> @gen
+    ... def model():
+    ...     x = sample("x", dist.Bernoulli(0.5))
+    ...     factor(jnp.where(x == 1, jnp.log(3.0), 0.0))
+    >>> mass = integrate(lambda: jnp.exp(model.generate({})[1]))()
+    >>> print(f"{mass:.4f}")  # (3 + 1) / 2
+    2.0000
     """
     at = errors.caller()
     known = not isinstance(log_weight, jax.core.Tracer)
@@ -97,6 +107,18 @@ def observe(distribution: Any, value: Any) -> None:
     Raises:
       ShapeError: `value` has not the shape of the distribution's values.
       SupportError: `value` is known and outside the support, or not a number.
+      InvalidDistribution: `distribution` is none, or has an invalid parameter.
+      OutsideModel: not inside a `@gen` function.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import gen, integrate, observe, sample
+    >>> @gen
+    ... def model():
+    ...     x = sample("x", dist.Bernoulli(0.5))
+    ...     observe(dist.Bernoulli(jnp.where(x == 1, 0.75, 0.25)), 1)
+    >>> evidence = integrate(lambda: jnp.exp(model.generate({})[1]))()
+    >>> print(f"{evidence:.4f}")
+    0.5000
     """
     at = errors.caller()
     _, params = bind_parameters(distribution, at, "observe")

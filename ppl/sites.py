@@ -27,6 +27,14 @@ class Site:
     `shape` includes the axes of the loops around it, outermost first, and `axes`
     names them (`("scan", 10)`, `("vmap", 3)`); `conditional` says that it lies in
     a branch of a `cond` that not every branch shares; `source` is `file:line`.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import Site, gen, sample
+    >>> heads = lambda p: sample("heads", dist.Bernoulli(p))
+    >>> model = gen(lambda: jax.vmap(heads)(jnp.array([0.2, 0.5, 0.9])))
+    >>> site = model.sites()[("heads",)]
+    >>> isinstance(site, Site), site.kind, site.shape, site.axes, site.conditional
+    (True, 'BernoulliProbs', (3,), (('vmap', 3),), False)
     """
 
     path: Path

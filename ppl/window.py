@@ -111,7 +111,10 @@ def _windowed(run, trace, given, old, plan: _Plan, index) -> Any:
 
     def stretch(start, width, choices, counts=None):
         loop, reads = _shortened(step, operands, start, width)
-        inputs = {path: Given(value, counts=counts) for path, value in choices.items()}
+        inputs = {
+            path: Given(value, counts=_each(counts, run.sites[path], value))
+            for path, value in choices.items()
+        }
         outs, _, sums = construct(loop, reads, run.rule(sums=("weight",)), inputs)
         return outs, sums["weight"]
 
@@ -144,6 +147,14 @@ def _windowed(run, trace, given, old, plan: _Plan, index) -> Any:
         retval=run.staged.rebuild(leaves),
     )
     return changed, jnp.where(inside, difference, -jnp.inf), nest(discarded)
+
+
+def _each(counts: Any, site: Any, value: Any) -> Any:
+    """The flags of a stretch's steps, for every copy of a choice in the loops inside them."""
+    if counts is None:
+        return None
+    axes = jnp.shape(value)[: len(site.axes)]
+    return jnp.broadcast_to(counts.reshape(counts.shape + (1,) * (len(axes) - 1)), axes)
 
 
 def _write_history(run, step, outs: list, leaves: list, start, reached) -> None:

@@ -193,6 +193,36 @@ def test_one_element_of_a_loop_that_is_read_again(model):
         assert float(same.score) == float(trace.score)
 
 
+@gen
+def walks(sizes):
+    def walk(size):
+        step = lambda x, _: (sample("x", dist.Normal(x, size)), None)  # noqa: E731
+        return jax.lax.scan(step, 0.0, None, length=4)[0]
+
+    jax.vmap(walk)(sizes)
+
+
+@gen
+def waves(sizes):
+    def step(x, size):
+        x = jax.vmap(lambda m: sample("x", dist.Normal(m, size)))(x)
+        return x, None
+
+    jax.lax.scan(step, jnp.zeros(2), sizes)
+
+
+@pytest.mark.parametrize("model", [walks, waves])
+def test_one_element_is_a_whole_loop_inside(model):
+    trace = seed(model.simulate)(jax.random.key(0), jnp.array([1.0, 0.5, 2.0, 0.7]))
+    row = jnp.linspace(-1.0, 1.0, trace["x"].shape[1])
+    changed, weight, _ = model.update(trace, {"x": At(1, row)})
+    values = {"x": trace["x"].at[1].set(row)}
+    score, _ = model.assess(values, *trace.args)
+    # at most sixteen log densities of order one in float64
+    assert float(changed.score) == pytest.approx(float(score), abs=1e-12)
+    assert float(weight) == pytest.approx(float(score - trace.score), abs=1e-12)
+
+
 def loops(f, *args):
     """The lengths of all scans in a program."""
 

@@ -26,6 +26,7 @@ from inference import (
     mixture,
     multinomial,
     resample,
+    sample_posterior,
     start,
     systematic,
     then,
@@ -33,7 +34,7 @@ from inference import (
     weigh,
 )
 from ppl import Target, factor, gen, integrate, paths, sample, seed
-from ppl.errors import InvalidArgument
+from ppl.errors import InvalidArgument, InvalidKey, ShapeError
 
 EXACT = 1e-12
 PRIOR = jnp.array([0.5, 0.2, 0.3])
@@ -357,3 +358,16 @@ def test_a_map_that_is_no_involution_of_the_space_is_named(involution, words):
     with pytest.raises(InvalidArgument, match=words) as caught:
         seed(kernel)(jax.random.key(0), old)
     assert f"test_inference.py:{involution.__code__.co_firstlineno}" in str(caught.value)
+
+
+@pytest.mark.parametrize("step", [resample, collapse])
+def test_a_step_on_particles_needs_particles(step):
+    with pytest.raises(ShapeError, match="population of particles") as caught:
+        seed(lambda: step(unit()))(jax.random.key(0))
+    assert "test_inference.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [0, jax.random.split(jax.random.key(0), 2)])
+def test_the_driver_takes_one_key(key):
+    with pytest.raises(InvalidKey):
+        sample_posterior(key, target, mh(target, "a"), draws=1, warmup=1)

@@ -1,17 +1,53 @@
-"""Every Python block of the README runs as it stands."""
+"""Every Python block of the README and of docs/ runs, and prints what the page shows.
 
+A page is one program, its blocks pasted one after the other into `my_model.py`. A block
+that a bare block follows prints exactly that, or ends in exactly that error; any other
+prints nothing. Pages hold in 32 bits, as JAX is when it is imported, and in 64.
+"""
+
+import contextlib
+import io
 import re
+import traceback
 from pathlib import Path
 
+import jax
 import pytest
 
-TEXT = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+from ppl import PPLError
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROGRAMS = [page for page in PAGES if "```python" in page.read_text()]
+BLOCK = re.compile(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", re.DOTALL)
 
 
-@pytest.mark.parametrize("source", BLOCKS, ids=range(len(BLOCKS)))
-def test_block_runs(source, tmp_path):
-    # from a file of its own, as a user would run it: errors and models name their lines
-    script = tmp_path / "block.py"
-    script.write_text(source)
-    exec(compile(source, str(script), "exec"), {})
+def outputs(text):
+    """For each Python block of a page, what it prints and what the page shows."""
+    namespace, lines = {"__name__": "my_model"}, 0
+    for source, shown in BLOCK.findall(text):
+        code = compile("\n" * lines + source, "my_model.py", "exec")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            try:
+                exec(code, namespace)
+            except PPLError as error:
+                print("".join(traceback.format_exception_only(error)), end="")
+        yield printed.getvalue(), shown
+        lines += source.count("\n")
+
+
+@pytest.mark.parametrize(
+    "x64", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["32 bits", "64 bits"]
+)
+@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
+def test_page(page, x64):
+    with jax.enable_x64(x64):
+        for printed, shown in outputs(page.read_text()):
+            assert printed == shown
+
+
+def test_links_are_to_files_that_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).is_file(), target
