@@ -30,6 +30,19 @@ PATHS = 1 << 18
 """How many paths are evaluated at once; more are taken in turns of this size."""
 
 
+MOST_PATHS = 2**31 - 1
+
+
+def too_many(total: int, limit: int, where: str) -> errors.CannotIntegrate:
+    return errors.CannotIntegrate(
+        "The program has too many paths to enumerate.",
+        where=where,
+        given=f"about 10^{math.log10(total):.0f} paths",
+        expected=f"at most {limit}",
+        fix="shorten the loop or make fewer draws before the result",
+    )
+
+
 class Integral(NamedTuple):
     """A quadrature's value and the difference between its two node counts.
 
@@ -103,14 +116,8 @@ class _Paths(Rule):
             total = max(self.count(b) for b in step.branches)
         else:
             total = self.count(bodies(step)[0]) ** _times(step)
-        if total > 2**31 - 1:
-            raise errors.CannotIntegrate(
-                "The program has too many paths to enumerate.",
-                where=next(_sources(step), step.source),
-                given=f"about 10^{math.log10(total):.0f} paths",
-                expected="at most 2^31 - 1",
-                fix="shorten the loop or make fewer draws before the result",
-            )
+        if total > MOST_PATHS:
+            raise too_many(total, MOST_PATHS, next(_sources(step), step.source))
         self._counts[step] = total
         return total
 
@@ -215,6 +222,12 @@ def _split(number: Any, radix: int, count: int) -> Any:
     return (number // powers) % radix
 
 
+def _draws(step: Step) -> Iterator[str]:
+    if isinstance(step, Draw):
+        yield step.place
+    yield from _sources(step)
+
+
 def _sources(step: Step) -> Iterator[str]:
     for body in bodies(step):
         for inner in body.steps:
@@ -223,11 +236,17 @@ def _sources(step: Step) -> Iterator[str]:
             yield from _sources(inner)
 
 
-def enumerate_paths(f, args, kwargs, using, combine, finish, nodes_allowed=True) -> Any:
+def enumerate_paths(
+    f, args, kwargs, using, combine, finish, nodes_allowed=True, limit: int = MOST_PATHS
+) -> Any:
     """Run `f` along all paths; `combine(weights, results)` joins the outcomes of a step."""
     staged, arguments = program_of(f, args, kwargs)
     program, rule = staged.program, _Paths(using, nodes_allowed)
     counts = {step: rule.paths(step, program) for step in program.steps}
+    total = math.prod(counts.values())
+    if total > limit:
+        sources = (place for step in program.steps for place in _draws(step))
+        raise too_many(total, limit, next(sources, errors.caller()))
     order = [s for s in program.steps if DRAW in s.effects]
     after = {s: math.prod(counts[t] for t in order[i + 1 :]) for i, s in enumerate(order)}
 

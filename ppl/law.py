@@ -12,6 +12,9 @@ import numpy as np
 
 from .integrate import Quadrature, check_rule, enumerate_paths
 
+MOST_LISTED = 1 << 23
+"""More paths than this are not listed one by one: they would not fit into memory."""
+
 
 def paths(
     f: Callable,
@@ -47,7 +50,9 @@ def paths(
     @functools.wraps(f, updated=())
     def enumerated(*args, **kwargs):
         finish = lambda staged, outs: (jnp.ones(()), staged.rebuild([jnp.asarray(o) for o in outs]))  # noqa: E731
-        weights, values = enumerate_paths(f, args, kwargs, quadrature, stack, finish, False)
+        weights, values = enumerate_paths(
+            f, args, kwargs, quadrature, stack, finish, False, MOST_LISTED
+        )
         axes = weights.ndim
 
         def flat(leaf):

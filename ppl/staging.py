@@ -381,6 +381,8 @@ class _Builder:
         Arrays made while tracing (`jnp.array(-1.0)`) are known only here.
         """
         known = [self.constants.get(i) for i in inputs]
+        # a function inside a jitted one may close over traced arrays
+        known = [None if isinstance(value, jax.core.Tracer) else value for value in known]
         if any(value is not None for value in known):
             leaves = [
                 v.aval if value is None else np.asarray(value)

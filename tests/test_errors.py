@@ -30,6 +30,7 @@ from ppl import (
     integrate,
     law,
     observe,
+    paths,
     record,
     replay,
     sample,
@@ -912,6 +913,16 @@ def integral_of_a_while_loop():
         return jax.lax.while_loop(lambda i: i < 3, step, 0)
 
     integrate(f)()
+
+
+@case(
+    errors.CannotIntegrate,
+    TypeError,
+    "The program has too many paths to enumerate.",
+    "shorten the loop",
+)
+def too_many_paths_to_list():
+    paths(lambda: draw(dist.Bernoulli(0.5).expand([24])))()  # here
 
 
 @case(

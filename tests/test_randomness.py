@@ -11,7 +11,19 @@ import numpyro.distributions as dist
 import pytest
 from jax import lax
 
-from ppl import at_boundary, draw, integrate, law, paths, record, replay, seed
+from ppl import (
+    Target,
+    at_boundary,
+    draw,
+    gen,
+    integrate,
+    law,
+    paths,
+    record,
+    replay,
+    sample,
+    seed,
+)
 
 
 def coins(p):
@@ -176,3 +188,20 @@ def test_keys_of_a_long_loop_cost_no_equations():
     key = jax.random.key(0)
     sizes = {len(jax.make_jaxpr(seed(lambda n=n: loop(n)))(key).jaxpr.eqns) for n in (20, 20_000)}
     assert len(sizes) == 1
+
+
+def test_programs_that_close_over_traced_arrays():
+    """A program made inside a jitted function may use its arguments as parameters."""
+
+    @gen
+    def model(p):
+        return sample("x", dist.Categorical(p))
+
+    @jax.jit
+    def mean(p):
+        target = Target(model, (p,), {})
+        direct = integrate(lambda: draw(dist.Categorical(p)) * 1.0)()
+        return direct, integrate(lambda: target.generate()[0]["x"] * 1.0)()
+
+    expected = 0.3 + 2 * 0.5
+    np.testing.assert_allclose(mean(jnp.array([0.2, 0.3, 0.5])), expected, rtol=1e-15)

@@ -1,0 +1,128 @@
+"""What programs denote, as exact measures: the bridge from `ppl` to the oracle.
+
+A random program is enumerated by `ppl.paths`, the same code that runs; what is
+compared with it comes from the oracle (`semantics.measure`, `semantics.finite`), or
+from `assess` at each value.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl import Target, law, paths
+from ppl.addresses import flatten
+
+from .measure import Measure
+
+Choices = tuple[tuple[tuple[str, ...], Hashable], ...]
+
+
+def denote(program: Callable[..., Any]) -> Callable[..., Measure]:
+    """`denote(program)(*args)`: the law of a finite random program, as a `Measure`.
+
+    Arrays become numbers or nested tuples; a dict, a sorted tuple of paths and values.
+
+    Raises:
+      CannotIntegrate: a draw has not finitely many outcomes.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import draw
+    >>> from semantics import denote
+    >>> denote(lambda: draw(dist.Bernoulli(0.25)) * 2)()
+    Measure({0: 0.75, 2: 0.25})
+    """
+
+    @functools.wraps(program, updated=())
+    def measured(*args: Any, **kwargs: Any) -> Measure:
+        found = law(program)(*args, **kwargs)
+        values = hashable(found.values, len(found.masses))
+        return Measure.of(zip(values, found.masses.tolist(), strict=True))
+
+    return measured
+
+
+def hashable(values: Any, n: int) -> list:
+    """The n values stacked in a tree of arrays, each as something that can be hashed."""
+    if isinstance(values, dict):
+        columns = {path: hashable(leaf, n) for path, leaf in flatten(values).items()}
+        names = sorted(columns)
+        return [tuple((name, columns[name][i]) for name in names) for i in range(n)]
+    if isinstance(values, (tuple, list)):
+        columns = [hashable(leaf, n) for leaf in values]
+        return [tuple(column[i] for column in columns) for i in range(n)]
+    return [_tuples(row) for row in np.asarray(values).tolist()]
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def merged(values: Any, masses: Any) -> Measure:
+    """The measure with these masses on stacked values: equal values are added up.
+
+    Merging is done in numpy, so that only the distinct values become Python objects.
+    """
+    masses = np.asarray(masses, float)
+    leaves = jax.tree.leaves(values)
+    n = len(masses)
+    columns = [np.asarray(leaf).reshape(n, -1) for leaf in leaves]
+    rows = np.concatenate(columns, 1) if columns else np.zeros((n, 0))
+    first, which = _distinct(rows)
+    totals = np.zeros(len(first))
+    np.add.at(totals, which, masses)
+    distinct = jax.tree.map(lambda leaf: np.asarray(leaf)[first], values)
+    return Measure.of(zip(hashable(distinct, len(first)), totals.tolist(), strict=True))
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the distinct rows, and for each row which of them it is."""
+    if rows.shape[1] and np.issubdtype(rows.dtype, np.integer) and rows.min() >= 0:
+        sizes = rows.max(0) + 1
+        if np.prod(sizes.astype(float)) < 2**62:  # one integer for a row sorts much faster
+            rows = np.asarray(np.ravel_multi_index(tuple(rows.T), tuple(sizes))).reshape(-1, 1)
+    if rows.shape[1] == 0:
+        return np.zeros(1, int), np.zeros(len(rows), int)
+    if rows.shape[1] == 1:
+        _, first, which = np.unique(rows[:, 0], return_index=True, return_inverse=True)
+    else:
+        _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, which.reshape(-1)
+
+
+def target_measure(target: Target) -> Measure:
+    """The measure of a target with finite latents: `assess` at each value they can take.
+
+    The values come from the model's own `generate`, the masses from `log_density`.
+
+    Raises:
+      CannotIntegrate: a latent has not finitely many values.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import Target, gen, sample
+    >>> from semantics import target_measure
+    >>> @gen
+    ... def model():
+    ...     a = sample("a", dist.Bernoulli(0.25))
+    ...     sample("y", dist.Bernoulli(jnp.where(a == 1, 0.5, 0.0)))
+    >>> target_measure(Target(model, (), {"y": 1}))
+    Measure({((('a',), 1),): 0.125})
+    """
+    return merged(*_assessed(target))
+
+
+@jax.jit
+def _assessed(target: Target) -> tuple[Any, jax.Array]:
+    def visit():
+        trace, _ = target.generate()
+        choices = target.choices(trace)
+        return choices, target.log_density(choices)
+
+    (choices, log_density), masses = paths(visit)()
+    # one path for each value: other paths to it have mass zero or are of an absent branch
+    return choices, jnp.where(masses > 0, jnp.exp(log_density), 0.0)

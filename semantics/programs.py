@@ -1,0 +1,401 @@
+"""Hypothesis strategies of programs whose measures are known exactly.
+
+`discrete`, `nested`, `state_space` and `guides` make finite programs (`semantics.finite`):
+a static shape from a short list (or, for `nested`, a random one), and tables of small
+integers. `conjugate`, `linear_gaussian` and `mixed` make programs with continuous choices
+whose posterior and evidence have closed forms (`semantics.closed_forms`).
+
+Every shape but the empty one has something of size 3, and no row of a table is uniform:
+what is wrong can be invariant at size 2, or under a symmetry. All strategies shrink to
+the first shape and to small integers, and a program's `repr` is code that makes it.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+
+from .closed_forms import (
+    ClosedForm,
+    beta_bernoulli,
+    branching_normal,
+    gamma_poisson,
+    linear_regression,
+    normal_normal,
+    random_walk,
+)
+from .finite import Nested, Path, Program, sites, thawed
+from .printing import Block, Branch, Call, Loop, Site, Statement, inner
+
+Draw = Callable[[st.SearchStrategy], Any]
+Rows = Literal["any", "positive", "certain"]
+
+
+class Shape(NamedTuple):
+    """What is static of a program: its description, and which choices are observed."""
+
+    block: Block
+    observed: tuple[Path, ...] = ()
+
+
+def _shape(*statements: Statement, observed: str = "") -> Shape:
+    return Shape(Block(statements, statements[-1].name), ((observed,),) if observed else ())
+
+
+def _body(*statements: Statement) -> Block:
+    return Block(statements, statements[-1].name)
+
+
+def hidden_markov(states: int, symbols: int, length: int) -> Shape:
+    """A chain `x` from state 0 with a table for each step, seen through `y`.
+
+    >>> from semantics.programs import hidden_markov
+    >>> hidden_markov(3, 2, 3).observed
+    (('y',),)
+    """
+    body = Block((Site("x", states, ("z", "i")), Site("y", symbols, ("x",))), "x")
+    return _shape(Loop("z", "scan", length, body), observed="y")
+
+
+SHAPES: dict[str, Shape] = {
+    "empty": Shape(Block()),
+    "one": _shape(Site("a", 3)),
+    "pair": _shape(Site("a", 3), Site("b", 2), observed="a"),
+    "chain": _shape(Site("a", 2), Site("b", 3, ("a",)), Site("c", 2, ("b",)), observed="c"),
+    "fork": _shape(Site("a", 3), Site("b", 2, ("a",)), Site("c", 3, ("a",)), observed="c"),
+    "collider": _shape(Site("a", 3), Site("b", 2), Site("c", 3, ("a", "b")), observed="c"),
+    "diamond": _shape(
+        Site("a", 2), Site("b", 3, ("a",)), Site("c", 2, ("a",)), Site("d", 2, ("b", "c")),
+        observed="d",
+    ),
+    "branch": _shape(
+        Site("a", 3),
+        Branch("m", "a", 1, _body(Site("b", 3)), _body(Site("c", 2, ("a",)))),
+        Site("d", 2, ("m",)),
+        observed="d",
+    ),
+    "call": _shape(
+        Site("a", 2),
+        Call("sub", _body(Site("b", 3, ("a",)), Site("c", 2, ("b",)))),
+        Site("d", 2, ("sub",)),
+        observed="d",
+    ),
+    "mask": _shape(
+        Site("a", 3),
+        Call("sub", _body(Site("b", 2, ("a",)), Site("c", 3, ("b",))), "a", 2),
+        Site("d", 2, ("a", "sub")),
+        observed="d",
+    ),
+    "vmap": _shape(
+        Site("a", 2),
+        Loop("v", "vmap", 3, _body(Site("b", 2, ("a", "i")))),
+        Site("c", 3, ("v",)),
+        observed="c",
+    ),
+    "scan": hidden_markov(2, 3, 3),
+}  # fmt: skip
+"""The shapes of `discrete`, the simplest first."""
+
+
+# -- tables and observations -------------------------------------------------------------
+
+
+def _tuples(array: np.ndarray) -> Nested:
+    return tuple(map(_tuples, array)) if array.ndim else int(array)
+
+
+def _table(shape: tuple[int, ...], rows: Rows) -> st.SearchStrategy[Nested]:
+    """Small integers, none of whose rows is uniform (so none is zero), if it has two columns."""
+    if rows == "certain":
+        which = stn.arrays(int, shape[:-1], elements=st.integers(0, shape[-1] - 1))
+        return which.map(lambda index: _tuples(np.eye(shape[-1], dtype=int)[index]))
+
+    def skewed(counts: np.ndarray) -> Nested:
+        counts = counts.copy()
+        counts[..., -1] += (counts == counts[..., :1]).all(-1)
+        return _tuples(counts)
+
+    least = 1 if rows == "positive" else 0
+    return stn.arrays(int, shape, elements=st.integers(least, 4), fill=st.nothing()).map(skewed)
+
+
+def _tables(draw: Draw, block: Block, rows: Rows) -> tuple[tuple[str, Nested], ...]:
+    return tuple((info.name, draw(_table(info.table, rows))) for _, info in sites(block))
+
+
+def _program(draw: Draw, shape: Shape, rows: Rows) -> Program:
+    """A program of a shape; its observations are possible."""
+    program = Program(shape.block, _tables(draw, shape.block, rows))
+    if not shape.observed:
+        return program
+    possible = {
+        tuple((path, value) for path, value in choices if path in shape.observed)
+        for choices in program.prior().support
+    }
+    return Program(program.block, program.counts, draw(st.sampled_from(sorted(possible))))
+
+
+# -- strategies of finite programs -------------------------------------------------------
+
+
+@st.composite
+def discrete(
+    draw: Draw, shapes: Sequence[str] = tuple(SHAPES), rows: Rows | None = None
+) -> Program:
+    """Programs of up to four sites with two or three values, of a dozen static shapes.
+
+    The evidence is positive.
+
+    Args:
+      shapes: which of `SHAPES`.
+      rows: tables with zeros ("any"), positive ones, or "certain" ones, which make the
+        program deterministic; None: each program has one of the three.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import discrete
+    >>> program = find(discrete(), lambda program: len(program.sites) == 2)
+    >>> program.counts, program.observations
+    ((('a', (0, 0, 1)), ('b', (0, 1))), ((('a',), 2),))
+    """
+    shape = SHAPES[draw(st.sampled_from(shapes))]
+    return _program(draw, shape, rows or draw(st.sampled_from(["any", "positive", "certain"])))
+
+
+@st.composite
+def nested(draw: Draw, depth: int = 3, paths: int = 200) -> Program:
+    """Programs of random structure: `vmap`, `scan`, `cond`, calls and `mask`, nested.
+
+    Each compiles anew, so take few. One choice that always happens may be observed.
+
+    Args:
+      depth: how deep constructs nest.
+      paths: a bound on the number of runs.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import nested
+    >>> [path for path in find(nested(), lambda program: len(program.sites) > 1).sites]
+    [('a',), ('b',)]
+    """
+    block, _ = _Grower(draw).block(depth, (), paths, "ijk"[:depth])
+    certain = [path for path, info in sites(block) if not info.conditional]
+    seen = draw(st.sampled_from([None, *certain]))
+    return _program(draw, Shape(block, () if seen is None else (seen,)), "any")
+
+
+class _Grower:
+    """Random blocks with unique names, and bounds on how many runs they have."""
+
+    def __init__(self, draw: Draw):
+        self.draw = draw
+        self.names = iter([c for c in string.ascii_lowercase if c not in "ijk"])
+
+    def block(
+        self, depth: int, scope: tuple[str, ...], budget: int, indices: str
+    ) -> tuple[Block, int]:
+        statements: list[Statement] = []
+        paths = 1
+        for _ in range(self.draw(st.integers(1, 2))):
+            statement, more = self.statement(depth, scope, budget // paths, indices)
+            statements.append(statement)
+            scope, paths = (*scope, statement.name), paths * more
+        return Block(tuple(statements), statements[-1].name), paths
+
+    def statement(
+        self, depth: int, scope: tuple[str, ...], budget: int, indices: str
+    ) -> tuple[Statement, int]:
+        kinds = ["site", "call", "vmap", "scan"] + (["cond", "mask"] if scope else [])
+        kind = self.draw(st.sampled_from(kinds))
+        name = next(self.names)
+        if kind == "site" or not depth or budget < 9:
+            parents = (
+                self.draw(st.lists(st.sampled_from(scope), max_size=2, unique=True))
+                if scope
+                else []
+            )
+            values = min(self.draw(st.sampled_from([3, 2])), max(1, budget))
+            return Site(name, values, tuple(parents)), values
+        if kind in ("vmap", "scan"):
+            length = self.draw(st.sampled_from([3, 2]))
+            inside = (*scope, indices[0], *([name] if kind == "scan" else []))
+            body, paths = self.block(depth - 1, inside, int(budget ** (1 / length)), indices[1:])
+            return Loop(name, kind, length, body, indices[0]), paths**length
+        body, paths = self.block(depth - 1, scope, budget, indices)
+        if kind == "call":
+            return Call(name, body), paths
+        on, value = self.draw(st.sampled_from(scope)), self.draw(st.integers(0, 1))
+        if kind == "mask":
+            return Call(name, body, on, value), paths
+        other, others = self.block(depth - 1, scope, budget, indices)
+        return Branch(name, on, value, body, other), max(paths, others)
+
+
+@st.composite
+def guides(draw: Draw) -> tuple[Program, Program]:
+    """Pairs of a program and a guide: a finite program over exactly its latent choices.
+
+    The guide has the program's constructs without the observed choices, and positive
+    tables, so that its support covers the posterior's.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import guides
+    >>> program, guide = find(guides(), lambda pair: len(pair[0].sites) == 3)
+    >>> list(program.sites), list(guide.sites)
+    ([('a',), ('b',), ('c',)], [('a',), ('b',)])
+    """
+    shapes = [shape for shape in SHAPES.values() if len(sites(shape.block)) > len(shape.observed)]
+    shape = draw(st.sampled_from(shapes))
+    program = _program(draw, shape, "any")
+    guide = _without(shape.block, frozenset(path[-1] for path in shape.observed))
+    return program, Program(guide, _tables(draw, guide, "positive"))
+
+
+def _without(block: Block, names: frozenset[str]) -> Block:
+    """A block without the sites of these names, and without dependence on them."""
+    kept: list[Statement] = []
+    for statement in block.statements:
+        if isinstance(statement, Site):
+            parents = tuple(name for name in statement.parents if name not in names)
+            if statement.name not in names:
+                kept.append(replace(statement, parents=parents))
+        elif isinstance(statement, Branch):
+            then, otherwise = (_without(body, names) for body in inner(statement))
+            kept.append(replace(statement, then=then, otherwise=otherwise))
+        else:
+            kept.append(replace(statement, body=_without(statement.body, names)))
+    last = kept[-1].name if kept else ""
+    return Block(tuple(kept), last if block.result in names else block.result)
+
+
+# -- state-space programs ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StateSpace:
+    """A hidden Markov program with positive tables, and its forward algorithm in numpy.
+
+    Attributes:
+      program: of a shape of `hidden_markov`, with all of `y` observed.
+    """
+
+    program: Program
+
+    @property
+    def transition(self) -> np.ndarray:
+        """Probabilities [t, from, to]; the state before the first step is 0."""
+        return np.moveaxis(_normalised(dict(self.program.counts)["x"]), 1, 0)
+
+    @property
+    def likelihood(self) -> np.ndarray:
+        """The probability [t, state] of the symbol observed at step t."""
+        emission = _normalised(dict(self.program.counts)["y"])
+        return emission[:, thawed(self.program.observations)["y"]].T
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest likelihood of a step: the bounds of its weights."""
+        return float(self.likelihood.min()), float(self.likelihood.max())
+
+    @property
+    def evidence(self) -> float:
+        """p(y), by the forward algorithm (Rabiner 1989, equations 19-21)."""
+        return float(self._forward()[-1].sum())
+
+    @property
+    def marginals(self) -> np.ndarray:
+        """p(x_t | y) as [t, state], by forward and backward (Rabiner 1989, equation 27)."""
+        forward, transition, likelihood = self._forward(), self.transition, self.likelihood
+        backward = np.ones_like(forward)
+        for t in reversed(range(len(forward) - 1)):
+            backward[t] = transition[t + 1] @ (likelihood[t + 1] * backward[t + 1])
+        return forward * backward / self.evidence
+
+    def _forward(self) -> np.ndarray:
+        """p(x_t, y_1..t) as [t, state]."""
+        rows = [self.transition[0, 0] * self.likelihood[0]]
+        for transition, likelihood in zip(self.transition[1:], self.likelihood[1:], strict=True):
+            rows.append(rows[-1] @ transition * likelihood)
+        return np.array(rows)
+
+
+def _normalised(table: Nested) -> np.ndarray:
+    counts = np.asarray(table, float)
+    return counts / counts.sum(-1, keepdims=True)
+
+
+@st.composite
+def state_space(draw: Draw) -> StateSpace:
+    """Hidden Markov programs with two or three states, symbols and steps.
+
+    Table entries are 1 to 5 before they are normalised, so all weights are bounded:
+    see `StateSpace.bounds`.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import state_space
+    >>> hmm = find(state_space(), lambda hmm: True)
+    >>> exact = hmm.program.posterior().mass
+    >>> print(f"{hmm.evidence:.4f} {float(exact):.4f}")
+    0.0907 0.0907
+    """
+    sizes = draw(st.sampled_from([(2, 2, 3), (3, 2, 2), (2, 3, 2), (3, 3, 3)]))
+    return StateSpace(_program(draw, hidden_markov(*sizes), "positive"))
+
+
+# -- programs with continuous choices ----------------------------------------------------
+
+_small, _scale, _data = st.integers(-2, 2), st.integers(1, 3), st.integers(-3, 3)
+
+
+def _three(elements: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.tuples(elements, elements, elements)
+
+
+def conjugate() -> st.SearchStrategy[ClosedForm]:
+    """Normal-normal, beta-Bernoulli and gamma-Poisson programs with three data.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import conjugate
+    >>> program = find(conjugate(), lambda program: "Beta" in program.source)
+    >>> (latent,) = program.components
+    >>> print(f"{latent.posterior.mean:.2f} {program.log_evidence:.4f}")  # of three failures
+    0.20 -1.3863
+    """
+    return st.one_of(
+        st.builds(normal_normal, _small, _scale, _scale, _three(_data)),
+        st.builds(beta_bernoulli, st.integers(1, 4), st.integers(1, 4), _three(st.integers(0, 1))),
+        st.builds(gamma_poisson, st.integers(1, 4), st.integers(1, 4), _three(st.integers(0, 4))),
+    )
+
+
+def linear_gaussian() -> st.SearchStrategy[ClosedForm]:
+    """A random walk seen with noise, and a regression of three data on two coefficients.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import linear_gaussian
+    >>> program = find(linear_gaussian(), lambda program: True)
+    >>> program.components[0].posterior.loc.tolist()  # all data are 0
+    [0.0, 0.0, 0.0]
+    """
+    design = st.tuples(*(st.tuples(_small, _small) for _ in range(3)))
+    return st.one_of(
+        st.builds(random_walk, _small, _small, _scale, _scale, _three(_data)),
+        st.builds(linear_regression, design, st.tuples(_scale, _scale), _scale, _three(_data)),
+    )
+
+
+def mixed() -> st.SearchStrategy[ClosedForm]:
+    """A choice `k` of how many continuous choices there are: none, one or two.
+
+    >>> from hypothesis import find
+    >>> from semantics.programs import mixed
+    >>> program = find(mixed(), lambda program: len(program.components) == 3)
+    >>> [component.latents for component in program.components]
+    [(), ('mu',), ('mu', 'nu')]
+    """
+    weights = _table((3,), "any")
+    return st.builds(branching_normal, weights, _small, _scale, _scale, _three(_data))
