@@ -23,17 +23,17 @@ ERRORS = jnp.asarray(DATA["data"]["sigma"], float)
 
 
 @gen
-def schools(errors):
+def model(errors):
     """Effects of coaching: school j's is mu + tau z_j, measured with a known error."""
     mu = sample("mu", dist.Normal(0.0, 5.0))
     tau = sample("tau", dist.HalfCauchy(5.0))
-    z = sample("z", dist.Normal(0.0, 1.0).expand([8]))
+    z = sample("z", dist.Normal(0.0, 1.0).expand(errors.shape))
     theta = mu + tau * z
     sample("y", dist.Normal(theta, errors))
     return theta
 
 
-target = Target(schools, (ERRORS,), {"y": EFFECTS})
+target = Target(model, (ERRORS,), {"y": EFFECTS})
 
 
 @gen
@@ -41,7 +41,7 @@ def steps(latents):
     """A user's own proposal: steps for mu, log tau and z, whose sizes are fixed."""
     sample("mu", dist.Normal(0.0, 2.0))
     sample("log_tau", dist.Normal(0.0, 0.8))
-    sample("z", dist.Normal(0.0, 0.3).expand([8]))
+    sample("z", dist.Normal(0.0, 0.3).expand(latents["z"].shape))
 
 
 def walk(x, u):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ppl import Target, seed
-from ppl.addresses import flatten
+from ppl.addresses import flatten, nest
 from ppl.randomness import checked_key
 
 from .kernels import Kernel
@@ -111,4 +111,6 @@ def sample_posterior(
         return jax.lax.scan(keep, trace, None, length=draws)[1]
 
     run = jax.jit(jax.vmap(seed(chain)))
-    return Draws(run(jax.random.split(checked_key(key), chains)))
+    found = flatten(run(jax.random.split(checked_key(key), chains)))
+    # jit sorts dicts; the model's own order reads better
+    return Draws(nest({path: found[path] for path in target.latents}))
