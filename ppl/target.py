@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
+from .arguments import is_array
 from .generative import GenerativeFunction, Trace, any_known, check_with
 from .program import Path
 from .sites import check_values
@@ -67,6 +69,22 @@ class Target:
         if name == "sites":  # recomputed after a pytree round trip
             return self.model.sites(*self.args)
         raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        def shown(leaf: Any) -> str:
+            if isinstance(leaf, jax.core.Tracer) or jnp.size(leaf) > 12:
+                return f"{jnp.result_type(leaf).name}{list(jnp.shape(leaf))}"
+            return str(np.asarray(leaf).tolist())
+
+        def each(tree: Any) -> str:
+            if isinstance(tree, Mapping):
+                return "{" + ", ".join(f"{k!r}: {each(v)}" for k, v in tree.items()) + "}"
+            if isinstance(tree, Masked):
+                return f"Masked({each(tree.value)}, {each(tree.mask)})"
+            return shown(tree) if is_array(tree) else repr(tree)
+
+        args = ", ".join(each(a) for a in self.args) + ("," if len(self.args) == 1 else "")
+        return f"Target({self.model.name}, ({args}), {each(self.observations)})"
 
     @property
     def observed(self) -> dict[Path, Any]:

@@ -183,3 +183,10 @@ def test_target_without_latents_of_the_model_moves():
     assert float(target.potential(z)) == pytest.approx(-float(expected), abs=1e-13)
     back = target.unconstrain(values)
     assert float(back["scale"]) == pytest.approx(-0.3, abs=1e-15)
+
+
+def test_a_target_prints_its_model_arguments_and_data():
+    target = Target(walk, (0.5, STEPS[:1]), {"z": Masked(jnp.zeros(1), jnp.array([False]))})
+    assert repr(target) == "Target(walk, (0.5, [0.1]), {'z': Masked([0.0], [False])})"
+    many = Target(walk, (0.5, jnp.zeros(20)), {})
+    assert repr(many) == "Target(walk, (0.5, float64[20]), {})"
