@@ -297,6 +297,11 @@ class StateSpace:
         return emission[:, thawed(self.program.observations)["y"]].T
 
     @property
+    def steps(self) -> int:
+        """The number of steps."""
+        return len(self.likelihood)
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The least and the greatest likelihood of a step: the bounds of its weights."""
         return float(self.likelihood.min()), float(self.likelihood.max())
