@@ -98,7 +98,7 @@ def propose(move: Move, target: Target, trace: Trace) -> tuple[Trace, Any]:
     x = target.choices(trace)
     forward = move.proposal.simulate(x)
     new_x, new_u, log_det = _moved(move, x, forward.choices)
-    changed, difference, _ = target.update(trace, new_x)
+    changed, difference = target.moved(trace, new_x)
     backward, _ = move.proposal.assess(new_u, new_x)
     return changed, difference + backward - forward.score + log_det
 
@@ -152,7 +152,7 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
         forward = move.proposal.simulate(x)
         new_x, new_u, log_det = _moved(move, x, forward.choices)
         backward, _ = move.proposal.assess(new_u, new_x)
-        changed, after = target.generate(new_x)
+        changed, after = target.at(new_x)
         ratio = after - weighted.value.score + backward - forward.score + log_det
         return Weighted(changed, weighted.log_weight + ratio)
 

@@ -309,7 +309,7 @@ class GenerativeFunction:
         run = self._prepare(args, kwargs)
         given = run.check(constraints, "The constraint")
         rule = run.rule(constrained=frozenset(given))
-        trace, sums, _ = run.trace(rule, {p: _as_given(v) for p, v in given.items()})
+        trace, sums, _ = run.trace(rule, {p: as_given(v) for p, v in given.items()})
         return trace, sums.get("weight", jnp.zeros((), float))
 
     def update(
@@ -500,7 +500,7 @@ def _check_trace(trace: Any) -> None:
         )
 
 
-def _as_given(value: Any) -> Given:
+def as_given(value: Any) -> Given:
     if isinstance(value, At):
         raise errors.InvalidArgument(
             "At(index, value) is for update: it changes one element of an old value.",
@@ -553,6 +553,12 @@ class _Prepared:
     @property
     def conditional(self) -> frozenset[Path]:
         return frozenset(path for path, site in self.sites.items() if site.conditional)
+
+    def at(self, given: dict[Path, Given]) -> tuple[Trace, Any]:
+        """The trace with these values, 0 in branches not taken, and their log weight."""
+        rule = self.rule(constrained=frozenset(given), filler=True)
+        trace, sums, _ = self.trace(rule, given)
+        return trace, sums.get("weight", jnp.zeros((), float))
 
     def trace(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[Trace, dict, dict]:
         """Walk under a rule; the trace, the sums, and the per-path presence."""

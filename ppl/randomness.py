@@ -60,6 +60,16 @@ def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
             fix="e.g. dist.Normal(0., 1.) from numpyro.distributions",
         )
     distributions.check_parameters(distribution, at, name)
+    for parameter in distribution.arg_constraints:
+        value = distribution.__dict__.get(parameter)
+        if isinstance(value, (list, tuple)):
+            raise errors.InvalidDistribution(
+                f"{type(distribution).__name__} has a parameter `{parameter}` that is no array.",
+                where=f"{name} at {at}",
+                given=f"{parameter} = {value}",
+                expected="a number or an array",
+                fix=f"{parameter}=jnp.array([...])",
+            )
     leaves, tree = jax.tree.flatten(distribution)
     return leaves, {"tree": tree, **distributions.describe(distribution, leaves)}
 

@@ -14,9 +14,10 @@ import numpyro.distributions as dist
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
 from .arguments import is_array
-from .generative import GenerativeFunction, Trace, any_known, check_with
+from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
 from .program import Path
 from .sites import check_values
+from .update import update as update_trace
 
 
 @jax.tree_util.register_pytree_node_class
@@ -130,6 +131,29 @@ class Target:
         """
         self._only_latents(constraints, "The constraint")
         return self.model.update(trace, constraints)
+
+    def at(self, latents: Mapping[str, Any]) -> tuple[Trace, jax.Array]:
+        """The trace with exactly these latents, and log p(latents, observations).
+
+        The latents are a point of the padded space: those in branches not taken are 0,
+        and anything else there has density zero.
+        """
+        run = self.model._prepare(self.args, {})
+        given = run.check(_join(self.observations, latents), "The value", filler=True)
+        return run.at({path: as_given(value) for path, value in given.items()})
+
+    def moved(self, trace: Trace, latents: Mapping[str, Any]) -> tuple[Trace, jax.Array]:
+        """`at(latents)`, reached from a trace: the trace there, and log p(there) / p(trace).
+
+        Only what depends on the change is computed, as by `update`; but `latents` are a
+        point of the padded space, so that a dimension-changing map may put out the 0 of a
+        choice that is no longer made.
+        """
+        self._only_latents(latents, "The value")
+        run = self.model._prepare((trace.arguments,), {})
+        given = run.check(latents, "The value", filler=True)
+        changed, log_ratio, _ = update_trace(run, trace, given, filler=True)
+        return changed, log_ratio
 
     def regenerate(self, trace: Trace, selection: Selection | str | tuple[str, ...]):
         """As the model's `regenerate`, of the selected latents."""

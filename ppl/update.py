@@ -87,14 +87,17 @@ class _Change:
         return made, present
 
 
-def update(run, trace, given: dict[Path, Any]) -> tuple[Any, Any, dict]:
-    """The changed trace, log p(t') - log p(t) - log q(fresh), and what was replaced."""
+def update(run, trace, given: dict[Path, Any], filler: bool = False) -> tuple[Any, Any, dict]:
+    """The changed trace, log p(t') - log p(t) - log q(fresh), and what was replaced.
+
+    With `filler`, a given 0 may stand for a choice in a branch not taken.
+    """
     old = run.old(trace)
     element = update_element(run, trace, given, old)
     if element is not None:
         return element
     inputs = {**old, **{path: _now_or_before(path, v, old) for path, v in given.items()}}
-    rule = run.rule(constrained=frozenset(given))
+    rule = run.rule(constrained=frozenset(given), filler=filler)
     change = _Change(run, trace, lambda path: path in given)
     zero = jnp.zeros_like(trace.score)
     if change.local and change.part <= 0.5:

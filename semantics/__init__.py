@@ -2,13 +2,17 @@
 
 from ppl._siblings import check as _check
 
-from . import evidence, programs
+from . import programs
 from .denote import denote, target_measure
+from .equivalent import check_equivalent, check_pure
+from .gradients import check_gradient
 from .ledger import Budget, Evidence, Ledger, stages
 from .matrix import Kernel
-from .measure import Measure, dirac, uniform, zero
+from .measure import Measure, MeasureError, dirac, uniform, zero
+from .moves import check_move
 from .proper import check_kernel, check_proper, kernel_matrix
 from .report import CheckFailed, Verdict, table
+from .resamplers import check_resampler
 
 _check(__name__)
 
@@ -19,12 +23,17 @@ __all__ = [
     "Kernel",
     "Ledger",
     "Measure",
+    "MeasureError",
     "Verdict",
+    "check_equivalent",
+    "check_gradient",
     "check_kernel",
+    "check_move",
     "check_proper",
+    "check_pure",
+    "check_resampler",
     "denote",
     "dirac",
-    "evidence",
     "kernel_matrix",
     "programs",
     "stages",

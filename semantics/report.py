@@ -14,7 +14,16 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 
 
 class CheckFailed(AssertionError):
-    """A check failed; the message is its verdict, with the witness."""
+    """A check failed; the message is its verdict, with the witness.
+
+    >>> from semantics import CheckFailed, Verdict
+    >>> try:
+    ...     Verdict("kernel", False, "exact", 0.1, 1e-12, 9, witness="at x = 1").require()
+    ... except CheckFailed as failure:
+    ...     print(failure)
+    kernel: FAILED (exact, error 0.1 of at most 1e-12, n = 9)
+    at x = 1
+    """
 
 
 @dataclass(frozen=True)

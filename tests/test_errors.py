@@ -874,6 +874,16 @@ def gradient_through_a_discrete_choice():
 
 
 @case(
+    errors.InvalidDistribution,
+    ValueError,
+    "CategoricalProbs has a parameter `probs` that is no array.",
+    "probs=jnp.array([...])",
+)
+def a_list_as_a_parameter():
+    seed(lambda: draw(dist.Categorical(probs=[0.5, 0.5])))(KEY)  # here
+
+
+@case(
     errors.CannotIntegrate,
     TypeError,
     "A draw of Normal cannot be integrated exactly.",
