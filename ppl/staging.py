@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.extend.core.primitives as prims
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.extend.core import Literal
@@ -48,6 +49,7 @@ from .program import (
     While,
 )
 
+_CONSTANTS = (bool, int, float, complex, np.generic, np.ndarray)
 _LABEL = {draw_p: DRAW, sample_p: CHOICE, factor_p: FACTOR}
 
 
@@ -60,8 +62,9 @@ class Staged:
     result: Arguments
 
     def rebuild(self, leaves: Sequence[Any]) -> Any:
-        """The function's result from the program's outputs."""
-        return self.result.with_leaves(leaves).args[0]
+        """The function's result from the program's outputs; constants become arrays."""
+        arrays = [jnp.asarray(x) if isinstance(x, _CONSTANTS) else x for x in leaves]
+        return self.result.with_leaves(arrays).args[0]
 
 
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

@@ -126,6 +126,13 @@ def thawed(choices: Choices) -> dict[str, Any]:
     return nested
 
 
+class Shape(NamedTuple):
+    """What is static of a program: its description, and which choices are observed."""
+
+    block: Block
+    observed: tuple[Path, ...] = ()
+
+
 @dataclass(frozen=True, repr=False)
 class Program:
     """A finite program: p(choices; tables), some of the choices observed.

@@ -68,7 +68,7 @@ def check_proper(
     def judge(case: Any) -> Verdict:
         t, expected = _case(case)
         values, masses = _particles(make_step, source, t)
-        return _compare("proper", merged(values, masses), expected, len(masses))
+        return _compare("proper", values, masses, expected)
 
     return _over(target, judge, max_examples)
 
@@ -97,8 +97,7 @@ def check_kernel(
     def judge(case: Any) -> Verdict:
         t, expected = _case(case)
         _, after, masses, stale = _flow(make_kernel, t)
-        got = merged(after, masses)
-        verdict = _compare("invariant", got, expected, len(masses))
+        verdict = _compare("invariant", after, masses, expected)
         worst = float(np.max(np.asarray(stale), initial=0.0))
         if verdict.passed and not worst <= EXACT:
             what = "the kernel's trace has another score than its choices, or other observations"
@@ -215,7 +214,12 @@ def _case(case: Any) -> tuple[Target, Measure]:
     return case.target, case.posterior()
 
 
-def _compare(check: str, got: Measure, expected: Measure, n: int) -> Verdict:
+def _compare(check: str, values: Any, masses: Any, expected: Measure) -> Verdict:
+    n, bad = len(masses), ~np.isfinite(np.asarray(masses))
+    if bad.any():
+        witness = f"{bad.sum()} of {n} paths have a weight that is no finite number"
+        return Verdict(check, False, "exact", float("inf"), EXACT, n, EXACT, witness=witness)
+    got = merged(values, masses)
     mass = float(expected.mass) or 1.0
     worst, where = 0.0, None
     for value in set(got.support) | set(expected.support):

@@ -190,3 +190,15 @@ def test_a_target_prints_its_model_arguments_and_data():
     assert repr(target) == "Target(walk, (0.5, [0.1]), {'z': Masked([0.0], [False])})"
     many = Target(walk, (0.5, jnp.zeros(20)), {})
     assert repr(many) == "Target(walk, (0.5, float64[20]), {})"
+
+
+@pytest.mark.parametrize("constant", [3, 2.5, True, jnp.asarray(0)])
+def test_a_constant_return_value_is_an_array(constant):
+    @gen
+    def model():
+        sample("x", dist.Normal(0.0, 1.0))
+        return constant
+
+    retval = model.assess({"x": 0.0})[1]
+    assert isinstance(retval, jax.Array) and retval == constant
+    assert retval.dtype == jnp.result_type(constant)

@@ -1,0 +1,1 @@
+"""Deliberate bugs, each one term away from a correct algorithm, and the check that sees it."""

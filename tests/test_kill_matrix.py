@@ -1,0 +1,36 @@
+"""Every deliberate bug is found by a public check, and every correct version passes it."""
+
+import pytest
+
+from tests.mutants.matrix import ENTRIES
+from tests.mutants.table import PAGE, columns, page
+
+MUTANTS = [entry for entry in ENTRIES if entry.kind == "mutant"]
+OTHERS = [entry for entry in ENTRIES if entry.kind != "mutant"]
+
+
+@pytest.mark.parametrize("entry", MUTANTS, ids=str)
+def test_mutants_are_killed(entry):
+    verdict = entry.verdict
+    assert not verdict.passed, f"{entry} survives: {entry.says}\n{verdict}"
+
+
+@pytest.mark.parametrize("entry", OTHERS, ids=str)
+def test_correct_versions_pass(entry):
+    entry.verdict.require()
+
+
+@pytest.mark.parametrize("entry", [e for e in MUTANTS if e.family == "trace MH"], ids=str)
+def test_trace_mh_witnesses_have_at_most_three_sites(entry):
+    """The failure is shrunk to a minimal program, which the witness shows as code."""
+    assert 1 <= entry.verdict.witness.count("sample(") <= 3
+
+
+def test_the_matrix_is_large_and_its_names_are_unique():
+    assert len(MUTANTS) >= 30
+    assert len({str(entry) for entry in ENTRIES}) == len(ENTRIES)
+    assert {entry.family for entry in MUTANTS} <= {entry.family for entry in OTHERS}
+
+
+def test_the_docs_show_the_matrix():
+    assert columns(PAGE.read_text()) == columns(page(ENTRIES))
