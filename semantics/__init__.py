@@ -7,6 +7,7 @@ from .continuous import check_kernel_quadrature
 from .denote import denote, target_measure
 from .equivalent import check_equivalent, check_pure
 from .gradients import check_gradient
+from .laws import check_generative_function
 from .ledger import Budget, Evidence, Ledger, stages
 from .matrix import Kernel
 from .measure import Measure, MeasureError, dirac, uniform, zero
@@ -36,6 +37,7 @@ __all__ = [
     "Verdict",
     "blackjax_kernel",
     "check_equivalent",
+    "check_generative_function",
     "check_gradient",
     "check_kernel",
     "check_kernel_quadrature",
