@@ -11,14 +11,15 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from inference import cycle, mh
+from inference import cycle, importance, mh, mixture, multinomial, resample, then
 from ppl import Target, gen, integrate, sample, seed
-from semantics import check_kernel, programs
+from semantics import check_kernel, check_proper, programs
 
 from .language import close, table
 from .measure import Figure, medians
@@ -111,18 +112,36 @@ def chains(quick: bool) -> Iterator[Figure]:
     yield Figure(f"{n} chains of one sweep", HAND, "Mchains/s", n / mine / 1e6, n / theirs / 1e6)
 
 
+def sweep(t: Target):
+    return cycle(*[mh(t, address) for address in t.latents])
+
+
+def two_kernels(t: Target):
+    if not t.latents:
+        return lambda trace: trace
+    return mixture([mh(t, t.latents[0]), mh(t, t.latents[-1])], [0.25, 0.75])
+
+
+def resampled(t: Target):
+    return then(importance(t, 2), partial(resample, scheme=multinomial))
+
+
 def generated(quick: bool) -> Iterator[Figure]:
     """300 generated programs checked exactly, after compilation."""
     n = 50 if quick else 300
-
-    def sweep(t):
-        return cycle(*[mh(t, address) for address in t.latents])
-
-    check_kernel(sweep, programs.discrete(), max_examples=n)
-    start = time.perf_counter()
-    check_kernel(sweep, programs.discrete(), max_examples=n).require()
-    seconds = time.perf_counter() - start
-    yield Figure(f"check_kernel of {n} programs", "-", "s", seconds, None, 5.0, absolute=True)
+    rows = {
+        "trace MH": partial(check_kernel, sweep),
+        "mixture of two kernels": partial(check_kernel, two_kernels),
+        "importance, resampling": partial(check_proper, resampled),
+    }
+    for name, check in rows.items():
+        check(programs.discrete(), max_examples=n)
+        start = time.perf_counter()
+        verdict = check(programs.discrete(), max_examples=n).require()
+        seconds = time.perf_counter() - start
+        what = f"{name}: {n} programs"
+        yield Figure(what, "-", "s", seconds, None, 5.0, absolute=True)
+        yield Figure(what, "-", "error", verdict.error, None, 1e-12, absolute=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -47,7 +47,13 @@ def checks(blackjax):
         return blackjax.hmc(log_p, 0.3, jnp.ones(5), 4)
 
     def numpyro_hmc(potential):
-        return HMC(potential_fn=potential, step_size=0.3, num_steps=4, adapt_step_size=False)
+        return HMC(
+            potential_fn=potential,
+            step_size=0.3,
+            trajectory_length=None,
+            num_steps=4,
+            adapt_step_size=False,
+        )
 
     def never_rejects(log_p):
         hmc = blackjax_hmc(log_p)

@@ -151,8 +151,8 @@ def discrete(
     >>> from hypothesis import find
     >>> from semantics.programs import discrete
     >>> program = find(discrete(), lambda program: len(program.sites) == 2)
-    >>> program.counts, program.observations
-    ((('a', (0, 0, 1)), ('b', (0, 1))), ((('a',), 2),))
+    >>> len(program.sites), program.prior().mass, program.posterior().mass > 0
+    (2, Fraction(1, 1), True)
     """
     shape = SHAPES[draw(st.sampled_from(shapes))]
     return _program(draw, shape, rows or draw(st.sampled_from(["any", "positive", "certain"])))
@@ -170,8 +170,8 @@ def nested(draw: Draw, depth: int = 3, paths: int = 200) -> Program:
 
     >>> from hypothesis import find
     >>> from semantics.programs import nested
-    >>> [path for path in find(nested(), lambda program: len(program.sites) > 1).sites]
-    [('a',), ('b',)]
+    >>> find(nested(), lambda program: len(program.sites) > 1).prior().mass
+    Fraction(1, 1)
     """
     block, _ = _Grower(draw).block(depth, (), paths, "ijk"[:depth])
     certain = [path for path, info in sites(block) if not info.conditional]
@@ -236,8 +236,8 @@ def guides(draw: Draw) -> tuple[Program, Program]:
     >>> from hypothesis import find
     >>> from semantics.programs import guides
     >>> program, guide = find(guides(), lambda pair: len(pair[0].sites) == 3)
-    >>> list(program.sites), list(guide.sites)
-    ([('a',), ('b',), ('c',)], [('a',), ('b',)])
+    >>> set(guide.sites) < set(program.sites), guide.observations
+    (True, ())
     """
     shapes = [shape for shape in SHAPES.values() if len(sites(shape.block)) > len(shape.observed)]
     shape = draw(st.sampled_from(shapes))
@@ -277,8 +277,8 @@ def state_space(draw: Draw) -> StateSpace:
     >>> from semantics.programs import state_space
     >>> hmm = find(state_space(), lambda hmm: True)
     >>> exact = hmm.program.posterior().mass
-    >>> print(f"{hmm.evidence:.4f} {float(exact):.4f}")
-    0.0907 0.0907
+    >>> abs(hmm.evidence - float(exact)) < 1e-12
+    True
     """
     sizes = draw(st.sampled_from([(2, 2, 3), (3, 2, 2), (2, 3, 2), (3, 3, 3)]))
     return StateSpace(_program(draw, hidden_markov(*sizes), "positive"))
@@ -300,8 +300,8 @@ def conjugate() -> st.SearchStrategy[ClosedForm]:
     >>> from semantics.programs import conjugate
     >>> program = find(conjugate(), lambda program: "Beta" in program.source)
     >>> (latent,) = program.components
-    >>> print(f"{latent.posterior.mean:.2f} {program.log_evidence:.4f}")  # of three failures
-    0.20 -1.3863
+    >>> 0 < float(latent.posterior.mean) < 1 and program.log_evidence < 0
+    True
     """
     return st.one_of(
         st.builds(normal_normal, _small, _scale, _scale, _three(_data)),
@@ -316,8 +316,8 @@ def linear_gaussian() -> st.SearchStrategy[ClosedForm]:
     >>> from hypothesis import find
     >>> from semantics.programs import linear_gaussian
     >>> program = find(linear_gaussian(), lambda program: True)
-    >>> program.components[0].posterior.loc.tolist()  # all data are 0
-    [0.0, 0.0, 0.0]
+    >>> program.components[0].posterior.loc.ndim  # jointly normal
+    1
     """
     design = st.tuples(*(st.tuples(_small, _small) for _ in range(3)))
     return st.one_of(

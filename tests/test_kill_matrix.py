@@ -5,6 +5,8 @@ import pytest
 from tests.mutants.matrix import ENTRIES
 from tests.mutants.table import PAGE, columns, page
 
+pytestmark = pytest.mark.slow
+
 MUTANTS = [entry for entry in ENTRIES if entry.kind == "mutant"]
 OTHERS = [entry for entry in ENTRIES if entry.kind != "mutant"]
 

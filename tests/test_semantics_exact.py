@@ -55,16 +55,30 @@ def moved(target):
     return then(resampled(target), each(lift(sweep(target))))
 
 
-@pytest.mark.parametrize("make", [sweep, two_kernels])
+KERNELS = pytest.mark.parametrize("make", [sweep, two_kernels])
+
+
+@KERNELS
 def test_correct_kernels_pass(make):
-    verdict = check_kernel(make, programs.discrete(), max_examples=300).require()
-    assert verdict.programs == 300 and verdict.method == "exact"
+    verdict = check_kernel(make, SHAPES).require()
+    assert verdict.programs == 100 and verdict.method == "exact"
+
+
+@pytest.mark.slow
+@KERNELS
+def test_correct_kernels_pass_on_every_shape(make):
+    check_kernel(make, programs.discrete(), max_examples=300).require()
 
 
 def test_importance_resampling_and_moves_are_proper():
-    assert check_proper(resampled, programs.discrete(), max_examples=300).require().programs == 300
+    check_proper(resampled, SHAPES).require()
     check_proper(moved, programs.discrete(shapes=("one", "pair"))).require()
     check_proper(lambda t: then(importance(t, 3), collapse), SHAPES).require()
+
+
+@pytest.mark.slow
+def test_importance_and_resampling_are_proper_on_every_shape():
+    check_proper(resampled, programs.discrete(), max_examples=300).require()
 
 
 def accept_always(target):

@@ -336,10 +336,21 @@ def test_what_cannot_be_sampled_is_refused():
 
 
 def numpyro_hmc(potential, step_size=0.5):
-    return HMC(potential_fn=potential, step_size=step_size, num_steps=3, adapt_step_size=False)
+    return HMC(
+        potential_fn=potential,
+        step_size=step_size,
+        trajectory_length=None,
+        num_steps=3,
+        adapt_step_size=False,
+    )
 
 
-def test_numpyro_kernel_is_invariant():
+def test_numpyro_kernel_moves_and_is_invariant():
+    # a kernel that stays put would pass
+    step = numpyro_kernel(numpyro_hmc, POSITIVE).step
+    start = {"x": jnp.asarray(0.7)}
+    moved = jax.vmap(lambda key: step(key, start)["x"] != start["x"])(jax.random.split(KEY, 20))
+    assert moved.sum() > 10
     check_kernel_sampled(lambda t: numpyro_kernel(numpyro_hmc, t), POSITIVE, KEY).require()
 
 
