@@ -249,8 +249,6 @@ def compare(
     yield Figure(
         name, against, "equations", equations(ours, *args), equations(hand, *args), EQUATIONS
     )
-    live = [equations(f, *args, live=True) for f in (ours, hand)]
-    yield Figure(name, against, "live equations", *live)
     yield Figure(name, against, "FLOPs", flops(ours, *args), flops(hand, *args), EQUATIONS)
     a, b = jax.jit(ours), jax.jit(hand)
     seconds = 0.3 if quick else 1.0
@@ -394,10 +392,8 @@ def addresses(quick: bool) -> Iterator[Figure]:
         yield Figure(f"{name}: first jitted call", HAND, "s", mine, theirs, goal)
         model, hand = unrolled(n)
         f, args = _ours(model), (KEY, x)
-        for live in (False, True):
-            both = equations(f, *args, live=live), equations(hand, *args, live=live)
-            unit = "live equations" if live else "equations"
-            yield Figure(f"{name}: simulate", HAND, unit, *both, None if live else EQUATIONS)
+        both = equations(f, *args), equations(hand, *args)
+        yield Figure(f"{name}: simulate", HAND, "equations", *both, EQUATIONS)
 
 
 def boundary(quick: bool) -> Iterator[Figure]:

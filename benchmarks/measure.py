@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.interpreters import partial_eval
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,9 @@ def count(jaxpr: Any) -> int:
     return total
 
 
-def equations(f: Callable, *args: Any, live: bool = False) -> int:
-    """Number of equations of `f`; with `live`, without those whose results nobody uses."""
-    jaxpr = jax.make_jaxpr(f)(*args).jaxpr
-    if live:
-        jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return count(jaxpr)
+def equations(f: Callable, *args: Any) -> int:
+    """Number of equations of `f`."""
+    return count(jax.make_jaxpr(f)(*args).jaxpr)
 
 
 def flops(f: Callable, *args: Any) -> float:

@@ -23,6 +23,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from . import errors
+from .arithmetic import add, div, mul, sub
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 SQRT_TWO_OVER_PI = 0.5 * math.log(2 / math.pi)
@@ -46,22 +47,22 @@ def _is(x: Any, number: float) -> bool:
 
 
 def _divided(x: Any, scale: Any) -> Any:
-    return x if _is(scale, 1) else x / scale
+    return x if _is(scale, 1) else div(x, scale)
 
 
 def _centred(v: Any, d: Any) -> Any:
     """(v - loc) / scale."""
-    return _divided(v if _is(d.loc, 0) else v - d.loc, d.scale)
+    return _divided(v if _is(d.loc, 0) else sub(v, d.loc), d.scale)
 
 
 def _scaled(d: Any, e: Any) -> Any:
-    return e if _is(d.scale, 1) else d.scale * e
+    return e if _is(d.scale, 1) else mul(d.scale, e)
 
 
 def _affine(d: Any, e: Any) -> Any:
     """loc + scale e."""
     scaled = _scaled(d, e)
-    return scaled if _is(d.loc, 0) else d.loc + scaled
+    return scaled if _is(d.loc, 0) else add(d.loc, scaled)
 
 
 def _inside(mask, value):
@@ -70,7 +71,7 @@ def _inside(mask, value):
 
 def _normal(d, v):
     z = _centred(v, d)
-    return -0.5 * z * z - (_log(d.scale) + HALF_LOG_TWO_PI)
+    return sub(mul(mul(-0.5, z), z), add(_log(d.scale), HALF_LOG_TWO_PI))
 
 
 def _half_normal(d, v):

@@ -17,7 +17,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from . import errors
+from . import arithmetic, errors
 from .effects import CUSTOM, guard
 from .program import (
     Branch,
@@ -84,7 +84,7 @@ def add(total: dict, more: dict) -> dict:
     """Sum of two dicts of scalars; a missing name is zero."""
     joined = dict(total)
     for name, value in more.items():
-        joined[name] = joined[name] + value if name in joined else value
+        joined[name] = arithmetic.add(joined[name], value) if name in joined else value
     return joined
 
 

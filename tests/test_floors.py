@@ -39,6 +39,14 @@ def within(name, module):
     return name == module or name.startswith(module + ".")
 
 
+def test_benchmarks_and_examples_know_no_internals():
+    for folder in ("benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            names = set(uses(ast.parse(path.read_text())))
+            banned = INTERNALS | {"jax._src"}
+            assert not [n for n in names if any(within(n, module) for module in banned)], path
+
+
 def test_every_package_is_seen():
     assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(ABOVE)
 
