@@ -24,7 +24,9 @@ def _plain(a: Any, b: Any) -> bool:
     """Whether two operands are floats of one dtype, of equal shapes or one a scalar."""
     if isinstance(a, float) or isinstance(b, float):
         array = b if isinstance(a, float) else a
-        return isinstance(array, jax.core.Tracer) and np.issubdtype(array.dtype, np.floating)
+        # `lax` gives a Python float the default dtype, an operator the other side's
+        default = jax.dtypes.canonicalize_dtype(float)
+        return isinstance(array, jax.core.Tracer) and array.dtype == default
     if not (isinstance(a, _ARRAYS) and isinstance(b, _ARRAYS)):
         return False
     traced = isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer)

@@ -121,3 +121,19 @@ def test_composite_densities_are_numpyros():
     ]:
         value = d.sample(jax.random.key(0))
         np.testing.assert_allclose(log_density(d, value), d.log_prob(value), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.float16])
+def test_densities_and_draws_keep_the_dtype_of_their_parameters(dtype):
+    """In both precisions, traced, beside Python numbers: as numpyro's own density."""
+
+    def density(value, loc, scale):
+        return log_density(dist.Normal(loc, scale), value)
+
+    args = (jnp.asarray(0.3, dtype), jnp.asarray(0.1, dtype), jnp.asarray(1.7, dtype))
+    found = jax.jit(density)(*args)
+    assert found.dtype == dtype
+    expected = dist.Normal(*(np.float64(a) for a in args[1:])).log_prob(np.float64(args[0]))
+    # five roundings of numbers below two
+    assert float(found) == pytest.approx(float(expected), abs=10 * float(jnp.finfo(dtype).eps))
+    assert jax.jit(lambda v: density(v, 0.0, 2.0))(args[0]).dtype == dtype
