@@ -12,7 +12,8 @@ import numpy as np
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
 
-from .summary import Divergences, Summary, Verdict, bfmi, diagnose, divergences, judge, summarize
+from .summary import Summary, diagnose, summarize
+from .verdict import Divergences, Verdict, bfmi, divergences, judge
 
 
 @dataclass(frozen=True, eq=False)
