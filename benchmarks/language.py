@@ -62,7 +62,8 @@ class Case:
 
     `simulate(key, *args)` and `generate(key, y, *args)` return choices and density
     (and weight); `density(choices, *args)` the log density; `site` is what `update`
-    changes. `aligned`: the hand-written draws are the same numbers as ours.
+    changes, and `ratio(choices, value, *args)` the log density ratio of that change, where
+    it does not take all of the density. `aligned`: the hand-written draws are our numbers.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Case:
     site: str
     particles: int
     aligned: bool = True
+    ratio: Callable | None = None
 
 
 @gen
@@ -227,9 +229,14 @@ def chain(n: int, particles: int, vectorised: bool = False) -> Case:
         (_, total, weight), z = jax.lax.scan(step, start, (e[1:], y))
         return {"z0": z0, "z": z, "y": y}, total + weight, weight
 
-    name = f"state space, {n} steps"
-    args = (n, jnp.float32(0.3))
-    return Case(name, _chain, args, simulate, density, generate, "z0", particles, aligned=False)
+    def ratio(c, value, n, first):
+        def terms(z0):
+            return normal(z0, first, 1.0) + normal(c["z"][0], 0.9 * z0, 0.5)
+
+        return terms(value) - terms(c["z0"])
+
+    name, args = f"state space, {n} steps", (n, jnp.float32(0.3))
+    return Case(name, _chain, args, simulate, density, generate, "z0", particles, False, ratio)
 
 
 # -- the methods against the hand-written programs --------------------------------------
@@ -300,6 +307,9 @@ def methods(case: Case, quick: bool) -> Iterator[Figure]:
 
     def updated(trace, value):
         c = {**trace.choices, case.site: value}
+        if case.ratio is not None:
+            weight = case.ratio(trace.choices, value, *trace.args)
+            return c, trace.score + weight, weight
         score = case.density(c, *trace.args)
         return c, score, score - trace.score
 

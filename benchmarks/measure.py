@@ -76,7 +76,7 @@ def interleaved(
 ) -> list[list[float]]:
     """Seconds per call of each, measured in turns; one list of samples per run.
 
-    A sample is a loop of calls long enough for the clock. At least three rounds are
+    A sample is a loop of calls long enough for the clock. At least seven rounds are
     made, then as many as fit into `seconds`, up to `repeats`.
     """
     loops = []
@@ -92,7 +92,7 @@ def interleaved(
     try:
         begin = time.perf_counter()
         for r in range(repeats):
-            if r >= 3 and time.perf_counter() - begin > seconds:
+            if r >= 7 and time.perf_counter() - begin > seconds:
                 break
             order = range(len(runs)) if r % 2 == 0 else reversed(range(len(runs)))
             for i in order:

@@ -14,10 +14,11 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_ARRAYS = (jax.Array, jax.core.Tracer, np.ndarray, np.generic)
+_ARRAYS = (jax.core.Tracer, jax.Array, np.ndarray, np.generic)  # the commonest first
 
 
 def _plain(a: Any, b: Any) -> bool:
@@ -29,10 +30,12 @@ def _plain(a: Any, b: Any) -> bool:
         return isinstance(array, jax.core.Tracer) and array.dtype == default
     if not (isinstance(a, _ARRAYS) and isinstance(b, _ARRAYS)):
         return False
-    traced = isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer)
-    if not traced or a.dtype != b.dtype or not np.issubdtype(a.dtype, np.floating):
+    if not (isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer)):
         return False
-    return a.shape == b.shape or a.shape == () or b.shape == ()
+    one, other = jax.typeof(a), jax.typeof(b)
+    if one.dtype != other.dtype or not np.issubdtype(one.dtype, np.floating):
+        return False
+    return one.shape == other.shape or one.shape == () or other.shape == ()
 
 
 def _of(fast: Callable, general: Callable) -> Callable[[Any, Any], Any]:
@@ -43,3 +46,11 @@ add = _of(lax.add, operator.add)
 sub = _of(lax.sub, operator.sub)
 mul = _of(lax.mul, operator.mul)
 div = _of(lax.div, operator.truediv)
+
+
+def shaped(value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """`value` broadcast to `shape` in `dtype`; itself when it is so already."""
+    aval = jax.typeof(value)
+    if aval.shape == shape and aval.dtype == dtype and not aval.weak_type:
+        return value
+    return jnp.broadcast_to(value, shape).astype(dtype)

@@ -289,12 +289,11 @@ def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arr
     return jax.random.uniform(key, shape, dtype)
 
 
-def float_of(d: Any) -> Any:
-    """The float dtype in which `d` works: that of its parameters."""
-    leaves = [
-        leaf for leaf in jax.tree.leaves(d) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-    ]
-    return jnp.result_type(*leaves, 0.0) if leaves else jnp.result_type(float)
+def float_of(leaves: list) -> Any:
+    """The float dtype in which a distribution with these parameters works."""
+    floats = [x for x in leaves if jnp.issubdtype(jax.typeof(x).dtype, jnp.floating)]
+    strong = {jax.typeof(x).dtype for x in floats if not jax.typeof(x).weak_type}
+    return strong.pop() if len(strong) == 1 else jnp.result_type(*floats, 0.0)
 
 
 def describe(d: Any, leaves: list) -> dict[str, Any]:
@@ -308,7 +307,7 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
         shape, dtype = out.shape, out.dtype
     else:
         shape = tuple(d.batch_shape) + tuple(d.event_shape)
-        dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(d)
+        dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(leaves)
     return {
         "shape": tuple(shape),
         "dtype": np.dtype(dtype),

@@ -14,6 +14,7 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _ROOT = os.path.dirname(_HERE)
@@ -22,6 +23,7 @@ _SITE = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
+@lru_cache(maxsize=4096)
 def _is_users(filename: str) -> bool:
     if filename.startswith(_OURS) or any(mark in filename for mark in _SITE):
         return False
@@ -29,8 +31,7 @@ def _is_users(filename: str) -> bool:
 
 
 def _place(filename: str, line: int | None) -> str:
-    inside = os.path.relpath(filename) if filename.startswith(os.getcwd() + os.sep) else filename
-    return f"{inside}:{line}"
+    return f"{filename.removeprefix(os.getcwd() + os.sep)}:{line}"
 
 
 def caller() -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from . import distributions, errors
 from .program import DRAW, Branch, Draw, Loop, Map, Path, Program, Spec, While, bodies
@@ -138,12 +139,11 @@ def slices(groups: dict, everything: dict) -> dict:
     """The base randomness of each draw and loop, cut from that of its group."""
     given: dict = {}
     for group, members in groups.items():
-        start = 0
-        for member in members:
-            mine = everything[group]
-            if len(members) > 1:
-                end = start + math.prod(member.shape)
-                mine, start = mine[start:end].reshape(member.shape), end
+        parts = [everything[group]]
+        if len(members) > 1:
+            parts = lax.split(parts[0], [math.prod(member.shape) for member in members])
+        for member, part in zip(members, parts, strict=True):
+            mine = part if part.shape == member.shape else lax.reshape(part, member.shape)
             if member.inner is None:
                 given[member.name] = mine
             else:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import distributions, errors
+from . import arithmetic, distributions, errors
 from .arguments import Arguments
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
@@ -156,7 +156,6 @@ class Seed(Rule):
 
     def visit(self, step, args, inputs) -> Result:
         spec, given = step.spec, inputs[step.name]
-        d = spec.tree.unflatten(args) if not spec.levels else None
         if not jnp.issubdtype(spec.dtype, jnp.inexact):
             args = [guard(a, step.source) for a in args]
 
@@ -164,9 +163,8 @@ class Seed(Rule):
             d = spec.tree.unflatten(leaves)
             found = distributions.base(d)
             value = distributions.sample(d, given) if found is None else found[2](given)
-            return jnp.broadcast_to(value, spec.shape).astype(spec.dtype)
+            return arithmetic.shaped(value, spec.shape, spec.dtype)
 
-        del d
         if abstract_base(spec) is None and spec.levels:
             given = jax.random.split(given, sizes(spec))
         value = with_levels(one, spec)(args, given)

@@ -270,7 +270,7 @@ class _Builder:
         end = start + len(run) - 1
         defined = {v: None for eqn in run for v in eqn.outvars}
         outvars = [v for v in defined if last_use.get(v, -1) > end]
-        kept = [eqn for eqn in run if eqn.effects or _reaches(eqn, run, outvars)]
+        kept = _needed(run, outvars)
         used: dict = {}
         for eqn in kept:
             for atom in eqn.invars:
@@ -468,12 +468,15 @@ def _counters(jaxpr: Any) -> dict[int, tuple[int, Any]]:
     return found
 
 
-def _reaches(eqn, run, outvars) -> bool:
-    """Whether a result of `eqn` is used by later equations of the run or outside."""
-    mine = set(eqn.outvars)
-    if mine & set(outvars):
-        return True
-    return any(a in mine for e in run for a in e.invars if not isinstance(a, Literal))
+def _needed(run: list, outvars: list) -> list:
+    """The equations of `run` that `outvars` depend on, and those with effects."""
+    live = set(outvars)
+    kept = []
+    for eqn in reversed(run):
+        if eqn.effects or not live.isdisjoint(eqn.outvars):
+            kept.append(eqn)
+            live.update(a for a in eqn.invars if not isinstance(a, Literal))
+    return kept[::-1]
 
 
 def _last_uses(eqns: Sequence[Any], outvars: Sequence[Any]) -> dict:

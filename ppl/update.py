@@ -104,8 +104,9 @@ def update(run, trace, given: dict[Path, Any], filler: bool = False) -> tuple[An
         outs, found, sums = change.after(rule, inputs)
         was = change.earlier(run.rule(sums=("score",)), {p: Given(g.value) for p, g in old.items()})
         lost = was.get("score", zero)
-        weight = sums.get("weight", zero) - lost
-        score = trace.score + (sums.get("score", zero) - lost)
+        kept, total = sums.get("weight", zero), sums.get("score", zero)
+        weight = kept - lost
+        score = trace.score + (weight if kept is total else total - lost)
         changed, present = change.new_trace(outs, found, score)
     else:
         changed, sums, present = run.trace(rule, inputs)

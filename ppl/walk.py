@@ -81,10 +81,20 @@ class Rule:
 
 
 def add(total: dict, more: dict) -> dict:
-    """Sum of two dicts of scalars; a missing name is zero."""
+    """Sum of two dicts of scalars; a missing name is zero.
+
+    What two names share (all that is scored is weighed, say) is added up once.
+    """
     joined = dict(total)
+    done: dict[tuple[int, int], Any] = {}
     for name, value in more.items():
-        joined[name] = arithmetic.add(joined[name], value) if name in joined else value
+        if name in total:
+            pair = id(total[name]), id(value)
+            if pair not in done:
+                done[pair] = arithmetic.add(total[name], value)
+            joined[name] = done[pair]
+        else:
+            joined[name] = value
     return joined
 
 
@@ -96,8 +106,8 @@ def zero() -> jax.Array:
 def scalar(value: Any) -> Any:
     """A contribution in the dtype of scores, summed over its axes."""
     total = value.sum() if jnp.ndim(value) else value
-    dtype = jnp.result_type(float)
-    return total if jnp.result_type(total) == dtype else lax.convert_element_type(total, dtype)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    return total if jax.typeof(total).dtype == dtype else lax.convert_element_type(total, dtype)
 
 
 def walk(program: Program, operands: Sequence[Any], rule: Rule, inputs: Any) -> Result:
