@@ -164,7 +164,8 @@ def judge(
             text = f"BFMI of chain {at + 1} is {each[at]:.2f} < {BFMI} ({full})"
             todo = "reparameterise heavy tails, or give more warmup"
             return failed("bfmi", full, float(each[at]), text, todo)
-    told = [f"{len(rows)} scalars, {chains} chains x {draws} draws"]
+    scalars = f"{len(rows)} scalar{'s' * (len(rows) != 1)}"
+    told = [f"{scalars}, {chains} chains x {draws} draws"]
     if rows:
         told.append(f"R-hat <= {_extreme(rows, ('rhat',), max)[1]:.3f}")
         told.append(f"ESS >= {value:.0f}")
