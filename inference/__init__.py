@@ -2,10 +2,14 @@
 
 from ppl._siblings import check as _check
 
+from .draws import Draws
+from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
+from .mcmc.hmc import hmc
+from .mcmc.nuts import nuts
 from .move import Move, metropolize, weigh
 from .resample import multinomial, resample, systematic
-from .run import Draws, sample_posterior
+from .run import sample_posterior
 from .weighted import (
     Weighted,
     collapse,
@@ -23,11 +27,15 @@ _check(__name__)
 
 __all__ = [
     "Draws",
+    "Kernel",
     "Move",
+    "Tuning",
     "Weighted",
+    "as_kernel",
     "collapse",
     "cycle",
     "each",
+    "hmc",
     "importance",
     "iterate",
     "lift",
@@ -36,6 +44,7 @@ __all__ = [
     "mh",
     "mixture",
     "multinomial",
+    "nuts",
     "resample",
     "sample_posterior",
     "spawn",

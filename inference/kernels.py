@@ -1,4 +1,9 @@
-"""Markov kernels on traces: random programs `trace -> trace` that keep a target."""
+"""Kernels from kernels: one after the other, one of several, one many times.
+
+Each keeps a target that its parts keep. Parts may be functions `trace -> trace` or
+`Kernel`s; the result is a `Kernel` whose parameters, statistics and tuning are those
+of its parts.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import Selection, Target, Trace, draw
+from ppl import Selection, Target, Trace, draw, errors
 
-from .move import accept
-
-Kernel = Callable[[Trace], Trace]
+from .kernel import Kernel, State, Stats, Tuning, as_kernel
+from .move import accepted
 
 
 def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
@@ -42,14 +46,15 @@ def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
     """
     chosen = target.selection(selection)
 
-    def kernel(trace: Trace) -> Trace:
-        changed, log_ratio, _ = target.regenerate(trace, chosen)
-        return accept(trace, changed, log_ratio)
+    def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
+        changed, log_ratio, _discarded = target.regenerate(trace, chosen)
+        trace, probability = accepted(trace, changed, log_ratio)
+        return trace, {"accept": probability}
 
-    return kernel
+    return Kernel(f"mh {chosen!r}", step)
 
 
-def cycle(*kernels: Kernel) -> Kernel:
+def cycle(*kernels: Callable[[Any], Any]) -> Kernel:
     """The kernels one after the other. Invariant if each is; `cycle()` stays put.
 
     >>> import numpyro.distributions as dist
@@ -59,24 +64,33 @@ def cycle(*kernels: Kernel) -> Kernel:
     >>> law(cycle(up, up))(0).masses.tolist()
     [0.25, 0.5, 0.25]
     """
+    parts = [as_kernel(k) for k in kernels]
+    names = _names(parts)
 
-    def kernel(trace: Trace) -> Trace:
-        for each in kernels:
-            trace = each(trace)
-        return trace
+    def step(parameters: tuple, trace: Any) -> tuple[Any, Stats]:
+        stats: Stats = {}
+        for name, part, own in zip(names, parts, parameters, strict=True):
+            state, mine = part.step(own, part.enter(trace))
+            trace = part.leave(state)
+            stats.update(_under(name, mine))
+        return trace, stats
 
-    return kernel
+    return _composite("cycle", parts, names, step)
 
 
-def mixture(kernels: Sequence[Kernel], weights: Any = None) -> Kernel:
+def mixture(kernels: Sequence[Callable[[Any], Any]], weights: Any = None) -> Kernel:
     """One of the kernels, chosen with fixed `weights`. Invariant if each is.
+
+    Statistics of the kernels that were not chosen are NaN, or the zero of their dtype;
+    `taken` is the number of the one that was.
 
     Args:
       weights: probabilities, of shape (number of kernels,); all the same if left out.
-        They may not depend on the state.
+        They may not depend on the state (see `choose` for those that do).
 
     Raises:
-      InvalidDistribution: raised at the first run, when they do not add up to one.
+      InvalidArgument: there is no kernel.
+      InvalidDistribution: raised at the first run, when the weights do not add up to one.
 
     >>> from inference import mixture
     >>> from ppl import law
@@ -84,19 +98,40 @@ def mixture(kernels: Sequence[Kernel], weights: Any = None) -> Kernel:
     >>> law(moves)(5).values.tolist(), law(moves)(5).masses.tolist()
     ([5, 6], [0.25, 0.75])
     """
-    n = len(kernels)
+    parts = [as_kernel(k) for k in kernels]
+    names = _names(parts)
+    n = len(parts)
+    if not n:
+        raise errors.InvalidArgument(
+            "A mixture needs at least one kernel.", where=errors.caller(), given="no kernel",
+            expected="a sequence of kernels", fix="mixture([kernel, other])",
+        )  # fmt: skip
     weights = jnp.full(n, 1.0 / n) if weights is None else jnp.asarray(weights)
 
-    def kernel(trace: Trace) -> Trace:
-        return jax.lax.switch(draw(dist.Categorical(weights)), list(kernels), trace)
+    def step(parameters: tuple, trace: Any) -> tuple[Any, Stats]:
+        i = draw(dist.Categorical(weights))
+        blanks = [_blank(*each, trace) for each in zip(parts, parameters, strict=True)]
 
-    return kernel
+        def branch(j: int) -> Callable:
+            def taken(own: Any, trace: Any) -> tuple[Any, Stats]:
+                state, stats = parts[j].step(own[j], parts[j].enter(trace))
+                each = [stats if j == other else blank for other, blank in enumerate(blanks)]
+                named = [_under(*pair) for pair in zip(names, each, strict=True)]
+                return parts[j].leave(state), {k: v for some in named for k, v in some.items()}
+
+            return taken
+
+        trace, stats = jax.lax.switch(i, [branch(j) for j in range(n)], parameters, trace)
+        return trace, {**stats, "taken": i}
+
+    return _composite("mixture", parts, names, step)
 
 
-def iterate(kernel: Kernel, n: int) -> Kernel:
+def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
     """`n` applications of `kernel`, by `lax.scan`. Invariant if it is.
 
-    `n` is a Python int; the state keeps its shapes and dtypes.
+    `n` is a Python int; the state keeps its shapes and dtypes. Statistics are averages
+    (of numbers) and "any" (of flags) over the applications; tuning sees those.
 
     >>> import numpyro.distributions as dist
     >>> from inference import iterate
@@ -105,8 +140,107 @@ def iterate(kernel: Kernel, n: int) -> Kernel:
     >>> law(iterate(up, 3))(0).masses.round(4).tolist()
     [0.125, 0.375, 0.375, 0.125]
     """
+    part = as_kernel(kernel)
 
-    def kernels(trace: Trace) -> Trace:
-        return jax.lax.scan(lambda t, _: (kernel(t), None), trace, None, length=n)[0]
+    def step(parameters: Any, state: State) -> tuple[State, Stats]:
+        def one(state: State, _: None) -> tuple[State, Stats]:
+            return part.step(parameters, state)
 
-    return kernels
+        state, stats = jax.lax.scan(one, state, None, length=n)
+        return state, _summed(stats)
+
+    return Kernel(
+        name=part.name,
+        step=step,
+        parameters=part.parameters,
+        tuning=part.tuning,
+        enter=part.enter,
+        leave=part.leave,
+        read=part.read,
+        valid=part.valid,
+        members=part.members,
+        draws=part.draws,
+    )
+
+
+def _composite(name: str, parts: list[Kernel], names: list[str], step: Callable) -> Kernel:
+    """A kernel on traces whose parameters and tuning are tuples of the parts'.
+
+    A part that was not taken (see `mixture`) does not tune.
+    """
+    kinds = {(part.members, part.draws) for part in parts}
+    if len(kinds) > 1:
+        shown = "; ".join(f"{part.name}: {part.members or 'one trace'}" for part in parts)
+        raise errors.InvalidArgument(
+            f"The parts of a {name} work on populations of different sizes.",
+            where=errors.caller(),
+            given=shown,
+            expected="kernels on single traces, or on populations of one size",
+            fix="use kernels of one kind",
+        )
+
+    def init(trace: Any, n: int) -> tuple:
+        return tuple(part.warm().init(part.enter(trace), n) for part in parts)
+
+    def each(method: str) -> Callable[[tuple], tuple]:
+        def apply(tuning: tuple) -> tuple:
+            pairs = zip(parts, tuning, strict=True)
+            return tuple(getattr(part.warm(), method)(own) for part, own in pairs)
+
+        return apply
+
+    def update(tuning: tuple, trace: Any, stats: Stats) -> tuple:
+        updated = []
+        for i, (name, part, own) in enumerate(zip(names, parts, tuning, strict=True)):
+            prefix = name + "/"
+            mine = {k.removeprefix(prefix): v for k, v in stats.items() if k.startswith(prefix)}
+            new = part.warm().update(own, part.enter(trace), mine) if part.tuning else own
+            if "taken" in stats and part.tuning:
+                new = jax.tree.map(lambda a, b, i=i: jnp.where(stats["taken"] == i, a, b), new, own)
+            updated.append(new)
+        return tuple(updated)
+
+    def valid(trace: Any) -> Any:
+        checked = [part.valid(part.enter(trace)) for part in parts if part.valid is not None]
+        return jnp.all(jnp.array(checked, bool))
+
+    tunes = any(part.tuning is not None for part in parts)
+    members, draws = kinds.pop() if kinds else (None, None)
+    return Kernel(
+        name=name,
+        step=step,
+        parameters=tuple(part.parameters for part in parts),
+        tuning=Tuning(init, each("parameters"), update, each("freeze")) if tunes else None,
+        valid=valid,
+        members=members,
+        draws=draws,
+    )
+
+
+def _names(parts: list[Kernel]) -> list[str]:
+    """A name for each part; those of the same name are numbered."""
+    seen: dict[str, int] = {}
+    names = []
+    for part in parts:
+        seen[part.name] = seen.get(part.name, 0) + 1
+        names.append(part.name if seen[part.name] == 1 else f"{part.name} {seen[part.name]}")
+    return names
+
+
+def _under(name: str, stats: Stats) -> Stats:
+    return {f"{name}/{key}": value for key, value in stats.items()}
+
+
+def _blank(part: Kernel, own: Any, trace: Any) -> Stats:
+    """Statistics of a step that was not made."""
+    shapes = jax.eval_shape(lambda o, t: part.step(o, part.enter(t))[1], own, trace)
+    return {name: jnp.full(x.shape, _nothing(x.dtype), x.dtype) for name, x in shapes.items()}
+
+
+def _nothing(dtype: Any) -> Any:
+    return jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0
+
+
+def _summed(stats: Stats) -> Stats:
+    """Over the leading axis: whether any, or the average."""
+    return {name: x.any(0) if x.dtype == jnp.bool_ else jnp.mean(x, 0) for name, x in stats.items()}

@@ -22,6 +22,7 @@ import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Target, Trace, draw, errors
 
+from .kernel import Kernel, Stats
 from .weighted import Step, Weighted
 
 
@@ -103,7 +104,7 @@ def propose(move: Move, target: Target, trace: Trace) -> tuple[Trace, Any]:
     return changed, difference + backward - forward.score + log_det
 
 
-def metropolize(move: Move, target: Target) -> Callable[[Trace], Trace]:
+def metropolize(move: Move, target: Target) -> Kernel:
     """The kernel that accepts the move with probability min(1, ratio).
 
     It leaves `target` invariant when the involution is one.
@@ -125,7 +126,12 @@ def metropolize(move: Move, target: Target) -> Callable[[Trace], Trace]:
     >>> print(f"{integrate(fair_after)():.4f}")  # p(fair, heads) = 1/2 * 1/2, as before the step
     0.2500
     """
-    return lambda trace: accept(trace, *propose(move, target, trace))
+
+    def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
+        trace, probability = accepted(trace, *propose(move, target, trace))
+        return trace, {"accept": probability}
+
+    return Kernel("move", step)
 
 
 def weigh(move: Move, source: Target, target: Target) -> Step:
@@ -159,8 +165,18 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
     return step
 
 
+def accepted(old: Trace, new: Trace, log_ratio: Any) -> tuple[Trace, jax.Array]:
+    """`new` with probability min(1, e^log_ratio), else `old`; and that probability.
+
+    A NaN ratio is refused.
+    """
+    probability = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
+    probability = jax.lax.stop_gradient(probability)
+    taken = draw(dist.Bernoulli(probability)) == 1
+    kept = jax.tree.map(lambda a, b: a if a is b else jnp.where(taken, b, a), old, new)
+    return kept, probability
+
+
 def accept(old: Trace, new: Trace, log_ratio: Any) -> Trace:
     """`new` with probability min(1, e^log_ratio), else `old`; a NaN ratio is refused."""
-    probability = jnp.exp(jnp.minimum(jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio), 0.0))
-    taken = draw(dist.Bernoulli(jax.lax.stop_gradient(probability))) == 1
-    return jax.tree.map(lambda a, b: a if a is b else jnp.where(taken, b, a), old, new)
+    return accepted(old, new, log_ratio)[0]

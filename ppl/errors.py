@@ -224,5 +224,42 @@ class MissingExecutable(PPLError, RuntimeError):
     """A program of the system that is needed is not installed."""
 
 
+class NonFiniteStart(PPLError, ValueError):
+    """A chain found no start with a finite log density and gradient.
+
+    `rows` has (address, value, support, log density, gradient) for each address, those at
+    fault first.
+    """
+
+    def __init__(self, what: str, *, rows: Iterable[tuple] = (), **parts):
+        super().__init__(what, **parts)
+        self.rows = list(rows)
+
+    def __str__(self) -> str:
+        lines = [
+            f"  {name}: {value} on {support}, log density {density:.6g}"
+            + (f", gradient {gradient}" if gradient else "")
+            for name, value, support, density, gradient in self.rows
+        ]
+        more = [f"  ... and {len(lines) - 5} more addresses: error.rows"] if len(lines) > 6 else []
+        shown = lines if not more else lines[:5]
+        what, *rest = super().__str__().split("\n")
+        return "\n".join([what, *shown, *more, *rest])
+
+
+class NonFiniteDraw(PPLError, FloatingPointError):
+    """A run made a value that is no finite number; `draws` has what was kept before.
+
+    Attributes:
+      draws: the draws collected up to the block in which it happened.
+    """
+
+    draws: object = None
+
+
+class CheckpointError(PPLError, ValueError):
+    """A checkpoint is damaged, or is of another run."""
+
+
 class UnrolledDraws(PPLError, UserWarning):
     """A warning: so many draws are written out one by one that compiling takes long."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -199,14 +199,14 @@ class Target:
 
     # -- unconstrained space ----------------------------------------------------------
 
-    def bijections(self) -> dict[Path, Any]:
-        """For each continuous latent, numpyro's bijection from unconstrained space.
+    def bijections(self, paths: Iterable[Path] | None = None) -> dict[Path, Any]:
+        """For each of the `paths` (all latents), numpyro's bijection from unconstrained space.
 
         Raises:
           InvalidArgument: a latent is discrete, or its support depends on other choices.
         """
         found = {}
-        for path in self.latents:
+        for path in self.latents if paths is None else paths:
             site = self.sites[path]
             if not jnp.issubdtype(site.dtype, jnp.floating):
                 raise errors.InvalidArgument(

@@ -1,0 +1,123 @@
+"""`Kernel`: a Markov kernel on traces, with what a run can use beyond calling it.
+
+A kernel is any random program from traces to traces; a plain function is one. A
+`Kernel` is such a program that also has parameters (a step size, a mass matrix),
+statistics of each step (the acceptance probability, say), and perhaps a way to tune its
+parameters while a run warms up. It works on a state of its own, made from a trace by
+`enter` and read back by `leave`, so that many steps in a row need not rebuild traces;
+`kernel(trace)` enters, makes a step, and leaves.
+
+Tuning is over before the first draw is kept: `Tuning.freeze` gives the parameters, and
+`step` takes them as an argument that it cannot change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+State = Any
+Stats = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """How parameters are found during warm-up. Only `update` may draw.
+
+    Attributes:
+      init: `(state, n) -> tuning` before `n` steps of warm-up (`n` is a Python int).
+      parameters: `tuning -> parameters` of the next step.
+      update: `(tuning, state, stats) -> tuning` after a step.
+      freeze: `tuning -> parameters` for good, after the last step.
+
+    >>> from inference import Kernel, Tuning
+    >>> count = Tuning(
+    ...     init=lambda state, n: 0,
+    ...     parameters=lambda tuning: tuning,
+    ...     update=lambda tuning, state, stats: tuning + 1,
+    ...     freeze=lambda tuning: tuning,
+    ... )
+    >>> lazy = Kernel("lazy", lambda parameters, state: (state, {}), 0, count)
+    >>> tuning = count.update(count.init("a trace", 1), *lazy.step(0, "a trace"))
+    >>> lazy.tuned(count.freeze(tuning)).parameters
+    1
+    """
+
+    init: Callable[[State, int], Any]
+    parameters: Callable[[Any], Any]
+    update: Callable[[Any, State, Stats], Any]
+    freeze: Callable[[Any], Any]
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A random program `trace -> trace` with parameters, statistics, and tuning.
+
+    Attributes:
+      name: for statistics and messages.
+      step: `(parameters, state) -> (state, stats)`, a random program.
+      parameters: a pytree, used by `kernel(trace)`.
+      tuning: how a warm-up finds the parameters; None keeps them.
+      enter, leave: from a trace to a state and back.
+      read: `state -> latents`, where that is cheaper than leaving.
+      valid: `state -> bool`, whether a chain can start there (finite gradients, say).
+      members: the number of traces in a state, for kernels on populations: then the
+        kernel maps stacked traces to stacked traces. None: a single trace.
+      draws: for kernels on populations, how many of the members, from the first on, are
+        draws of the target.
+
+    >>> import numpyro.distributions as dist
+    >>> from inference import Kernel
+    >>> from ppl import draw, law
+    >>> up = Kernel("up", lambda p, x: (x + draw(dist.Bernoulli(p)), {}), 0.25)
+    >>> law(up)(0).masses.tolist(), law(up.tuned(0.5))(0).masses.tolist()
+    ([0.75, 0.25], [0.5, 0.5])
+    """
+
+    name: str
+    step: Callable[[Any, State], tuple[State, Stats]]
+    parameters: Any = ()
+    tuning: Tuning | None = None
+    enter: Callable[[Any], State] = _same
+    leave: Callable[[State], Any] = _same
+    read: Callable[[State], Any] | None = None
+    valid: Callable[[State], Any] | None = None
+    members: int | None = None
+    draws: int | None = None
+
+    def __call__(self, trace: Any) -> Any:
+        return self.leave(self.step(self.parameters, self.enter(trace))[0])
+
+    def tuned(self, parameters: Any) -> Kernel:
+        """The same kernel with other parameters."""
+        return replace(self, parameters=parameters)
+
+    def warm(self) -> Tuning:
+        """Its tuning; one that keeps the parameters if it has none."""
+        if self.tuning is not None:
+            return self.tuning
+        return Tuning(
+            init=lambda state, n: self.parameters,
+            parameters=_same,
+            update=lambda parameters, state, stats: parameters,
+            freeze=_same,
+        )
+
+
+def as_kernel(kernel: Callable[[Any], Any]) -> Kernel:
+    """A function `trace -> trace` as a `Kernel` without parameters; a `Kernel` as it is.
+
+    >>> from inference import as_kernel
+    >>> stay = as_kernel(lambda trace: trace)
+    >>> stay.parameters, stay("a trace")
+    ((), 'a trace')
+    """
+    if isinstance(kernel, Kernel):
+        return kernel
+    name = getattr(kernel, "__name__", type(kernel).__name__)
+    return Kernel(name.strip("<>"), lambda _, trace: (kernel(trace), {}))

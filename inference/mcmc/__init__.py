@@ -1,0 +1,1 @@
+"""Markov kernels: what each needs of a target, and what it keeps."""

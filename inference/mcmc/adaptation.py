@@ -1,0 +1,124 @@
+"""Step size and mass matrix, found during warm-up: the windows of Stan.
+
+The step size follows the acceptance probability by dual averaging (Nesterov 2009; Hoffman
+and Gelman 2014, section 3.2), the inverse mass matrix is the covariance of the positions in
+windows of growing length (Stan reference manual, "HMC algorithm parameters"), both by
+numpyro's functions. After `n` steps nothing changes any more: the parameters are frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
+
+from ..kernel import State, Stats, Tuning
+
+
+class Metric(NamedTuple):
+    """The step size and the inverse mass matrix, diagonal (n,) or dense (n, n).
+
+    >>> import jax.numpy as jnp
+    >>> from inference.mcmc.adaptation import Metric
+    >>> Metric(0.5, jnp.ones(2)).inverse_mass.tolist()
+    [1.0, 1.0]
+    """
+
+    step_size: Any
+    inverse_mass: jax.Array
+
+
+class _Found(NamedTuple):
+    """The state of a warm-up."""
+
+    time: jax.Array
+    updated: jax.Array  # in the windows: the positions count, and at an end they are used
+    ends: jax.Array
+    averaging: tuple
+    covariance: tuple
+    metric: Metric
+
+
+def windows(
+    position: Callable[[State], jax.Array],
+    metric: Metric,
+    target_accept: float,
+    adapt_mass: bool = True,
+) -> Tuning:
+    """The tuning of a kernel with a `Metric` as parameters and `accept` in its statistics.
+
+    Args:
+      position: the flat unconstrained vector of a state.
+      metric: where to start.
+      target_accept: the average acceptance probability to reach.
+    """
+    start: Any
+    start, learn = dual_averaging()
+    none, add, covariance = welford_covariance(diagonal=metric.inverse_mass.ndim == 1)
+    size = metric.inverse_mass.shape[-1]
+
+    def init(state: State, n: int) -> _Found:
+        inside, ends = np.zeros(n, bool), np.zeros(n, bool)
+        for first, last in build_adaptation_schedule(n)[1:-1] if n else []:
+            inside[first : last + 1] = adapt_mass
+            ends[last] = adapt_mass
+        dtype = metric.inverse_mass.dtype
+        step_size = jnp.asarray(metric.step_size, dtype)
+        return _Found(
+            time=jnp.zeros((), int),
+            updated=jnp.asarray(inside),
+            ends=jnp.asarray(ends),
+            averaging=_typed(start(jnp.log(10 * step_size)), dtype),
+            covariance=_typed(none(size), dtype),
+            metric=Metric(step_size, metric.inverse_mass),
+        )
+
+    def update(found: _Found, state: State, stats: Stats) -> _Found:
+        dtype = metric.inverse_mass.dtype
+        averaging = _typed(learn(target_accept - stats["accept"], found.averaging), dtype)
+        step_size = _positive(jnp.exp(averaging[0]))
+        inside, at_end = found.updated[found.time], found.ends[found.time]
+        z = position(state)
+        added = _typed(add(z, found.covariance), dtype)
+        kept = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, found.covariance)
+
+        def renewed(_: None) -> tuple:
+            inverse_mass = covariance(kept, regularize=True)[0]
+            begun = start(jnp.log(10.0) + jnp.log(step_size))
+            return _typed(begun, dtype), _typed(none(size), dtype), inverse_mass
+
+        def same(_: None) -> tuple:
+            return averaging, kept, found.metric.inverse_mass
+
+        averaging, kept, inverse_mass = jax.lax.cond(at_end, renewed, same, None)
+        return found._replace(
+            time=found.time + 1,
+            averaging=averaging,
+            covariance=kept,
+            metric=Metric(step_size, inverse_mass),
+        )
+
+    def freeze(found: _Found) -> Metric:
+        averaged = _positive(jnp.exp(found.averaging[1]))
+        # a warm-up of no steps leaves everything as it was
+        step_size = jnp.where(found.averaging[3] > 0, averaged, found.metric.step_size)
+        return Metric(step_size, found.metric.inverse_mass)
+
+    return Tuning(init, lambda found: found.metric, update, freeze)
+
+
+def _positive(step_size: jax.Array) -> jax.Array:
+    finfo = jnp.finfo(step_size.dtype)
+    return jnp.clip(step_size, finfo.tiny, finfo.max)
+
+
+def _typed(tree: Any, dtype: Any) -> Any:
+    """The floats of numpyro's states in the dtype of the positions."""
+    arrays = jax.tree.map(jnp.asarray, tree)
+    return jax.tree.map(
+        lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, arrays
+    )

@@ -1,0 +1,123 @@
+"""The no-U-turn sampler on the unconstrained space of a target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+from numpyro.infer.hmc_util import IntegratorState, build_tree, euclidean_kinetic_energy
+
+from ppl import Selection, Target, draw
+
+from ..kernel import Kernel, Stats
+from .adaptation import Metric, windows
+from .hmc import DIVERGENT, Hamiltonian, Phase, check_positive
+
+
+class RandomKey(dist.Distribution):
+    """The data of a PRNG key, uniform: randomness for code that takes a key of its own.
+
+    >>> import jax
+    >>> from inference.mcmc.nuts import RandomKey
+    >>> from ppl import draw, seed
+    >>> seed(lambda: draw(RandomKey()))(jax.random.key(0)).shape
+    (2,)
+    """
+
+    support: Any = constraints.independent(constraints.nonnegative_integer, 1)
+
+    def __init__(self):
+        super().__init__(batch_shape=(), event_shape=(2,))
+
+    def sample(self, key: Any, sample_shape: tuple = ()) -> jax.Array:
+        return jax.random.bits(key, (*sample_shape, 2), jnp.uint32)
+
+    def log_prob(self, value: jax.Array) -> jax.Array:
+        return jnp.full(jnp.shape(value)[:-1], -64.0 * jnp.log(2.0))
+
+
+def nuts(
+    target: Target,
+    selection: Selection | str | tuple[str, ...] | None = None,
+    *,
+    step_size: float = 0.1,
+    dense: bool = False,
+    target_accept: float = 0.8,
+    max_depth: int = 10,
+) -> Kernel:
+    """The no-U-turn sampler; leaves `target` invariant (Hoffman and Gelman 2014).
+
+    With multinomial sampling over the trajectory and the generalised U-turn criterion
+    (Betancourt 2017), in the iterative form of Phan, Pradhan and Jankowiak (2019), by
+    numpyro's `build_tree`. Acts on the unconstrained space of the selected continuous
+    latents, given the others.
+
+    Statistics: `accept` (averaged over the trajectory), `diverging`, `energy`, `steps`
+    (leapfrog steps), `depth`.
+
+    Args:
+      selection: continuous latents; all latents if left out.
+      step_size: used as it is without a warm-up, and as the start of one.
+      dense: whether the warm-up finds a dense mass matrix instead of a diagonal one.
+      target_accept: the acceptance probability that the warm-up aims at.
+      max_depth: a trajectory has at most 2**max_depth - 1 steps.
+
+    Raises:
+      InvalidArgument: a selected latent has no unconstrained space, or `max_depth` < 1.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference import nuts, sample_posterior
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mu, 1.0))
+    >>> target = Target(model, (), {"y": 2.0})
+    >>> draws = sample_posterior(jax.random.key(0), target, nuts(target))
+    >>> bool(abs(draws["mu"].mean() - 1.0) < 0.1)  # the posterior is Normal(1, sqrt(1/2))
+    True
+    """
+    check_positive("max_depth", max_depth)
+    system = Hamiltonian(target, selection, step_size, dense)
+
+    def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
+        r = system.momentum(metric.inverse_mass)
+        tree = build_tree(
+            system.leapfrog(phase.rest),
+            euclidean_kinetic_energy,
+            IntegratorState(phase.z, r, phase.potential, phase.gradient),
+            metric.inverse_mass,
+            metric.step_size,
+            jax.random.wrap_key_data(draw(RandomKey())),
+            max_delta_energy=DIVERGENT,
+            max_tree_depth=max_depth,
+        )
+        moved = Phase(
+            phase.rest,
+            tree.z_proposal,
+            tree.z_proposal_pe,
+            tree.z_proposal_grad,
+        )
+        stats = {
+            "accept": tree.sum_accept_probs / tree.num_proposals,
+            "diverging": tree.diverging,
+            "energy": tree.z_proposal_energy,
+            "steps": tree.num_proposals,
+            "depth": tree.depth,
+        }
+        return moved, stats
+
+    tuning = windows(lambda phase: phase.z, system.metric, target_accept)
+    return Kernel(
+        name="nuts",
+        step=step,
+        parameters=system.metric,
+        tuning=tuning,
+        enter=system.enter,
+        leave=system.leave,
+        read=system.read,
+        valid=system.valid,
+    )

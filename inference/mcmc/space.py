@@ -1,0 +1,119 @@
+"""The unconstrained space of some latents of a target, given the rest of a trace.
+
+What kernels that move by gradients, rotations or slices have in common: the selected
+continuous latents as one flat vector z of real numbers, the log density of the target
+in z (with the log Jacobian of the bijections), and the way back to a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl import Selection, Target, Trace, errors
+from ppl.addresses import flatten, nest
+
+
+class Space:
+    """R^n for the selected latents of `target`; all latents when nothing is selected.
+
+    Attributes:
+      paths: the addresses of the selected latents, in the order of the model.
+      size: n, the number of unconstrained coordinates.
+
+    Raises:
+      InvalidArgument: a selected latent is discrete, is not always there (it lies in a
+        branch), or its support depends on other choices.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference.mcmc.space import Space
+    >>> from ppl import Target, gen, sample, seed
+    >>> @gen
+    ... def model():
+    ...     scale = sample("scale", dist.HalfNormal(1.0))
+    ...     sample("y", dist.Normal(0.0, scale))
+    >>> space = Space(Target(model, (), {"y": 1.0}))
+    >>> trace, _ = space.target.generate({"scale": 1.0})
+    >>> z = space.position(trace)
+    >>> z.tolist(), space.latents(trace, z)["scale"].item()
+    ([0.0], 1.0)
+    """
+
+    def __init__(self, target: Target, selection: Selection | str | tuple[str, ...] | None = None):
+        self.target = target
+        chosen = None if selection is None else target.selection(selection)
+        self.paths = [p for p in target.latents if chosen is None or chosen(p)]
+        self.everything = len(self.paths) == len(target.latents)
+        if not self.paths:
+            raise errors.InvalidArgument(
+                "There is no latent choice to move.", where=errors.caller(),
+                given=f"the selection {chosen!r} of {target.model.name}",
+                expected="at least one continuous latent", fix="select one, or leave it out",
+            )  # fmt: skip
+        for path in self.paths:
+            site = target.sites[path]
+            if site.conditional:
+                raise errors.InvalidArgument(
+                    f"{errors.show(path)} is not always there, so it has no fixed coordinates.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    expected="latents that every branch makes",
+                    fix="move it by mh, or by a Move across dimensions",
+                )
+        self.bijections = target.bijections(self.paths)
+        sites = [target.sites[path] for path in self.paths]
+        self.dtype = jnp.result_type(*(site.dtype for site in sites))
+        self.shapes = [
+            tuple(self.bijections[p].inverse_shape(s.shape))
+            for p, s in zip(self.paths, sites, strict=True)
+        ]
+        self.sizes = [int(jnp.size(jnp.zeros(shape))) for shape in self.shapes]
+        self.size = sum(self.sizes)
+
+    def position(self, trace: Trace) -> jax.Array:
+        """z of a trace, of shape (n,)."""
+        values = flatten(trace.choices)
+        parts = [jnp.ravel(self.bijections[p].inv(values[p])) for p in self.paths]
+        return jnp.concatenate([part.astype(self.dtype) for part in parts])
+
+    def constrain(self, z: jax.Array) -> tuple[dict[tuple, jax.Array], jax.Array]:
+        """The selected latents by path, and log |d latents / dz|."""
+        values, total, start = {}, jnp.zeros((), self.dtype), 0
+        for path, shape, size in zip(self.paths, self.shapes, self.sizes, strict=True):
+            part = z[start : start + size].reshape(shape)
+            part = part.astype(self.target.sites[path].dtype)
+            start += size
+            bijection = self.bijections[path]
+            values[path] = bijection(part)
+            total = total + jnp.sum(bijection.log_abs_det_jacobian(part, values[path]))
+        return values, total
+
+    def log_density(self, trace: Trace | None) -> Callable[[jax.Array], jax.Array]:
+        """`z -> log density` of the target in z, up to a constant, given the rest of `trace`."""
+
+        def log_density(z: jax.Array) -> jax.Array:
+            values, log_det = self.constrain(z)
+            if trace is None or self.everything:
+                return self.target.log_density(nest(values)) + log_det
+            return self.target.moved(trace, nest(values))[1] + log_det
+
+        return log_density
+
+    def rest(self, trace: Trace) -> Trace | None:
+        """What `log_density` and `trace` need beside z: nothing when z is everything."""
+        return None if self.everything else trace
+
+    def trace(self, trace: Trace | None, z: jax.Array) -> Trace:
+        """The trace at z, with the rest of `trace`."""
+        values = nest(self.constrain(z)[0])
+        if trace is None or self.everything:
+            return self.target.at(values)[0]
+        return self.target.moved(trace, values)[0]
+
+    def latents(self, trace: Trace | None, z: jax.Array) -> dict[str, Any]:
+        """All latents at z, without making a trace."""
+        values = {} if trace is None else flatten(self.target.choices(trace))
+        values.update(self.constrain(z)[0])
+        return nest({path: values[path] for path in self.target.latents})
