@@ -45,8 +45,9 @@ def diagnose(columns: Columns) -> dict[str, dict[str, Any]]:
         found["sd"][still] = 0.0
         if moves:
             some, stats = x[..., moves], array_stats()
-            found["sd"][moves] = some.std((0, 1), ddof=1)
-            with np.errstate(invalid="ignore", divide="ignore"):  # of chains that never move
+            # chains that never move, values whose squares are too large
+            with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+                found["sd"][moves] = some.std((0, 1), ddof=1)
                 found["mcse_mean"][moves] = stats.mcse(some, **_AXES, method="mean")
                 found["mcse_sd"][moves] = stats.mcse(some, **_AXES, method="sd")
                 found["ess_bulk"][moves] = stats.ess(some, **_AXES, method="bulk")

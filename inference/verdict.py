@@ -144,17 +144,17 @@ def judge(
     if rows and (chains < 2 or draws < 4):
         text = f"{chains} chain{'s' * (chains != 1)} of {draws} draws say nothing"
         return failed("rhat", "", math.nan, text, "R-hat needs 2 chains of 4 draws; use 4 of 1000")
-    name, value = _extreme(rows, ("rhat",), max)
-    if value > RHAT:
+    name, value = _worst(rows, ("rhat",), 1)
+    if rows and not value <= RHAT:
         text = f'R-hat of "{name}" is {value:.3f} > {RHAT}'
         return failed("rhat", name, value, text, "the chains disagree; more warmup and draws")
     least = ESS_PER_CHAIN * chains
-    name, value = _extreme(rows, ("ess_bulk", "ess_tail"), min)
-    if value < least:
-        kind = "bulk" if rows[name]["ess_bulk"] == value else "tail"
+    name, value = _worst(rows, ("ess_bulk", "ess_tail"), -1)
+    if rows and not value >= least:
+        kind = "tail" if rows[name]["ess_tail"] == value else "bulk"
         text = f'{kind} ESS of "{name}" is {value:.0f} < {least} ({ESS_PER_CHAIN} a chain)'
-        todo = f"draw about {math.ceil(least / value)} times as many, or thin as much"
-        return failed("ess", name, value, text, todo)
+        times = "more" if math.isnan(value) else f"about {math.ceil(least / value)} times as many"
+        return failed("ess", name, value, text, f"draw {times}, or thin as much")
     lowest = {}
     for full, x in energy.items():
         each = bfmi(x)
@@ -167,7 +167,7 @@ def judge(
     scalars = f"{len(rows)} scalar{'s' * (len(rows) != 1)}"
     told = [f"{scalars}, {chains} chains x {draws} draws"]
     if rows:
-        told.append(f"R-hat <= {_extreme(rows, ('rhat',), max)[1]:.3f}")
+        told.append(f"R-hat <= {_worst(rows, ('rhat',), 1)[1]:.3f}")
         told.append(f"ESS >= {value:.0f}")
     if diverging:
         told.append("no divergences")
@@ -176,10 +176,12 @@ def judge(
     return Verdict(True, "", "", math.nan, f"converged: {'; '.join(told)}{suffix}")
 
 
-def _extreme(rows: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], which: Any):
-    """`(name, value)` of the largest or smallest number in some columns."""
-    return which(
+def _worst(
+    rows: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], sign: int
+) -> tuple[str, float]:
+    """`(name, value)` of the largest (sign 1) or smallest (-1) number; a NaN is worst."""
+    return max(
         ((name, row[key]) for name, row in rows.items() for key in keys),
-        key=lambda pair: pair[1],
+        key=lambda pair: math.inf if math.isnan(pair[1]) else sign * pair[1],
         default=("", math.nan),
     )

@@ -17,6 +17,7 @@ from inference.loo import loo
 from inference.plots import plot_posterior, plot_predictive, plot_trace
 from inference.pointwise import log_likelihood
 from inference.predictive import posterior_predictive, prior_predictive, replicate
+from inference.verdict import judge
 from ppl import Masked, Target, draw, errors, gen, law, sample, seed, select
 
 KEY = jax.random.key(0)
@@ -185,6 +186,17 @@ def test_verdict_of_good_draws_tells_its_numbers():
         f"no divergences; BFMI >= {array_stats.bfmi(GOOD).min():.2f} "
         "(the run: interrupted at 500)"
     )
+
+
+def test_a_diagnostic_that_is_not_a_number_is_no_pass():
+    good = {"note": "", "mean": 0.0, "rhat": 1.0, "ess_bulk": 900.0, "ess_tail": 900.0}
+    for check, column in (("rhat", "rhat"), ("ess", "ess_bulk"), ("ess", "ess_tail")):
+        rows = {"a": good, "b": {**good, column: np.nan}, "c": good}
+        verdict = judge(rows, (4, 500), {}, {})
+        assert not verdict and (verdict.check, verdict.name) == (check, "b")
+    assert judge({"a": good}, (4, 500), {}, {})
+    huge = Draws({"mu": 1e200 * GOOD})
+    assert huge.verdict() and huge.summary()["mu"]["sd"] == np.inf  # its square overflows
 
 
 def test_one_chain_is_no_evidence_of_convergence():
