@@ -59,8 +59,9 @@ class Chains:
         """`(own, shared) -> f(*own, *shared)` for each chain: `own` has a chain axis in front."""
 
         def some(own: tuple, shared: tuple) -> Any:
-            if self.batch_size is None:
-                return jax.vmap(lambda *mine: f(*mine, *shared))(*own)
+            if self.batch_size is None or not jax.tree.leaves(own):
+                size = self.n // self.devices
+                return jax.vmap(lambda *mine: f(*mine, *shared), axis_size=size)(*own)
             return jax.lax.map(lambda mine: f(*mine, *shared), own, batch_size=self.batch_size)
 
         if self.mesh is None:

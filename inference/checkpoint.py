@@ -20,16 +20,16 @@ import numpy as np
 from ppl import errors
 
 
-def fingerprint(*texts: str) -> str:
-    """A digest of what a run computes: its lowered programs and settings.
+def fingerprint(*parts: bytes) -> str:
+    """A digest of what a run computes: its programs, data and settings.
 
     >>> from inference.checkpoint import fingerprint
-    >>> fingerprint("a", "b") == fingerprint("a", "b") != fingerprint("ab", "")
+    >>> fingerprint(b"a", b"b") == fingerprint(b"a", b"b") != fingerprint(b"ab", b"")
     True
     """
     digest = hashlib.sha256()
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
 
 
@@ -117,7 +117,7 @@ class Checkpoint:
 
     def _read(self, file: Path) -> dict[str, np.ndarray]:
         try:
-            with np.load(file, allow_pickle=False) as found:
+            with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as found:
                 return {name: found[name] for name in found.files}
         except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
             raise self._damaged(file, str(error)) from error

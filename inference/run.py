@@ -21,6 +21,7 @@ import numpy as np
 
 from ppl import Target, Trace, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.arguments import is_array
 from ppl.randomness import checked_key
 
 from .blocks import Blocks
@@ -270,12 +271,13 @@ class _Run:
     def resume(self, path: str | os.PathLike, how: str, given: dict) -> None:
         """Go on from the checkpoint in the folder `path`, if there is one."""
         arguments = self._arguments(0, 1, True)
-        lowered = [block.lower(*arguments) for block in {self.warm, self.draw}]
+        programs = [block.lower(*arguments).as_text() for block in (self.warm, self.draw)]
         settings = (self.draws, self.warmup, self.thin, self.chains.n, how, jax.__version__)
-        values = {"/".join(p): np.asarray(x).tolist() for p, x in flatten(given).items()}
-        keys = [x.tolist() for x in self.keys]
-        texts = [part.as_text() for part in lowered]
-        self.store = Checkpoint(path, fingerprint(*texts, repr((settings, values, keys))))
+        data = (self.target.args, self.target.observations, given, self.keys)
+        arrays = [(jax.tree_util.keystr(k), x) for k, x in jax.tree.leaves_with_path(data)]
+        named = [(name, np.asarray(x).tobytes()) for name, x in arrays if is_array(x)]
+        parts = [text.encode() for text in (*programs, repr((settings, named)))]
+        self.store = Checkpoint(path, fingerprint(*parts))
         leaves, tree = jax.tree.flatten((self.state, self.tuning, self.frozen))
         found = self.store.load(leaves)
         if found is not None:

@@ -21,20 +21,27 @@ WAYS = ("uniform", "prior")
 def initial_trace(target: Target, how: str, given: Mapping[str, Any]) -> Trace:
     """A trace of the target to start from: a random program.
 
-    `"uniform"` draws each continuous latent whose support is fixed uniformly from
-    (-2, 2) in its unconstrained space, as Stan does; all others, and with `"prior"` all
-    latents, come from the model. `given` latents have their given values.
+    `"uniform"` draws each continuous latent uniformly from (-2, 2) in its unconstrained
+    space, given the others, as Stan does; discrete latents and those in branches, and
+    with `"prior"` all latents, come from the model. `given` latents have their values.
+
+    Raises:
+      CannotSimulate: a latent that comes from the model has an improper prior.
     """
     values = flatten(given)
     if how == "uniform":
-        for path in target.latents:
-            bijection = None if path in values else _bijection(target, path)
-            if bijection is not None:
-                site = target.sites[path]
-                shape = bijection.inverse_shape(site.shape)
-                low, high = jnp.full(shape, -2.0, site.dtype), jnp.full(shape, 2.0, site.dtype)
-                values[path] = bijection(draw(dist.Uniform(low, high)))
+        free = [p for p in target.latents if p not in values and _coordinates(target, p)]
+        coordinates = target.coordinates(free)
+        z = {path: _uniform(shape, target, path) for path, shape in coordinates.shapes.items()}
+        made, _ = coordinates.constrain(z, {**target.observed_values, **values})
+        # what is not always there stays with the model
+        values |= {path: x for path, x in made.items() if not target.sites[path].conditional}
     return target.generate(nest(values))[0]
+
+
+def _uniform(shape: tuple[int, ...], target: Target, path: tuple) -> jax.Array:
+    dtype = target.sites[path].dtype
+    return draw(dist.Uniform(jnp.full(shape, -2.0, dtype), jnp.full(shape, 2.0, dtype)))
 
 
 def given_values(
@@ -56,6 +63,7 @@ def given_values(
             expected='"uniform", "prior", or a nested dict of values', fix='initial="prior"',
         )  # fmt: skip
     values = {}
+    target._only_latents(initial, "The initial value")
     for path, value in flatten(initial).items():
         site = target.sites.get(path)
         each = site is not None and np.shape(value) == (chains, *site.shape)
@@ -64,20 +72,18 @@ def given_values(
             target.model._prepare(target.args, {}).check(nest({path: row}), "The initial value")
         array = jnp.asarray(value, target.sites[path].dtype)
         values[path] = array if each else jnp.broadcast_to(array, (chains, *array.shape))
-    for path in values:
-        if path in target.observed:
-            target.generate(nest({path: initial}))  # raises: an observation cannot be started
     return "uniform", nest(values)
 
 
-def _bijection(target: Target, path: tuple) -> Any:
-    """The bijection of a latent that is always there, or None."""
+def _coordinates(target: Target, path: tuple) -> bool:
+    """Whether a latent is always there and has unconstrained coordinates."""
     if target.sites[path].conditional:
-        return None
+        return False
     try:
-        return target.bijections([path])[path]
-    except errors.InvalidArgument:  # discrete, or a support that moves
-        return None
+        target.coordinates([path])
+    except errors.InvalidArgument:  # discrete, or a support without a bijection
+        return False
+    return True
 
 
 def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> errors.NonFiniteStart:
@@ -87,7 +93,7 @@ def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> error
         value = np.asarray(flatten(trace.choices)[path])
         density = float(target.model.project(trace, path))
         gradient = ""
-        if path in target.latents and _bijection(target, path) is not None:
+        if path in target.latents and _coordinates(target, path):
             space = Space(target, path)
             slope = jax.grad(space.log_density(trace))(space.position(trace))
             gradient = "finite" if bool(jnp.isfinite(slope).all()) else "NOT FINITE"
