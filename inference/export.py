@@ -42,7 +42,7 @@ def to_datatree(
       prior: what `prior_predictive` gives; observed choices go to `prior_predictive`.
 
     Raises:
-      MissingExecutable: arviz-base is not installed (`pip install 'giry[arviz]'`).
+      MissingPackage: arviz-base is not installed (`pip install 'giry[arviz]'`).
       InvalidArgument: two addresses have the same name, or one holds a slash.
 
     >>> import numpy as np

@@ -12,7 +12,7 @@ def extra(module: str, name: str, purpose: str) -> Any:
     """The module, which `pip install 'giry[name]'` brings.
 
     Raises:
-      MissingExecutable: it is not installed.
+      MissingPackage: it is not installed.
 
     >>> from inference.extras import extra
     >>> extra("math", "plots", "Counting").floor(2.5)
@@ -21,7 +21,7 @@ def extra(module: str, name: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise errors.MissingExecutable(
+        raise errors.MissingPackage(
             f"{purpose} needs the package {module.split('.')[0]}, which is not installed.",
             where=errors.caller(),
             given=str(error),

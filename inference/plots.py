@@ -34,7 +34,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
       names: scalars, as in `draws.scalars()`; the first 12 by default.
 
     Raises:
-      MissingExecutable: matplotlib is not installed (`pip install 'giry[plots]'`).
+      MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
 
     >>> import numpy as np
@@ -76,7 +76,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
       prob: the probability of the interval.
 
     Raises:
-      MissingExecutable: matplotlib is not installed (`pip install 'giry[plots]'`).
+      MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
       InvalidArgument: `prob` is not between 0 and 1.
 
@@ -133,7 +133,7 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
       target: the target, which holds the data.
 
     Raises:
-      MissingExecutable: matplotlib is not installed (`pip install 'giry[plots]'`).
+      MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       InvalidArgument: nothing is observed, or an observed address is not predicted.
       ShapeError: what is predicted has another shape than the data.
 

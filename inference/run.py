@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -103,7 +103,7 @@ def sample_posterior(
         ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
     ):  # fmt: skip
         _check_count(name, value, least)
-    run = _Run(target, as_kernel(kernel), draws, warmup, thin, Chains(chains, batch_size, mesh))
+    run = _Run(target, _lifted(kernel), draws, warmup, thin, Chains(chains, batch_size, mesh))
     how, given = given_values(target, initial, chains)
     run.start(key, how, given)
     if checkpoint is not None:
@@ -145,7 +145,7 @@ class _Run:
           InvalidArgument: the kernel does not map states to states.
         """
         n, members = self.chains.n, self.kernel.members
-        self.programs = Blocks(self.target, self.kernel, jax.random.key_impl(key))
+        self.programs = _blocks(self.target, self.kernel, str(jax.random.key_impl(key)))
         starts, warm, draw = jnp.swapaxes(
             jax.vmap(lambda k: jax.random.split(k, 3))(jax.random.split(key, n)), 0, 1
         )
@@ -153,8 +153,7 @@ class _Run:
         if members is not None:
             starts = jax.vmap(lambda k: jax.random.split(k, members))(starts)
         given = {path: np.asarray(value) for path, value in flatten(given).items()}
-        begin = partial(self.programs.begin, how=how, warmup=self.warmup)
-        begin = jax.jit(self.chains.over(begin))
+        begin = _begin(self.programs, self.chains, how, self.warmup)
         for attempt in range(1, _ATTEMPTS + 1):
             own = (np.asarray(jax.random.key_data(starts)), given)
             state, tuning, finite = begin(self.chains.put(own), ())
@@ -173,7 +172,7 @@ class _Run:
     def _compile(self, state: Any, tuning: Any) -> None:
         """Make the blocks, after checking that the kernel keeps the kind of its state."""
         self.state, self.tuning = state, tuning
-        self.freeze = jax.jit(self.chains.over(self.kernel.warm().freeze))
+        self.freeze = _freeze(self.kernel, self.chains)
         self.frozen = self.freeze((tuning,), ())
         one, parameters = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, self.frozen)
@@ -183,11 +182,8 @@ class _Run:
         size = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in rows.values())
         room = max(1, _BUFFER_BYTES // max(1, size * self.chains.n))
         self.buffer = min(max(self.draws, self.warmup), _BUFFER, room)
-        self.warm = jax.jit(self.chains.over(self.programs.steps(self.buffer)))
-        self.draw = self.warm
-        if self.thin > 1:
-            thinned = replace(self.programs, kernel=iterate(self.kernel, self.thin))
-            self.draw = jax.jit(self.chains.over(thinned.steps(self.buffer)))
+        self.warm = _steps(self.programs, self.chains, 1, self.buffer)
+        self.draw = _steps(self.programs, self.chains, self.thin, self.buffer)
 
     def _check_step(self, state: Any, after: Any) -> None:
         same = jax.tree.structure(after) == jax.tree.structure(state)
@@ -309,6 +305,43 @@ class _Run:
         # jit sorts dicts; the model's own order reads better
         ordered = nest({path: choices[path] for path in self.target.latents if path in choices})
         return Draws(ordered, stats, self.target, status)
+
+
+# Compiled programs are kept for the next run of the same kernel on the same target.
+
+
+@lru_cache(maxsize=64)
+def _known(kernel: Callable) -> Kernel:
+    return as_kernel(kernel)
+
+
+def _lifted(kernel: Callable) -> Kernel:
+    try:
+        return _known(kernel)
+    except TypeError:  # a callable that cannot be hashed is compiled each time
+        return as_kernel(kernel)
+
+
+@lru_cache(maxsize=16)
+def _blocks(target: Target, kernel: Kernel, impl: str) -> Blocks:
+    return Blocks(target, kernel, impl)
+
+
+@lru_cache(maxsize=16)
+def _begin(programs: Blocks, chains: Chains, how: str, warmup: int) -> Callable:
+    return jax.jit(chains.over(partial(programs.begin, how=how, warmup=warmup)))
+
+
+@lru_cache(maxsize=16)
+def _freeze(kernel: Kernel, chains: Chains) -> Callable:
+    return jax.jit(chains.over(kernel.warm().freeze))
+
+
+@lru_cache(maxsize=16)
+def _steps(programs: Blocks, chains: Chains, thin: int, buffer: int) -> Callable:
+    if thin > 1:
+        programs = replace(programs, kernel=iterate(programs.kernel, thin))
+    return jax.jit(chains.over(programs.steps(buffer)))
 
 
 class _Pace:

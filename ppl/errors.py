@@ -205,7 +205,7 @@ class BranchMismatch(PPLError, TypeError):
 
 
 class CannotSimulate(PPLError, TypeError):
-    """A program that scores (`factor`, `observe`) has no exact forward simulation."""
+    """A program that scores (`factor`, `observe`), or an improper prior, cannot be simulated."""
 
 
 class InvalidArgument(PPLError, ValueError):
@@ -259,6 +259,10 @@ class NonFiniteDraw(PPLError, FloatingPointError):
 
 class CheckpointError(PPLError, ValueError):
     """A checkpoint is damaged, or is of another run."""
+
+
+class MissingPackage(PPLError, ImportError):
+    """A package of an optional extra is needed and not installed."""
 
 
 class UnrolledDraws(PPLError, UserWarning):

@@ -16,7 +16,7 @@ PACKAGES = (ppl, inference, semantics)
 MODULES = [
     name
     for package in PACKAGES
-    for _, name, _ in pkgutil.iter_modules(package.__path__, package.__name__ + ".")
+    for _, name, _ in pkgutil.walk_packages(package.__path__, package.__name__ + ".")
 ]
 PUBLIC = [
     (package, name) for package in PACKAGES for name in sorted(getattr(package, "__all__", ()))
