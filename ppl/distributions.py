@@ -277,9 +277,23 @@ def base(d: Any) -> tuple[str, tuple[int, ...], Callable] | None:
     return kind, shape, partial(transform, d)
 
 
-def sample(d: Any, key: Any) -> jax.Array:
-    """One draw by numpyro's own sampler, where there is no base."""
-    return jnp.asarray(d.sample(key))
+def sample(d: Any, key: Any, where: str) -> jax.Array:
+    """One draw by numpyro's own sampler, where there is no base.
+
+    Raises:
+      CannotSimulate: there is no sampler either.
+    """
+    try:
+        return jnp.asarray(d.sample(key))
+    except NotImplementedError as error:
+        raise errors.CannotSimulate(
+            f"{type(elementwise(d)).__name__} has no sampler: an improper prior cannot be drawn.",
+            where=(where, errors.caller()),
+            given=f"a choice on {support_name(d.support)} without a value",
+            expected="a value, or a proper distribution",
+            fix="constrain or initialise it, for instance initial={name: value}, "
+            'or start chains from "uniform"; or use a wide proper prior',
+        ) from error
 
 
 def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -303,8 +317,7 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
         innermost = innermost.base_dist
     found = base(d)
     if found is None:
-        out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
-        shape, dtype = out.shape, out.dtype
+        shape, dtype = _of_value(d)
     else:
         shape = tuple(d.batch_shape) + tuple(d.event_shape)
         dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(leaves)
@@ -314,6 +327,16 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
         "kind": type(innermost).__name__,
         "support": support_name(d.support),
     }
+
+
+def _of_value(d: Any) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of a value by numpyro's sampler, or declared where there is none."""
+    try:
+        out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
+    except NotImplementedError:  # an improper prior
+        dtype = jnp.result_type(int if is_discrete(d) else float)
+        return tuple(d.batch_shape) + tuple(d.event_shape), dtype
+    return out.shape, out.dtype
 
 
 _FINITE_LEAN = (

@@ -48,7 +48,6 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
       InvalidArgument: raised at the first run, for a site that it cannot take: a
         parameter, a plate that subsamples, a key, a mutable, `numpyro`'s `cond`,
         a deterministic site inside JAX's control flow.
-      InvalidDistribution: a choice from a distribution that cannot be drawn from.
       SupportError: known data outside the support.
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -161,16 +160,7 @@ def _sample(msg: Any) -> None:
         factor(jnp.sum(_scaled(scale, log_density(fn, value))))
         return
     base = _unmasked(fn)
-    try:
-        value = sample(name, base)
-    except NotImplementedError as error:
-        raise errors.InvalidDistribution(
-            f'"{name}" has a distribution that cannot be drawn from.',
-            where=f'"{name}" at {errors.caller()}',
-            given=type(fn).__name__,
-            expected="a distribution with a sampler",
-            fix="use a wide proper prior; a factor can flatten it",
-        ) from error
+    value = sample(name, base)
     if base is not fn or scale is not None:
         own = jnp.sum(log_density(base, value))
         all_of_it = jnp.sum(_scaled(scale, log_density(fn, value)))

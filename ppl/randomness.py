@@ -162,7 +162,10 @@ class Seed(Rule):
         def one(leaves, given):
             d = spec.tree.unflatten(leaves)
             found = distributions.base(d)
-            value = distributions.sample(d, given) if found is None else found[2](given)
+            if found is None:
+                value = distributions.sample(d, given, step.source)
+            else:
+                value = found[2](given)
             return arithmetic.shaped(value, spec.shape, spec.dtype)
 
         if abstract_base(spec) is None and spec.levels:

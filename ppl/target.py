@@ -9,11 +9,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
 from .arguments import is_array
+from .coordinates import Coordinates
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
 from .program import Path
 from .sites import check_values
@@ -199,36 +199,14 @@ class Target:
 
     # -- unconstrained space ----------------------------------------------------------
 
-    def bijections(self, paths: Iterable[Path] | None = None) -> dict[Path, Any]:
-        """For each of the `paths` (all latents), numpyro's bijection from unconstrained space.
+    def coordinates(self, paths: Iterable[Path] | None = None) -> Coordinates:
+        """The unconstrained coordinates of the latents at `paths` (all), given the others.
 
         Raises:
-          InvalidArgument: a latent is discrete, or its support depends on other choices.
+          InvalidArgument: a latent is discrete, or its support has no bijection.
         """
-        found = {}
-        for path in self.latents if paths is None else paths:
-            site = self.sites[path]
-            if not jnp.issubdtype(site.dtype, jnp.floating):
-                raise errors.InvalidArgument(
-                    f"{errors.show(path)} is discrete and has no unconstrained space.",
-                    where=f"{errors.show(path)} at {site.source}",
-                    expected="continuous latents",
-                    fix="sum it out, or move it by a kernel for discrete choices",
-                )
-            try:
-                found[path] = dist.biject_to(site.distribution.support)
-                jax.eval_shape(found[path], jax.ShapeDtypeStruct(site.spec.shape, site.dtype))
-            except Exception as error:
-                if isinstance(error, errors.PPLError):
-                    raise
-                raise errors.InvalidArgument(
-                    f"{errors.show(path)} has no fixed bijection to unconstrained space.",
-                    where=f"{errors.show(path)} at {site.source}",
-                    given=site.support,
-                    expected="a support that does not depend on other choices",
-                    fix="sample a standard variable and transform it in the model",
-                ) from error
-        return found
+        run = self.model._prepare(self.args, {})
+        return Coordinates(run, self.latents if paths is None else paths)
 
     def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
         """`(latents, log |d latents / d unconstrained|)`.
@@ -236,19 +214,24 @@ class Target:
         Raises:
           MissingChoice, AddressNotFound: not exactly the latents are given.
         """
-        values, total = {}, jnp.zeros((), float)
-        bijections = self.bijections()
-        z = self._complete(unconstrained, bijections)
-        for path, bijection in bijections.items():
-            values[path] = bijection(z[path])
-            total = total + jnp.sum(bijection.log_abs_det_jacobian(z[path], values[path]))
-        return nest(values), total
+        coordinates = self.coordinates()
+        z = self._complete(unconstrained, coordinates.shapes)
+        values, log_det = coordinates.constrain(z, self.observed_values)
+        return nest({path: values[path] for path in self.latents}), log_det
 
     def unconstrain(self, latents: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse of `constrain`'s values."""
-        bijections = self.bijections()
-        values = self._complete(latents, bijections)
-        return nest({path: b.inv(values[path]) for path, b in bijections.items()})
+        coordinates = self.coordinates()
+        values = self._complete(latents, coordinates.shapes)
+        return nest(coordinates.unconstrain({**self.observed_values, **values}))
+
+    @property
+    def observed_values(self) -> dict[Path, Any]:
+        """What is observed by path; of a partial observation the whole array."""
+        return {
+            path: value.value if isinstance(value, Masked) else value
+            for path, value in self.observed.items()
+        }
 
     def _complete(self, choices: Mapping[str, Any], known: Mapping[Path, Any]) -> dict[Path, Any]:
         """`choices` by path; exactly the `known` paths must have a value."""

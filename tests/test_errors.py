@@ -478,7 +478,7 @@ def discrete_latent_in_unconstrained_space():
     def counts():
         sample("count", dist.Poisson(3.0))  # here
 
-    Target(counts).bijections()
+    Target(counts).coordinates()
 
 
 @case(errors.InvalidArgument, ValueError, "A choice map is a nested dict.", "wrap the value")
@@ -833,6 +833,21 @@ def simulate_with_a_factor():
         factor(-(sample("x", NORMAL) ** 2))
 
     seed(scores.simulate)(KEY)  # here
+
+
+@case(
+    errors.CannotSimulate,
+    TypeError,
+    "ImproperUniform has no sampler: an improper prior cannot be drawn.",
+    "constrain or initialise it",
+    '"x"',
+)
+def simulate_an_improper_prior():
+    @gen
+    def flat():
+        sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))  # here
+
+    seed(flat.simulate)(KEY)
 
 
 # -- gradients, integrals, tapes --------------------------------------------------

@@ -20,7 +20,6 @@ from numpyro.infer.util import log_density, potential_energy
 from ppl import Target, gen, paths, sample, seed
 from ppl.errors import (
     InvalidArgument,
-    InvalidDistribution,
     PPLError,
     PythonControlFlow,
     SupportError,
@@ -241,10 +240,6 @@ def buried():
     jax.lax.scan(step, 0, None, length=2)
 
 
-def improper():
-    numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
-
-
 def off_support():
     numpyro.sample("y", dist.Exponential(1.0), obs=np.array([1.0, -1.0]))
 
@@ -258,7 +253,6 @@ def off_support():
         (mutable, InvalidArgument, "a mutable site", "pass the state"),
         (branched, InvalidArgument, "numpyro's cond", "jax.lax.cond"),
         (buried, InvalidArgument, "inside control flow", "outside"),
-        (improper, InvalidDistribution, "cannot be drawn", "proper prior"),
         (off_support, SupportError, "outside the support", "check the data"),
     ],
 )

@@ -7,6 +7,7 @@ in z (with the log Jacobian of the bijections), and the way back to a trace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Space:
 
     Raises:
       InvalidArgument: a selected latent is discrete, is not always there (it lies in a
-        branch), or its support depends on other choices.
+        branch), or its support has no bijection.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference.mcmc.space import Space
@@ -62,39 +63,33 @@ class Space:
                     expected="latents that every branch makes",
                     fix="move it by mh, or by a Move across dimensions",
                 )
-        self.bijections = target.bijections(self.paths)
-        sites = [target.sites[path] for path in self.paths]
-        self.dtype = jnp.result_type(*(site.dtype for site in sites))
-        self.shapes = [
-            tuple(self.bijections[p].inverse_shape(s.shape))
-            for p, s in zip(self.paths, sites, strict=True)
-        ]
-        self.sizes = [int(jnp.size(jnp.zeros(shape))) for shape in self.shapes]
-        self.size = sum(self.sizes)
+        self.coordinates = target.coordinates(self.paths)
+        self.dtype = jnp.result_type(*(target.sites[path].dtype for path in self.paths))
+        self.sizes = {path: math.prod(shape) for path, shape in self.coordinates.shapes.items()}
+        self.size = sum(self.sizes.values())
 
     def position(self, trace: Trace) -> jax.Array:
         """z of a trace, of shape (n,)."""
-        values = flatten(trace.choices)
-        parts = [jnp.ravel(self.bijections[p].inv(values[p])) for p in self.paths]
-        return jnp.concatenate([part.astype(self.dtype) for part in parts])
+        z = self.coordinates.unconstrain(flatten(trace.choices))
+        return jnp.concatenate([jnp.ravel(z[p]).astype(self.dtype) for p in self.paths])
 
-    def constrain(self, z: jax.Array) -> tuple[dict[tuple, jax.Array], jax.Array]:
-        """The selected latents by path, and log |d latents / dz|."""
-        values, total, start = {}, jnp.zeros((), self.dtype), 0
-        for path, shape, size in zip(self.paths, self.shapes, self.sizes, strict=True):
-            part = z[start : start + size].reshape(shape)
-            part = part.astype(self.target.sites[path].dtype)
-            start += size
-            bijection = self.bijections[path]
-            values[path] = bijection(part)
-            total = total + jnp.sum(bijection.log_abs_det_jacobian(part, values[path]))
-        return values, total
+    def constrain(
+        self, trace: Trace | None, z: jax.Array
+    ) -> tuple[dict[tuple, jax.Array], jax.Array]:
+        """The selected latents by path, and log |d latents / dz|, given the rest of `trace`."""
+        parts, start = {}, 0
+        for path, shape in self.coordinates.shapes.items():
+            parts[path] = z[start : start + self.sizes[path]].reshape(shape)
+            start += self.sizes[path]
+        rest = self.target.observed_values if trace is None else flatten(trace.choices)
+        values, log_det = self.coordinates.constrain(parts, rest)
+        return {path: values[path] for path in self.paths}, log_det.astype(self.dtype)
 
     def log_density(self, trace: Trace | None) -> Callable[[jax.Array], jax.Array]:
         """`z -> log density` of the target in z, up to a constant, given the rest of `trace`."""
 
         def log_density(z: jax.Array) -> jax.Array:
-            values, log_det = self.constrain(z)
+            values, log_det = self.constrain(trace, z)
             if trace is None or self.everything:
                 return self.target.log_density(nest(values)) + log_det
             return self.target.moved(trace, nest(values))[1] + log_det
@@ -107,7 +102,7 @@ class Space:
 
     def trace(self, trace: Trace | None, z: jax.Array) -> Trace:
         """The trace at z, with the rest of `trace`."""
-        values = nest(self.constrain(z)[0])
+        values = nest(self.constrain(trace, z)[0])
         if trace is None or self.everything:
             return self.target.at(values)[0]
         return self.target.moved(trace, values)[0]
@@ -115,5 +110,5 @@ class Space:
     def latents(self, trace: Trace | None, z: jax.Array) -> dict[str, Any]:
         """All latents at z, without making a trace."""
         values = {} if trace is None else flatten(self.target.choices(trace))
-        values.update(self.constrain(z)[0])
+        values.update(self.constrain(trace, z)[0])
         return nest({path: values[path] for path in self.target.latents})
