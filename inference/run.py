@@ -174,30 +174,13 @@ class _Run:
         self.state, self.tuning = state, tuning
         self.freeze = _freeze(self.kernel, self.chains)
         self.frozen = self.freeze((tuning,), ())
-        one, parameters = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (state, self.frozen)
-        )
-        self._check_step(one, jax.eval_shape(self.programs.after, one, parameters))
-        rows = jax.eval_shape(self.programs.latents, one)
-        size = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in rows.values())
+        leaves, tree = jax.tree.flatten((state, self.frozen))
+        kinds = tuple((x.shape[1:], x.dtype) for x in leaves)
+        size = _checked(self.programs, tree, kinds)
         room = max(1, _BUFFER_BYTES // max(1, size * self.chains.n))
         self.buffer = min(max(self.draws, self.warmup), _BUFFER, room)
         self.warm = _steps(self.programs, self.chains, 1, self.buffer)
         self.draw = _steps(self.programs, self.chains, self.thin, self.buffer)
-
-    def _check_step(self, state: Any, after: Any) -> None:
-        same = jax.tree.structure(after) == jax.tree.structure(state)
-        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=False)
-        wrong = [(a, b) for a, b in pairs if (a.shape, a.dtype) != (b.shape, b.dtype)]
-        if same and not wrong:
-            return
-        raise errors.InvalidArgument(
-            f"The kernel {self.kernel.name} does not return the kind of state that it was given.",
-            where=errors.caller(),
-            given=f"{type(after).__name__}: {after}" if not same else _shapes(wrong),
-            expected="a trace of the target in, a trace of the target out",
-            fix="return the trace that target.update, regenerate or accept gave",
-        )
 
     def warm_block(self) -> None:
         """Some steps of warm-up more.
@@ -305,6 +288,31 @@ class _Run:
         # jit sorts dicts; the model's own order reads better
         ordered = nest({path: choices[path] for path in self.target.latents if path in choices})
         return Draws(ordered, stats, self.target, status)
+
+
+@lru_cache(maxsize=16)
+def _checked(programs: Blocks, tree: Any, kinds: tuple) -> int:
+    """Bytes of one draw, after checking that a step keeps the kind of the state.
+
+    Raises:
+      InvalidArgument: it does not.
+    """
+    leaves = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+    state, parameters = jax.tree.unflatten(tree, leaves)
+    after = jax.eval_shape(programs.after, state, parameters)
+    same = jax.tree.structure(after) == jax.tree.structure(state)
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=False)
+    wrong = [(a, b) for a, b in pairs if (a.shape, a.dtype) != (b.shape, b.dtype)]
+    if not same or wrong:
+        raise errors.InvalidArgument(
+            f"The kernel {programs.kernel.name} returns another kind of state than it was given.",
+            where=errors.caller(),
+            given=_shapes(wrong) if same else f"{type(after).__name__}: {after}",
+            expected="a trace of the target in, a trace of the target out",
+            fix="return the trace that target.update, regenerate or accept gave",
+        )
+    rows = jax.eval_shape(programs.latents, state)
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in rows.values())
 
 
 # Compiled programs are kept for the next run of the same kernel on the same target.

@@ -1,5 +1,6 @@
 """giry's language: random programs and generative functions on JAX."""
 
+from ._compiler import guard as _guard
 from ._siblings import check as _check
 from .addresses import At, Masked, Selection, everything, select
 from .causal import do, twin
@@ -18,6 +19,7 @@ from .target import Target
 from .unfold import extend, unfold
 
 _check(__name__)
+_guard()
 
 __all__ = [
     "At",

@@ -1,5 +1,7 @@
 """The facts of JAX that staging rests on; a failure names what a new JAX changed."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -60,3 +62,21 @@ def test_eval_jaxpr_keeps_custom_derivatives():
 def test_registries_exist():
     for registry in ("fancy_primitive_batchers", "primitive_batchers"):
         assert hasattr(batching, registry), f"jax.interpreters.batching.{registry} is gone"
+
+
+def test_wrong_fusion_of_one_jaxlib_is_off(monkeypatch):
+    from ppl import _compiler
+
+    option = "--xla_cpu_experimental_ynn_fusion_type"
+
+    def flags(version, before):
+        monkeypatch.setattr(_compiler, "version", lambda name: version)
+        monkeypatch.setenv("XLA_FLAGS", before)
+        _compiler.guard()
+        return os.environ["XLA_FLAGS"]
+
+    assert flags("0.12.0.1", "") == flags("0.12.0", "") == f"{option}="
+    assert flags("0.12.0", "--a") == f"--a {option}="
+    assert flags("0.12.0", f"{option}=x") == f"{option}=x"  # the user's word stands
+    # an option that a release does not know would end the process
+    assert flags("0.10.2", "") == flags("0.12.01", "") == ""
