@@ -31,6 +31,18 @@ class Metric(NamedTuple):
     step_size: Any
     inverse_mass: jax.Array
 
+    @property
+    def deviations(self) -> jax.Array:
+        """Standard deviations of the coordinates, of shape (n,)."""
+        variances = self.inverse_mass
+        return jnp.sqrt(variances if variances.ndim == 1 else jnp.diagonal(variances))
+
+    def spread(self, noise: jax.Array) -> jax.Array:
+        """Noise of unit covariance as noise of covariance `inverse_mass`."""
+        if self.inverse_mass.ndim == 1:
+            return self.deviations * noise
+        return jnp.linalg.cholesky(self.inverse_mass) @ noise
+
 
 class _Found(NamedTuple):
     """The state of a warm-up."""
@@ -46,7 +58,7 @@ class _Found(NamedTuple):
 def windows(
     position: Callable[[State], jax.Array],
     metric: Metric,
-    target_accept: float,
+    target_accept: float | None,
     adapt_mass: bool = True,
 ) -> Tuning:
     """The tuning of a kernel with a `Metric` as parameters and `accept` in its statistics.
@@ -54,7 +66,8 @@ def windows(
     Args:
       position: the flat unconstrained vector of a state.
       metric: where to start.
-      target_accept: the average acceptance probability to reach.
+      target_accept: the average acceptance probability to reach; None keeps the step size,
+        and needs no `accept`.
     """
     start: Any
     start, learn = dual_averaging()
@@ -79,8 +92,10 @@ def windows(
 
     def update(found: _Found, state: State, stats: Stats) -> _Found:
         dtype = metric.inverse_mass.dtype
-        averaging = _typed(learn(target_accept - stats["accept"], found.averaging), dtype)
-        step_size = _positive(jnp.exp(averaging[0]))
+        averaging, step_size = found.averaging, found.metric.step_size
+        if target_accept is not None:
+            averaging = _typed(learn(target_accept - stats["accept"], averaging), dtype)
+            step_size = _positive(jnp.exp(averaging[0]))
         inside, at_end = found.updated[found.time], found.ends[found.time]
         z = position(state)
         added = _typed(add(z, found.covariance), dtype)
