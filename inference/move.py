@@ -23,6 +23,7 @@ import numpyro.distributions as dist
 from ppl import GenerativeFunction, Target, Trace, draw, errors
 
 from .kernel import Kernel, Stats
+from .round_trip import came_back
 from .weighted import Step, Weighted
 
 
@@ -32,6 +33,10 @@ class Move:
 
     Latents and u are nested dicts. A leaf that the involution passes on unchanged
     costs nothing in the Jacobian.
+
+    Attributes:
+      log_det: `(latents, u) -> log |det df|`, where a smaller Jacobian is known than that of
+        all that moves; `semantics.check_move` compares the two. Without it, it is by JAX.
 
     >>> import numpyro.distributions as dist
     >>> from inference import Move
@@ -45,6 +50,46 @@ class Move:
 
     proposal: GenerativeFunction
     involution: Callable[[dict, dict], tuple[dict, dict]]
+    log_det: Callable[[dict, dict], Any] | None = None
+
+
+def log_det_of(move: Move, x: dict, u: dict) -> Any:
+    """log |det df| at (x, u): the move's own, or else by JAX."""
+    return _moved(move, x, u)[2]
+
+
+def log_abs_det(fn: Callable, *args: Any) -> jax.Array:
+    """log |det| of all continuous outputs by all continuous inputs, of which there are as many."""
+    leaves, tree = jax.tree.flatten(args)
+    moving = [i for i, leaf in enumerate(leaves) if _continuous(leaf)]
+
+    def outputs(*args: Any) -> list:
+        return [leaf for leaf in jax.tree.leaves(fn(*args)) if _continuous(leaf)]
+
+    return _log_abs_det(outputs, leaves, tree, moving)
+
+
+def _continuous(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
+
+
+def _log_abs_det(outputs: Callable, leaves: list, tree: Any, moving: list[int]) -> jax.Array:
+    """Of `outputs`, a list of arrays, by the `moving` ones of the leaves of its arguments."""
+    if not moving:
+        return jnp.zeros(())
+    ends = [0]
+    for i in moving:
+        ends.append(ends[-1] + jnp.size(leaves[i]))
+
+    def flat(z: jax.Array) -> jax.Array:
+        full = list(leaves)
+        for k, i in enumerate(moving):
+            part = z[ends[k] : ends[k + 1]].reshape(jnp.shape(leaves[i]))
+            full[i] = part.astype(jnp.result_type(leaves[i]))
+        return jnp.concatenate([jnp.ravel(x) for x in outputs(*jax.tree.unflatten(tree, full))])
+
+    at = jnp.concatenate([jnp.ravel(leaves[i]) for i in moving])
+    return jnp.linalg.slogdet(jax.jacfwd(flat)(at))[1]
 
 
 def _moved(move: Move, x: dict, u: dict) -> tuple[dict, dict, Any]:
@@ -70,44 +115,47 @@ def _moved(move: Move, x: dict, u: dict) -> tuple[dict, dict, Any]:
                 expected=f"{jnp.result_type(a)}{list(jnp.shape(a))}",
                 fix="return values of the same shapes and dtypes at the same addresses",
             )
-    moving = [
-        i
-        for i, (a, b) in enumerate(zip(leaves, outs, strict=True))
-        if a is not b and jnp.issubdtype(jnp.result_type(a), jnp.inexact)
-    ]
     new_x, new_u = jax.tree.unflatten(tree, outs)
-    if not moving:
-        return new_x, new_u, 0.0
-    shapes = [jnp.shape(leaves[i]) for i in moving]
-    ends = [0]
-    for i in moving:
-        ends.append(ends[-1] + jnp.size(leaves[i]))
+    known = getattr(move, "log_det", None)  # `check_move` takes anything with the other two
+    if known is not None:
+        return new_x, new_u, known(x, u)
+    pairs = enumerate(zip(leaves, outs, strict=True))
+    moving = [i for i, (a, b) in pairs if a is not b and _continuous(a)]
 
-    def flat(z):
-        full = list(leaves)
-        for k, i in enumerate(moving):
-            full[i] = z[ends[k] : ends[k + 1]].reshape(shapes[k]).astype(leaves[i].dtype)
-        after = jax.tree.leaves(move.involution(*jax.tree.unflatten(tree, full)))
-        return jnp.concatenate([jnp.ravel(after[i]) for i in moving])
+    def outputs(x: dict, u: dict) -> list:
+        after = jax.tree.leaves(move.involution(x, u))
+        return [after[i] for i in moving]
 
-    at = jnp.concatenate([jnp.ravel(leaves[i]) for i in moving])
-    return new_x, new_u, jnp.linalg.slogdet(jax.jacfwd(flat)(at))[1]
+    return new_x, new_u, _log_abs_det(outputs, leaves, tree, moving)
 
 
-def propose(move: Move, target: Target, trace: Trace) -> tuple[Trace, Any]:
-    """The moved trace, and the log ratio of the move."""
+def propose(move: Move, target: Target, trace: Trace, check: bool = False) -> tuple[Trace, Any]:
+    """The moved trace, and the log ratio of the move; `check` as of `metropolize`."""
     x = target.choices(trace)
     forward = move.proposal.simulate(x)
     new_x, new_u, log_det = _moved(move, x, forward.choices)
     changed, difference = target.moved(trace, new_x)
     backward, _ = move.proposal.assess(new_u, new_x)
-    return changed, difference + backward - forward.score + log_det
+    log_ratio = difference + backward - forward.score + log_det
+    if check:
+        back = move.involution(new_x, new_u)
+        log_ratio = came_back((x, forward.choices), back, log_ratio, move.involution)
+    return changed, log_ratio
 
 
-def metropolize(move: Move, target: Target) -> Kernel:
+def metropolize(move: Move, target: Target, *, check: bool = False, name: str = "move") -> Kernel:
     """The kernel that accepts the move with probability min(1, ratio).
 
     It leaves `target` invariant when the involution is one.
+
+    Args:
+      check: whether the involution is applied twice at each step, and must come back: to half
+        of the digits, and to the same integers. It calls the host, which costs time.
+      name: of the kernel, for statistics and messages.
+
+    Raises:
+      InvalidArgument: with `check`, when the move does not come back. A compiled program cannot
+        raise it: its message is that of the `jax.errors.JaxRuntimeError` raised there.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import Move, metropolize, start, unit
@@ -128,10 +176,42 @@ def metropolize(move: Move, target: Target) -> Kernel:
     """
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
-        trace, probability = accepted(trace, *propose(move, target, trace))
+        changed, log_ratio = propose(move, target, trace, check)
+        trace, probability = accepted(trace, changed, log_ratio)
         return trace, {"accept": probability}
 
-    return Kernel("move", step)
+    return Kernel(name, step)
+
+
+def mhg(
+    target: Target,
+    proposal: GenerativeFunction,
+    involution: Callable[[dict, dict], tuple[dict, dict]],
+    *,
+    check: bool = False,
+    name: str = "mhg",
+) -> Kernel:
+    """Metropolis-Hastings-Green: `metropolize(Move(proposal, involution), target)`.
+
+    Args:
+      proposal: from the latents to auxiliary choices u.
+      involution: `(latents, u) -> (latents', u')`, its own inverse.
+      check, name: as of `metropolize`.
+
+    Source: Green, Reversible jump Markov chain Monte Carlo (Biometrika 1995).
+
+    >>> import numpyro.distributions as dist
+    >>> from inference import mhg
+    >>> from ppl import Target, gen, law, sample
+    >>> three = Target(gen(lambda: sample("x", dist.Binomial(2, 0.5))))
+    >>> step = gen(lambda latents: sample("by", dist.Binomial(2, 0.5)))
+    >>> walk = lambda x, u: ({"x": (x["x"] + u["by"]) % 3}, {"by": -u["by"] % 3})
+    >>> kernel = mhg(three, step, walk, check=True)
+    >>> after = law(lambda: kernel(three.generate({"x": 1})[0])["x"])()
+    >>> after.values.tolist(), after.masses.round(3).tolist()
+    ([0, 1, 2], [0.25, 0.625, 0.125])
+    """
+    return metropolize(Move(proposal, involution), target, check=check, name=name)
 
 
 def weigh(move: Move, source: Target, target: Target) -> Step:
