@@ -38,17 +38,17 @@ def component():
 
 
 @gen
-def model():
-    """Gamma weights, divided by their sum, are uniform on the simplex."""
+def model(like):
+    """As many velocities as in `like`. Weights divided by their sum are uniform on the simplex."""
     k = sample("k", dist.DiscreteUniform(1, MOST))
     row = lambda j: jax.lax.cond(j < k, component, lambda: (0.0, 0.0, 1.0))  # noqa: E731
     weight, mean, variance = jax.vmap(row)(jnp.arange(MOST))
     each = dist.Normal(mean, jnp.sqrt(variance))
     mixture = dist.MixtureSameFamily(dist.Categorical(weight / weight.sum()), each)
-    sample("velocity", mixture.expand(VELOCITIES.shape))
+    sample("velocity", mixture.expand(like.shape))
 
 
-target = Target(model, (), {"velocity": VELOCITIES})
+target = Target(model, (VELOCITIES,), {"velocity": VELOCITIES})
 
 
 @gen
@@ -120,11 +120,18 @@ def walk(row, u):
     return there, {name: -step for name, step in u.items()}
 
 
-kernel = cycle(
-    metropolize(split_merge("k", PARTS, shares, split, merge), target, name="split or merge"),
-    metropolize(birth_death("k", PARTS, newborn), target, name="birth or death"),
-    metropolize(one_row("k", PARTS, Move(steps, walk)), target, name="walk"),
-)
+splitting = split_merge("k", PARTS, shares, split, merge)
+birth = birth_death("k", PARTS, newborn)
+walking = one_row("k", PARTS, Move(steps, walk))
+
+
+def kernel_of(target):
+    """Split or merge, birth or death, a step of one component."""
+    return cycle(
+        metropolize(splitting, target, name="split or merge"),
+        metropolize(birth, target, name="birth or death"),
+        metropolize(walking, target, name="walk"),
+    )
 
 
 def probabilities(k):
@@ -136,7 +143,7 @@ def probabilities(k):
 
 def main() -> int:
     draws = sample_posterior(
-        jax.random.key(0), target, iterate(kernel, 4), chains=100, warmup=250, draws=750
+        jax.random.key(0), target, iterate(kernel_of(target), 4), chains=100, warmup=250, draws=750
     )
     mine, my_error = probabilities(draws.choices["k"])
     reference = DATA["reference"]

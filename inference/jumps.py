@@ -91,7 +91,7 @@ def birth_death(
     """
 
     def split(row: Row, u: dict) -> tuple[Row, Row]:
-        return row, u
+        return row, nest(checked(u, flatten(row), newborn.fn))
 
     jump = _Jump(as_path(number), as_selection(parts), split, lambda *rows: rows, least, pairs=0)
     return jump.move(lambda latents, row: newborn(latents))
