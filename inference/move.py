@@ -201,7 +201,7 @@ def mhg(
     Source: Green, Reversible jump Markov chain Monte Carlo (Biometrika 1995).
 
     >>> import numpyro.distributions as dist
-    >>> from inference import mhg
+    >>> from inference.move import mhg
     >>> from ppl import Target, gen, law, sample
     >>> three = Target(gen(lambda: sample("x", dist.Binomial(2, 0.5))))
     >>> step = gen(lambda latents: sample("by", dist.Binomial(2, 0.5)))
