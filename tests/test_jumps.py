@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks import galaxies as reference
 from examples import galaxies
-from inference import Move, cycle, iterate, metropolize
+from inference import Move, cycle, iterate, metropolize, mixture
 from inference.jumps import birth_death, one_row, split_merge
 from inference.move import mhg
 from ppl import Target, errors, gen, sample, seed
@@ -48,12 +48,13 @@ def flip(row):
 swap = Move(flip, lambda row, u: ({"x": u["to"]}, {"to": row["x"]}))
 
 
-def test_a_cycle_of_jumps_and_moves_of_a_row_is_exact():
+def test_compositions_of_jumps_and_moves_of_a_row_are_exact():
     fair = gen(lambda latents: sample("x", dist.Bernoulli(0.6)))
 
     def kernel(target):
         birth = metropolize(birth_death("k", "x", fair, least=0), target, check=True)
-        return cycle(birth, metropolize(one_row("k", "x", swap), target))
+        row = metropolize(one_row("k", "x", swap), target)
+        return mixture([cycle(birth, row), birth], [0.3, 0.7])
 
     check_kernel(kernel, st.builds(Bits)).require()
 
