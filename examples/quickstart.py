@@ -80,7 +80,8 @@ def main() -> int:
         row = [parameter, f"{ref['mean']:.2f} ({ref['sd']:.2f})"]
         for summary in summaries.values():
             mine = summary[parameter]
-            z = (mine["mean"] - ref["mean"]) / (mine["mcse_mean"] ** 2 + ref["mcse_mean"] ** 2) ** 0.5
+            error = (mine["mcse_mean"] ** 2 + ref["mcse_mean"] ** 2) ** 0.5
+            z = (mine["mean"] - ref["mean"]) / error
             worst = max(worst, abs(z))
             row += [f"{mine['mean']:.2f} ({mine['sd']:.2f})", f"{z:+.1f}"]
         table.add_row(*row)
