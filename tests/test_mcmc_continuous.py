@@ -1,0 +1,473 @@
+"""Kernels on continuous latents keep their target, alone and in every composition; and move.
+
+Quadrature where a kernel's draws can be integrated (walks, Langevin, Hamiltonian), e-values
+from exact starts where they cannot (trees, slices). Each of the at most 20 random checks of a
+right kernel alarms with probability at most ALPHA, by Ville's inequality: 2e-8 together.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+from inference import Weighted, as_kernel, cycle, each, hmc, iterate, lift, mh, mixture, nuts, spawn
+from inference.mcmc.adaptation import Metric, windows
+from inference.mcmc.delayed import FIRST, delayed_acceptance
+from inference.mcmc.hmc import Hamiltonian
+from inference.mcmc.langevin import mala, minibatch, sghmc, sgld
+from inference.mcmc.slices import elliptical_slice, prior_draw, slice_sample
+from inference.mcmc.walk import random_walk
+from ppl import Target, draw, factor, gen, integrate, record, sample, seed, select
+from ppl.errors import InvalidArgument
+from semantics import check_kernel_quadrature, check_kernel_sampled
+from semantics.evidence import multinomial
+from tests.mutants.hamiltonian import RATE
+
+ALPHA = 1e-9
+KEY = jax.random.key(20261125)
+
+
+@gen
+def beside():
+    """A discrete latent beside those that move; the mean of `x` depends on it."""
+    k = sample("k", dist.Bernoulli(0.4))
+    x = sample("x", dist.Normal(jnp.where(k == 1, 1.0, -0.5), jnp.array([1.0, 0.5])))
+    scale = sample("scale", dist.Gamma(3.0, 2.0))
+    sample("y", dist.Normal(x[0] * x[1] + k, scale))
+
+
+BESIDE = Target(beside, (), {"y": 0.7})
+BOTH = select("x", "scale")
+
+
+def screened(target, selection=None, **how):
+    """Delayed acceptance, by a target that the data count for half in."""
+    cheap = Target(cheaper, target.args, target.observations)
+    return delayed_acceptance(random_walk(cheap, selection, **how), cheap, target)
+
+
+@gen
+def cheaper():
+    k = sample("k", dist.Bernoulli(0.5))
+    x = sample("x", dist.Normal(jnp.where(k == 1, 0.8, -0.3), jnp.array([1.1, 0.6])))
+    scale = sample("scale", dist.Gamma(3.0, 2.0))
+    sample("y", dist.Normal(x[0] * x[1] + k, 1.4 * scale))
+
+
+KERNELS = {
+    "random walk": partial(random_walk, selection=BOTH, step_size=0.8, dense=True),
+    "mala": partial(mala, selection=BOTH, step_size=0.9),
+    "hmc": partial(hmc, selection=BOTH, steps=3, step_size=0.6, dense=True),
+    "nuts": partial(nuts, selection=BOTH, step_size=0.6, max_depth=4),
+    "slice": partial(slice_sample, selection=BOTH, width=1.0, most=3),
+    "slice, direction": partial(slice_sample, selection=BOTH, along="direction", most=2),
+    "elliptical slice": partial(elliptical_slice, selection="x"),
+    "delayed": partial(screened, selection=BOTH, step_size=0.8),
+}
+
+
+# -- invariance ------------------------------------------------------------------------------------
+
+
+def composed(make, target):
+    """The kernel in a mixture in a cycle with a discrete move, twice."""
+    some = mixture([make(target), mh(target, "scale")], [0.8, 0.2])
+    return iterate(cycle(mh(target, "k"), some), 2)
+
+
+def everywhere(make, target):
+    """That as a move of particles: three copies of the start move at once, and any of them is
+    the result."""
+    moves = each(lift(composed(make, target)))
+
+    def kernel(trace):
+        moved = moves(spawn(3)(Weighted(trace, jnp.zeros(())))).value
+        i = draw(dist.DiscreteUniform(0, 2))
+        return jax.tree.map(lambda leaf: leaf[i], moved)
+
+    return kernel
+
+
+SLICES = [name for name in KERNELS if "slice" in name]
+LOOPS = pytest.mark.xfail(
+    strict=True, raises=TypeError, reason="no vmap of a while loop with draws, without a key"
+)
+EVERYWHERE = [
+    pytest.param(make, id=name, marks=[LOOPS] if name in SLICES else [])
+    for name, make in KERNELS.items()
+]
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_slice_samplers_keep_a_target_in_a_composition(name):
+    how = partial(composed, KERNELS[name])
+    check_kernel_sampled(how, BESIDE, KEY, alpha=ALPHA, sizes=(200, 2000)).require()
+
+
+@pytest.mark.parametrize("make", EVERYWHERE)
+def test_kernels_keep_a_target_in_all_compositions(make):
+    how = partial(everywhere, make)
+    check_kernel_sampled(how, BESIDE, KEY, alpha=ALPHA, sizes=(200, 2000)).require()
+
+
+QUADRATURE = {
+    "random walk": partial(random_walk, step_size=0.8),
+    "mala": partial(mala, step_size=0.4),
+    "hmc": partial(hmc, steps=3, step_size=0.2),
+    "hmc, dense": partial(hmc, steps=2, step_size=0.3, dense=True),
+}
+
+
+@pytest.mark.parametrize("make", QUADRATURE.values(), ids=QUADRATURE)
+def test_kernels_are_invariant_to_one_in_a_million(make):
+    """On a positive latent, where the Jacobian counts."""
+    assert check_kernel_quadrature(make, RATE).require().error <= 1e-6
+
+
+@gen
+def switched():
+    k = sample("k", dist.Bernoulli(0.4))
+    x = sample("x", dist.Normal(jnp.where(k == 1, 1.0, -0.5), 1.0))
+    sample("y", dist.Normal(x + 0.3 * x**2, 1.0))
+
+
+@pytest.mark.parametrize("make", [QUADRATURE["hmc"], QUADRATURE["random walk"]])
+def test_a_selection_beside_a_discrete_latent_by_quadrature(make):
+    target = Target(switched, (), {"y": 1.0})
+
+    def both(target):
+        return cycle(make(target, selection="x"), mh(target, "k"))
+
+    def seen(latents):
+        return {"k": latents["k"], "x": jnp.sin(latents["x"]), "kx": latents["k"] * latents["x"]}
+
+    verdict = check_kernel_quadrature(both, target, statistics=seen)
+    assert verdict.require().error <= 1e-6
+
+
+def test_delayed_acceptance_by_quadrature():
+    cheap = Target(RATE.model, (), {"y": 0.9})
+
+    def make(target):
+        return delayed_acceptance(random_walk(cheap, step_size=0.8), cheap, target)
+
+    assert check_kernel_quadrature(make, RATE).require().error <= 1e-6
+
+
+@gen
+def normal():
+    mu = sample("mu", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(mu, 1.0))
+
+
+NORMAL = Target(normal, (), {"y": 2.0})
+POSTERIOR = stats.norm(1.0, math.sqrt(0.5))
+
+FROM_AFAR = {
+    "random walk": random_walk(NORMAL, step_size=1.7),
+    "mala": mala(NORMAL, step_size=1.0),
+    "hmc": hmc(NORMAL, steps=3, step_size=0.4),
+    "nuts": nuts(NORMAL, step_size=0.4),
+    "slice": slice_sample(NORMAL),
+    "slice, direction": slice_sample(NORMAL, along="direction"),
+    "elliptical slice": elliptical_slice(NORMAL),
+}
+
+
+def log_e_from_afar(kernel):
+    """Evidence against the posterior as the law of 2000 chains after 60 steps from 2.5."""
+    trace = NORMAL.at({"mu": 2.5})[0]
+    run = seed(lambda: as_kernel(iterate(kernel, 60))(trace)["mu"])
+    found = jax.jit(jax.vmap(run))(jax.random.split(KEY, 2000))
+    bins = np.searchsorted(POSTERIOR.ppf(np.arange(1, 10) / 10), np.asarray(found))
+    return float(multinomial(np.bincount(bins, minlength=10), np.full(10, 0.1)))
+
+
+@pytest.mark.parametrize("kernel", FROM_AFAR.values(), ids=FROM_AFAR)
+def test_kernels_move_to_the_target(kernel):
+    """What is left of the start after 60 steps is below 1e-6: each forgets a quarter of it or
+    more in a step. So this adds at most 2000 * 1e-6 of a nat to the evidence against it."""
+    assert log_e_from_afar(kernel) < -math.log(ALPHA)
+
+
+def test_a_kernel_that_stays_does_not():
+    assert log_e_from_afar(lambda trace: trace) > 1000
+
+
+# -- what they are ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x", [0.3, 1.0, 4.0])
+def test_mala_accepts_by_hastings_ratio_of_langevin_proposals(x):
+    """One leapfrog step accepted by energies is Roberts and Tweedie's proposal by densities."""
+    h, kernel = 0.9, mala(RATE, step_size=0.9)
+    trace = RATE.at({"x": x})[0]
+    run = record(lambda: kernel.step(kernel.parameters, kernel.enter(trace))[1]["accept"])
+    probability, tape = run(KEY)
+    (noise,) = [value for value in tape.values() if jnp.issubdtype(value.dtype, jnp.floating)]
+
+    def potential(z):
+        return RATE.potential({"x": z})
+
+    def log_proposal(to, at):
+        return stats.norm.logpdf(to, at - h**2 / 2 * jax.grad(potential)(at), h)
+
+    z = jnp.log(x)
+    q = z - h**2 / 2 * jax.grad(potential)(z) + h * noise[0]
+    ratio = potential(z) - potential(q) + log_proposal(z, q) - log_proposal(q, z)
+    # a few dozen operations in float64
+    np.testing.assert_allclose(probability, min(1.0, math.exp(ratio)), rtol=1e-12)
+
+
+def test_momenta_have_the_covariance_of_the_mass_matrix():
+    inverse_mass = jnp.array([[2.0, 0.6, 0.1], [0.6, 1.0, -0.2], [0.1, -0.2, 0.5]])
+    system = Hamiltonian(BESIDE, BOTH, 0.1, dense=True)
+
+    def outer():
+        r = system.momentum(inverse_mass)
+        return r[:, None] * r
+
+    exact = np.linalg.inv(inverse_mass)
+    np.testing.assert_allclose(integrate(outer, nodes=3)(), exact, atol=1e-12)
+
+
+@pytest.mark.parametrize("inverse_mass", [jnp.array([0.3, 2.0]), jnp.array([[1.0, 0.5], [0.5, 2]])])
+def test_steps_have_the_covariance_of_the_metric(inverse_mass):
+    metric = Metric(1.0, inverse_mass)
+    factor = np.stack([metric.spread(e) for e in jnp.eye(2)], 1)
+    full = np.diag(inverse_mass) if inverse_mass.ndim == 1 else inverse_mass
+    np.testing.assert_allclose(factor @ factor.T, full, atol=1e-12)
+    np.testing.assert_allclose(metric.deviations, np.sqrt(np.diag(full)), atol=1e-12)
+
+
+def test_slices_warm_up_to_the_variances_and_keep_their_width():
+    """Stan's regularised variances, of the positions in the window from 15 to 89 of 100."""
+    z = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 5.0]
+    tuning = windows(lambda state: state, Metric(2.5, jnp.ones(2)), None)
+    found = tuning.init(None, 100)
+    for each_z in z:
+        found = tuning.update(found, jnp.asarray(each_z), {})
+    metric, n = tuning.freeze(found), 75
+    expected = n / (n + 5) * z[15:90].var(0, ddof=1) + 1e-3 * 5 / (n + 5)
+    np.testing.assert_allclose(metric.inverse_mass, expected, rtol=1e-12)
+    assert metric.step_size == 2.5
+
+
+def test_delayed_acceptance_tunes_the_kernel_of_the_first_stage():
+    cheap = Target(normal, (), {"y": 1.0})
+    first = random_walk(cheap)
+    kernel = delayed_acceptance(first, cheap, NORMAL)
+    trace, stats = NORMAL.at({"mu": 0.5})[0], {FIRST + "accept": jnp.asarray(0.9), "accept": 0.1}
+    state = kernel.enter(trace)
+    found = kernel.tuning.update(kernel.tuning.init(state, 10), state, stats)
+    point = first.enter(state.cheap)
+    mine = first.tuning.update(first.tuning.init(point, 10), point, {"accept": 0.9})
+    assert float(found.metric.step_size) == float(mine.metric.step_size)
+
+
+def test_means_and_draws_of_gaussian_choices_in_loops():
+    """Of a plate, a scan and a vector: the means that the rest of the trace gives."""
+    covariance = jnp.array([[1.0, 0.5], [0.5, 2.0]])
+
+    @gen
+    def model():
+        m = sample("m", dist.Gamma(2.0, 1.0))
+        plate = jax.vmap(lambda i: sample("plate", dist.Normal(m * i, 1.0)))(jnp.arange(3.0))
+
+        def one(carry, i):
+            s = sample("s", dist.Normal(carry, 0.5))
+            return carry + m, s
+
+        _, s = jax.lax.scan(one, m, jnp.arange(4))
+        sample("vector", dist.MultivariateNormal(jnp.array([m, 1.0]), covariance))
+        sample("y", dist.Normal(plate.sum() + s.sum(), 1.0))
+
+    target = Target(model, (), {"y": 0.0})
+    paths = [("plate",), ("s",), ("vector",)]
+    trace = seed(target.generate)(KEY, {"m": 1.5})[0]
+    means, drawn = seed(lambda: prior_draw(target, trace, paths))(KEY)
+    assert means[("plate",)].tolist() == [0.0, 1.5, 3.0]
+    assert means[("s",)].tolist() == [1.5, 3.0, 4.5, 6.0]
+    assert means[("vector",)].tolist() == [1.5, 1.0]
+    assert {path: value.shape for path, value in drawn.items()} == {
+        ("plate",): (3,),
+        ("s",): (4,),
+        ("vector",): (2,),
+    }
+    how = lambda t: elliptical_slice(t, select("plate", "s", "vector"))  # noqa: E731
+    check_kernel_sampled(how, target, KEY, alpha=ALPHA, sizes=(200, 2000)).require()
+
+
+@pytest.mark.parametrize("make", [slice_sample, partial(slice_sample, along="direction")])
+def test_a_slice_without_a_density_stays_and_says_so(make):
+    @gen
+    def undefined():
+        x = sample("x", dist.Normal(0.0, 1.0))
+        factor(jnp.where(x == x, jnp.nan, 0.0))
+
+    target = Target(undefined)
+    kernel = make(target)
+    trace = seed(target.generate)(KEY)[0]
+    point, stats = seed(kernel.step)(KEY, kernel.parameters, kernel.enter(trace))
+    assert bool(stats["refused"])
+    assert point.z.tolist() == [float(trace["x"])]
+
+
+# -- approximate kernels -------------------------------------------------------------------------
+
+X, Y = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.5, 1.0, 4.0])
+S, H = 0.4, 0.3  # where it starts, and the step size
+
+
+@gen
+def line(x):
+    slope = sample("slope", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(slope * x, 1.0))
+
+
+LINE = Target(line, (X,), {"y": Y})
+
+
+def some(size):
+    return minibatch(lambda i: Target(line, (X[i],), {"y": Y[i]}), total=3, size=size)
+
+
+PER_DATUM = np.asarray(X * (Y - S * X))
+GRADIENT = -S + PER_DATUM.sum()
+
+
+def moments(kernel):
+    """Mean and variance of a step from S: the draws integrated, the batches enumerated."""
+    trace = LINE.at({"slope": S})[0]
+
+    def powers():
+        z = kernel(trace)["slope"]
+        return jnp.stack([z, z**2])
+
+    first, second = integrate(powers, nodes=3)()
+    return float(first), float(second - first**2)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_gradients_of_minibatches_are_unbiased(size):
+    def gradient():
+        return jax.grad(lambda s: some(size)({"slope": s}))(S)
+
+    mean = integrate(gradient)()
+    square = integrate(lambda: gradient() ** 2)()
+    np.testing.assert_allclose(mean, GRADIENT, atol=1e-10)
+    np.testing.assert_allclose(square - mean**2, 9 / size * PER_DATUM.var(), atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1, 2, None])
+def test_a_step_of_sgld_has_the_published_moments(size):
+    kernel = sgld(LINE, LINE.log_density if size is None else some(size), step_size=H)
+    noise = 0.0 if size is None else 9 / size * PER_DATUM.var()
+    expected = S + H / 2 * GRADIENT, H + H**2 / 4 * noise
+    np.testing.assert_allclose(moments(kernel), expected, atol=1e-9)
+
+
+def test_a_step_of_sghmc_has_the_published_moments():
+    a, b = 0.3, 0.1
+    kernel = sghmc(LINE, some(1), steps=1, step_size=H, friction=a, noise=b)
+    variance = (1 - a) ** 2 * H + 2 * (a - b) * H + H**2 * 9 * PER_DATUM.var()
+    np.testing.assert_allclose(moments(kernel), (S + H * GRADIENT, variance), atol=1e-9)
+
+
+def test_sghmc_carries_its_velocity():
+    """Two updates with friction a on a plane without slope: v, then (1 - a) v + noise."""
+    a = 0.3
+    kernel = sghmc(LINE, lambda latents: 0.0, steps=2, step_size=H, friction=a)
+    one = (1 - a) ** 2 * H + 2 * a * H
+    # z moves by v1 + v2 = (2 - a) v1 + noise
+    expected = (2 - a) ** 2 * one + 2 * a * H
+    np.testing.assert_allclose(moments(kernel), (S, expected), atol=1e-9)
+
+
+def test_the_stationary_law_of_sgld_is_not_the_target():
+    """On a Gaussian of precision p it has the variance 1 / (p (1 - h p / 4)), not 1 / p."""
+    p, h = 15.0, 0.1
+    mean, variance = float((X * Y).sum()) / p, 1 / (p * (1 - h * p / 4))
+    kernel = sgld(LINE, LINE.log_density, step_size=h)
+
+    def powers():
+        start = draw(dist.Normal(mean, math.sqrt(variance)))
+        z = kernel(LINE.at({"slope": start})[0])["slope"]
+        return jnp.stack([z - mean, (z - mean) ** 2])
+
+    np.testing.assert_allclose(integrate(powers, nodes=3)(), [0.0, variance], atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [sgld, partial(sghmc, steps=2)])
+def test_approximate_kernels_say_so_and_their_schedules_end(make):
+    kernel = make(LINE, some(1), step_size=lambda t: 1.0 / (1.0 + t))
+    assert "approximate" in kernel.name
+    assert any("approximate" in key for key in _statistics(cycle(kernel)))
+    tuning, used = kernel.tuning, []
+    found = tuning.init(None, 3)
+    for _ in range(3):
+        used.append(float(tuning.parameters(found)))
+        found = tuning.update(found, None, {})
+    assert used == pytest.approx([1, 1 / 2, 1 / 3])
+    assert float(tuning.freeze(found)) == pytest.approx(1 / 3)
+    fixed = make(LINE, some(1), step_size=0.1)
+    assert fixed.tuning is None and fixed.parameters == 0.1
+
+
+def _statistics(kernel):
+    trace = LINE.at({"slope": S})[0]
+    return seed(lambda: kernel.step(kernel.parameters, kernel.enter(trace)))(KEY)[1]
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@gen
+def chain():
+    k = sample("k", dist.Bernoulli(0.5))
+    a = sample("a", dist.Normal(0.0, 1.0))
+    b = sample("b", dist.Normal(a, 1.0))
+    scale = sample("scale", dist.HalfNormal(1.0))
+    c = jax.lax.cond(k == 1, lambda: sample("c", dist.Normal(0.0, 1.0)), lambda: 0.0)
+    sample("y", dist.Normal(b + c, scale))
+
+
+CHAIN = Target(chain, (), {"y": 1.0})
+
+
+@pytest.mark.parametrize(
+    "make, what",
+    [
+        (lambda: elliptical_slice(CHAIN, "scale"), 'The prior of "scale" is not Gaussian.'),
+        (lambda: elliptical_slice(CHAIN, "k"), 'The prior of "k" is not Gaussian.'),
+        (lambda: elliptical_slice(CHAIN, "c"), '"c" is not always there'),
+        (lambda: elliptical_slice(CHAIN, select("a", "b")), 'The prior of "b" depends on what'),
+        (lambda: random_walk(CHAIN, "k"), '"k" is discrete'),
+        (lambda: slice_sample(CHAIN, "a", along="lines"), "along coordinates or a direction"),
+        (lambda: slice_sample(CHAIN, "a", most=0), "most is not a positive int"),
+        (lambda: minibatch(lambda i: CHAIN, 3, 0), "size is not a positive int"),
+        (
+            lambda: sghmc(LINE, some(1), steps=1, step_size=H, friction=0.1, noise=0.2),
+            "The friction does not make up for the noise.",
+        ),
+        (lambda: delayed_acceptance(mh(LINE, "slope"), LINE, CHAIN), "other latents"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, what):
+    with pytest.raises(InvalidArgument, match=what) as found:
+        make()
+    assert len(str(found.value).splitlines()) <= 12
+
+
+def test_latents_in_turn_need_no_joint_prior():
+    """Each of a chain of Gaussians is Gaussian given the rest."""
+    both = cycle(elliptical_slice(CHAIN, "a"), elliptical_slice(CHAIN, "b"))
+    trace = CHAIN.at({"k": 0, "a": 0.1, "b": 0.2, "scale": 1.0, "c": 0.0})[0]
+    moved = seed(both)(KEY, trace)
+    assert float(moved["a"]) != 0.1 and float(moved["b"]) != 0.2
+    assert float(moved.score) == pytest.approx(float(CHAIN.log_density(CHAIN.choices(moved))))
