@@ -2,20 +2,32 @@
 
 from ppl._siblings import check as _check
 
+from .choose import choose
 from .draws import Draws
+from .ensemble import stretch
 from .export import to_datatree
+from .gibbs import gibbs
+from .jumps import birth_death, one_row, split_merge
 from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
 from .loo import Loo, loo
+from .mcmc.delayed import delayed_acceptance
 from .mcmc.hmc import hmc
+from .mcmc.langevin import mala, minibatch, sghmc, sgld
 from .mcmc.nuts import nuts
-from .move import Move, metropolize, weigh
+from .mcmc.slices import elliptical_slice, slice_sample
+from .mcmc.walk import random_walk
+from .move import Move, metropolize, mhg, weigh
+from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
 from .pointwise import log_likelihood
 from .predictive import posterior_predictive, prior_predictive
+from .proposals import propose
 from .resample import multinomial, resample, systematic
 from .run import sample_posterior
 from .summary import Summary
+from .temper import temper
+from .tempering import tempering
 from .verdict import Divergences, Verdict
 from .weighted import (
     Weighted,
@@ -43,9 +55,14 @@ __all__ = [
     "Verdict",
     "Weighted",
     "as_kernel",
+    "birth_death",
+    "choose",
     "collapse",
     "cycle",
+    "delayed_acceptance",
     "each",
+    "elliptical_slice",
+    "gibbs",
     "hmc",
     "importance",
     "iterate",
@@ -53,21 +70,35 @@ __all__ = [
     "log_evidence",
     "log_likelihood",
     "loo",
+    "mala",
     "metropolize",
     "mh",
+    "mh_each",
+    "mhg",
+    "minibatch",
     "mixture",
     "multinomial",
     "nuts",
+    "one_row",
     "plot_posterior",
     "plot_predictive",
     "plot_trace",
     "posterior_predictive",
     "prior_predictive",
+    "propose",
+    "random_walk",
     "resample",
     "sample_posterior",
+    "sghmc",
+    "sgld",
+    "slice_sample",
     "spawn",
+    "split_merge",
     "start",
+    "stretch",
     "systematic",
+    "temper",
+    "tempering",
     "then",
     "to_datatree",
     "unit",
