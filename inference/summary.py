@@ -91,9 +91,9 @@ class Summary(Mapping[str, dict]):
       verdict: as of `Draws.verdict`.
 
     >>> import numpy as np
-    >>> from inference import Draws
+    >>> from inference import Draws, Summary
     >>> x = np.tile([0.0, 1.0, 2.0, 3.0, 4.0], (2, 1))
-    >>> summary = Draws({"mu": x, "tau": np.ones_like(x)}).summary(prob=0.5)
+    >>> summary: Summary = Draws({"mu": x, "tau": np.ones_like(x)}).summary(prob=0.5)
     >>> row = summary["mu"]
     >>> row["mean"], row["25%"], row["75%"], summary["tau"]["note"]
     (2.0, 1.0, 3.0, 'constant')

@@ -79,10 +79,11 @@ class Verdict:
       line: what `str` gives.
 
     >>> import numpy as np
-    >>> from inference import Draws
+    >>> from inference import Draws, Verdict
     >>> x = np.random.default_rng(0).normal(size=(4, 1000))
-    >>> bool(Draws({"mu": x}).verdict())
-    True
+    >>> verdict: Verdict = Draws({"mu": x}).verdict()
+    >>> bool(verdict), verdict.check
+    (True, '')
     >>> print(Draws({"mu": x, "tau": np.ones((4, 1000))}).verdict())
     not converged: "tau" is constant (1 in all 4000 draws): add a kernel that moves it
     """

@@ -177,17 +177,28 @@ class Seed(Rule):
         split = step.test_constants + step.body_constants
         of_test, of_body = args[: step.test_constants], args[step.test_constants : split]
 
-        def test(state):
-            key, carry = state
-            return walk(step.test, [*of_test, *carry], self, jax.random.fold_in(key, 0))[0][0]
+        def going(key, carry):
+            return walk(step.test, [*of_test, *carry], self, key)[0][0]
 
         def body(state):
-            key, carry = state
-            key, mine = jax.random.split(jax.random.fold_in(key, 1))
-            return key, walk(step.body, [*of_body, *carry], self, mine)[0]
+            key, alive, carry = state
+            key, of_test, mine = jax.random.split(key, 3)
+            moved = walk(step.body, [*of_body, *carry], self, mine)[0]
+            # under `vmap` a copy whose test has failed once waits for the others
+            if alive.ndim:
+                moved = [_where(alive, x, y) for x, y in zip(moved, carry, strict=True)]
+            return key, alive & going(of_test, moved), moved
 
-        _, outs = jax.lax.while_loop(test, body, (key, args[split:]))
+        key, first = jax.random.split(key)
+        carry = args[split:]
+        start = key, going(first, carry), carry
+        _, _, outs = jax.lax.while_loop(lambda state: jnp.any(state[1]), body, start)
         return outs, {}, {}
+
+
+def _where(rows: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x` in the rows that are true, else `y`; the axes of `rows` come first."""
+    return jnp.where(rows.reshape(rows.shape + (1,) * (jnp.ndim(x) - rows.ndim)), x, y)
 
 
 def checked_key(key: Any) -> jax.Array:

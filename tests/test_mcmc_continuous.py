@@ -93,23 +93,7 @@ def everywhere(make, target):
     return kernel
 
 
-SLICES = [name for name in KERNELS if "slice" in name]
-LOOPS = pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="no vmap of a while loop with draws, without a key"
-)
-EVERYWHERE = [
-    pytest.param(make, id=name, marks=[LOOPS] if name in SLICES else [])
-    for name, make in KERNELS.items()
-]
-
-
-@pytest.mark.parametrize("name", SLICES)
-def test_slice_samplers_keep_a_target_in_a_composition(name):
-    how = partial(composed, KERNELS[name])
-    check_kernel_sampled(how, BESIDE, KEY, alpha=ALPHA, sizes=(200, 2000)).require()
-
-
-@pytest.mark.parametrize("make", EVERYWHERE)
+@pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 def test_kernels_keep_a_target_in_all_compositions(make):
     how = partial(everywhere, make)
     check_kernel_sampled(how, BESIDE, KEY, alpha=ALPHA, sizes=(200, 2000)).require()

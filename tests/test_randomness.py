@@ -152,6 +152,36 @@ def test_draws_under_a_while_loop():
     assert_law("draws under a while loop", counts, np.append(masses, 1 - masses.sum()))
 
 
+def test_loops_of_different_lengths_under_vmap():
+    """Each copy stops where it would stop alone, without a key in sight."""
+
+    def steps(n):
+        def body(state):
+            i, total = state
+            return i + 1, total + draw(dist.Delta(2.0))
+
+        return lax.while_loop(lambda state: state[0] < n, body, (0, 0.0))
+
+    lengths = jnp.array([[0, 3, 1], [5, 2, 4]])
+    count, total = jax.jit(seed(jax.vmap(jax.vmap(steps))))(jax.random.key(0), lengths)
+    assert count.tolist() == lengths.tolist()
+    assert total.tolist() == (2.0 * lengths).tolist()
+
+
+def test_a_random_test_under_vmap_stops_a_copy_for_good():
+    """Tosses until the first head, the coin in the test (false alarm 1e-8)."""
+
+    def tosses(start):
+        go = lambda i: draw(dist.Bernoulli(0.7)) == 1  # noqa: E731
+        return lax.while_loop(go, lambda i: i + 1, start)
+
+    n, most = 20_000, 30
+    runs = np.asarray(jax.jit(seed(jax.vmap(tosses)))(jax.random.key(0), jnp.zeros(n, int)))
+    masses = 0.3 * 0.7 ** np.arange(most)  # of 0, 1, ..., and the rest in one
+    counts = np.bincount(np.minimum(runs, most), minlength=most + 1)
+    assert_law("draws in the test of a loop", counts, np.append(masses, 1 - masses.sum()))
+
+
 def test_float32_parameters_give_float32():
     f = lambda m, s: draw(dist.Normal(m, s))  # noqa: E731
     for shape in ((), (2,)):
