@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl import Target, law, paths
+from ppl import Target, integrate, law, paths
 from ppl.addresses import flatten
 
 from .measure import Measure
@@ -69,15 +69,17 @@ def merged(values: Any, masses: Any) -> Measure:
     Merging is done in numpy, so that only the distinct values become Python objects.
     """
     masses = np.asarray(masses, float)
-    leaves = jax.tree.leaves(values)
-    n = len(masses)
-    columns = [np.asarray(leaf).reshape(n, -1) for leaf in leaves]
-    rows = np.concatenate(columns, 1) if columns else np.zeros((n, 0))
-    first, which = _distinct(rows)
+    first, which = _distinct(_rows(values, len(masses)))
     totals = np.zeros(len(first))
     np.add.at(totals, which, masses)
     distinct = jax.tree.map(lambda leaf: np.asarray(leaf)[first], values)
     return Measure.of(zip(hashable(distinct, len(first)), totals.tolist(), strict=True))
+
+
+def _rows(values: Any, n: int) -> np.ndarray:
+    """The n values stacked in a tree of arrays, one row of numbers for each."""
+    columns = [np.asarray(leaf).reshape(n, -1) for leaf in jax.tree.leaves(values)]
+    return np.concatenate(columns, 1) if columns else np.zeros((n, 0))
 
 
 def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +100,8 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def target_measure(target: Target) -> Measure:
     """The measure of a target with finite latents: `assess` at each value they can take.
 
-    The values come from the model's own `generate`, the masses from `log_density`.
+    The values come from the model's own `generate`, the masses from `log_density`, once for
+    each distinct value; where the model draws without addresses, the mean of the estimates.
 
     Raises:
       CannotIntegrate: a latent has not finitely many values.
@@ -114,16 +117,21 @@ def target_measure(target: Target) -> Measure:
     >>> measure.support, f"{measure.mass:.4f}"  # a = 0 cannot have made y = 1
     ((((('a',), 1),),), '0.1250')
     """
-    return merged(*_assessed(target))
+    latents, densities, possible = map(_numpy, _assessed(target))
+    latents, densities = jax.tree.map(lambda leaf: leaf[possible], (latents, densities))
+    # several paths may lead to one value: the draws of rows that are absent decide nothing
+    first, _ = _distinct(_rows(latents, len(densities)))
+    values = hashable(jax.tree.map(lambda leaf: leaf[first], latents), len(first))
+    return Measure.of(zip(values, densities[first].tolist(), strict=True))
+
+
+def _numpy(tree: Any) -> Any:
+    return jax.tree.map(np.asarray, tree)
 
 
 @jax.jit
-def _assessed(target: Target) -> tuple[Any, jax.Array]:
-    def visit():
-        trace, _ = target.generate()
-        choices = target.choices(trace)
-        return choices, target.log_density(choices)
-
-    (choices, log_density), masses = paths(visit)()
-    # one path for each value: other paths to it have mass zero or are of an absent branch
-    return choices, jnp.where(masses > 0, jnp.exp(log_density), 0.0)
+def _assessed(target: Target) -> tuple[Any, jax.Array, jax.Array]:
+    """The latents at the end of each path, their density, and whether the path is possible."""
+    latents, masses = paths(lambda: target.choices(target.generate()[0]))()
+    density = integrate(lambda latents: jnp.exp(target.log_density(latents)))
+    return latents, jax.vmap(density)(latents), masses > 0

@@ -199,7 +199,8 @@ def _evaluated(
         assess = move.proposal.assess
         run = lambda x: SimpleNamespace(choices=u, score=assess(u, x)[0])  # noqa: E731
         given = SimpleNamespace(simulate=run, assess=assess)  # a proposal that "draws" u
-        return propose(Move(cast(Any, given), move.involution), target, trace)[1]
+        log_det = getattr(move, "log_det", None)
+        return propose(Move(cast(Any, given), move.involution, log_det), target, trace)[1]
 
     def one(trace: Trace, u: dict) -> _At:
         x = target.choices(trace)

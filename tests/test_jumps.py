@@ -18,7 +18,7 @@ from inference import Move, cycle, iterate, metropolize, mixture
 from inference.jumps import birth_death, one_row, split_merge
 from inference.move import mhg
 from ppl import Target, errors, gen, sample, seed
-from semantics import Measure, check_kernel, check_kernel_sampled, check_move
+from semantics import Measure, check_kernel, check_kernel_sampled, check_move, target_measure
 from semantics.evidence import multinomial
 from tests.mutants.jumps import ENTRIES, MOST, NUMBERS, SPLIT, Bits
 
@@ -46,6 +46,14 @@ def flip(row):
 
 
 swap = Move(flip, lambda row, u: ({"x": u["to"]}, {"to": row["x"]}))
+
+
+def test_outcomes_of_absent_rows_count_once():
+    """The model draws bits for absent rows too; the measure is that by hand, without them."""
+    found, expected = target_measure(Bits.target), Bits().posterior()
+    assert set(found.support) == set(expected.support)
+    for outcome in expected.support:
+        assert float(found[outcome]) == pytest.approx(float(expected[outcome]), abs=1e-12)
 
 
 def test_compositions_of_jumps_and_moves_of_a_row_are_exact():
@@ -113,6 +121,23 @@ def test_the_small_jacobian_is_that_of_the_whole_padded_space():
     assert float(SPLIT.log_det(x, u)) == pytest.approx(expected, abs=1e-12)
     back = SPLIT.involution(x, u)
     assert float(SPLIT.log_det(*back)) == pytest.approx(-expected, abs=1e-12)
+
+
+def test_a_log_det_of_the_users_is_in_the_ratio():
+    """A wrong one is not only no Jacobian: the ratio that the kernel accepts by has it too."""
+    line = Target(gen(lambda: sample("x", dist.Gamma(3.0, 2.0))))
+    steps = gen(lambda latents: sample("log", dist.Normal(0.0, 0.5)))
+
+    def scaled(log_det):
+        def there(x, u):
+            return {"x": x["x"] * jnp.exp(u["log"])}, {"log": -u["log"]}
+
+        return lambda _: Move(steps, there, log_det)
+
+    assert all(check_move(scaled(lambda x, u: u["log"]), line))
+    verdicts = check_move(scaled(lambda x, u: 0.0), line)
+    wrong = {verdict.check for verdict in verdicts if not verdict}
+    assert wrong == {"Jacobian", "Radon-Nikodym identity"}
 
 
 @pytest.mark.slow

@@ -10,8 +10,23 @@ from inference import Move, cycle, iterate, metropolize, mh
 from inference.choose import choose
 from inference.proposals import propose
 from ppl import Target, errors, factor, gen, sample
-from semantics import check_kernel, check_kernel_quadrature, check_move, kernel_matrix
-from tests.mutants.proposals import MARGINAL, MOVES, PAIR, PRIOR, STEPS, skewed, weights
+from semantics import (
+    check_kernel,
+    check_kernel_quadrature,
+    check_move,
+    kernel_matrix,
+    target_measure,
+)
+from tests.mutants.proposals import (
+    MARGINAL,
+    MOVES,
+    PAIR,
+    PRIOR,
+    STEPS,
+    Marginal,
+    skewed,
+    weights,
+)
 
 EXACT = 1e-12
 
@@ -37,6 +52,14 @@ def test_the_transition_matrix_is_that_of_hastings():
     found = [[float(kernel(x)[y]) for y in states] for x in states]
     np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
     assert kernel.is_reversible(pi, EXACT)
+
+
+def test_the_measure_of_an_estimated_density_is_its_mean():
+    case = Marginal()
+    found, expected = target_measure(case.target), case.posterior()
+    for b in range(3):
+        outcome = ((("b",), b),)
+        assert float(found[outcome]) == pytest.approx(float(expected[outcome]), abs=EXACT)
 
 
 def test_it_composes_on_estimated_densities():
