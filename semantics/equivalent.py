@@ -95,7 +95,8 @@ def check_pure(f: Callable[..., Any], key: Any, *args: Any, jit: bool = True) ->
 
     Args:
       f: any function of a key and more, of this or another library; of a random program,
-        `seed` of it.
+        `seed` of it. A `seed` stages its program once, and remembers: of kernels between traces
+        `check_pure_kernel` sees more.
       key: a PRNG key.
       jit: False for functions that cannot be compiled.
 

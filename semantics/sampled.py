@@ -207,7 +207,8 @@ def check_pure_kernel(
 
     One kernel is traced and run twice on n states that the model draws. So adaptation that goes
     on while sampling, counters, and keys from elsewhere are seen, unless a `jax.jit` of the
-    kernel's own keeps the first trace. `error` is the share of states with two results.
+    kernel's own keeps the first trace. A random program is staged anew for each run, where
+    `seed` of it would remember. `error` is the share of states with two results.
 
     Raises:
       InvalidKey: `key` is not one PRNG key.
@@ -230,7 +231,8 @@ def check_pure_kernel(
     kernel, keys = make_kernel(target), jax.random.split(second, n)
 
     def run() -> list[np.ndarray]:
-        step = jax.vmap(lambda key, trace: _apply(kernel, target, key, trace))
+        anew = kernel if isinstance(kernel, Opaque) else lambda trace: kernel(trace)
+        step = jax.vmap(lambda key, trace: _apply(anew, target, key, trace))
         new = jax.jit(step, compiler_options=QUICK)(keys, traces)
         return [np.asarray(leaf) for leaf in jax.tree.leaves(new)]
 

@@ -80,6 +80,19 @@ def remembering(target: Target, wrong: str = "") -> Opaque:
     return Opaque(step)
 
 
+def remembering_walk(target: Target, wrong: str = "") -> Kernel:
+    """That as a kernel between traces, which is a random program."""
+    calls: list[None] = []
+
+    def kernel(trace: Trace) -> Trace:
+        calls.append(None)
+        scale = 1.0 + len(calls) if wrong == "remembers" else 1.0
+        mu = trace["mu"] + scale * draw(dist.Normal(0.0, 1.0))
+        return accept(trace, *target.update(trace, {"mu": mu})[:2])
+
+    return kernel
+
+
 # -- keys --------------------------------------------------------------------------------------
 
 
@@ -191,6 +204,7 @@ _support = _pair("support", check_irreducible, independence, THREE, by=REACHED)
 _nan = _pair("NaN", check_kernel, redraws, st.builds(PartlyUndefined))
 _adaptation = _pair("adaptation", check_kernel, adapting, ONE)
 _memory = _pair("adaptation", check_pure_kernel, remembering, NOISY, KEY)
+_program = _pair("adaptation", check_pure_kernel, remembering_walk, NOISY, KEY)
 _keys = _pair("keys", check_kernel_sampled, keyed, NOISY, KEY, sizes=(2000,), steps=4)
 
 ENTRIES = (
@@ -207,6 +221,13 @@ ENTRIES = (
     _adaptation("mutant", "adapts", "the scale depends on the last acceptance", wrong="adapts"),
     _memory("correct", "pure", "a fixed scale"),
     _memory("mutant", "remembers", "the scale depends on the calls before", wrong="remembers"),
+    _program("correct", "pure program", "a fixed scale, of a random program"),
+    _program(
+        "mutant",
+        "remembering program",
+        "the scale of a random program depends on how often it ran",
+        wrong="remembers",
+    ),
     _keys("correct", "correct", "one key for the step, one to accept"),
     _keys("mutant", "reuse", "the step and its acceptance share a key", wrong="key reuse"),
 )
