@@ -377,7 +377,7 @@ def test_pearson_alarms_thousands_of_times_too_often():
 
 
 def test_ten_thousand_null_checks_raise_no_alarm():
-    """P(any alarm) <= 1e-6 by the budget; P(more than 100 of e >= 100) < 1e-9 by the sum below."""
+    """P(any alarm) <= 1e-7 by the budget; P(more than 100 of e >= 100) < 1e-9 by the sum below."""
     rng, log_100 = np.random.default_rng(6), math.log(100)
     p = np.array([0.6, 0.3, 0.09, 0.01])
     laws = [  # (counts of outcomes -> log e, probabilities of the outcomes, n, checks)
@@ -402,11 +402,11 @@ def test_ten_thousand_null_checks_raise_no_alarm():
     # Chernoff: for independent events, P(at least k) <= exp(k - m - k log(k/m)) for mean m < k.
     assert 101 - expected - 101 * math.log(101 / expected) < math.log(1e-9)
     assert np.sum(np.array(log_es) >= log_100) <= 100
-    budget = Budget(1e-6)
+    budget = Budget(1e-7)
     for check, log_e in enumerate(log_es):
         budget.register(f"check {check}")
         assert not budget.alarms(f"check {check}", log_e)
-    assert budget.spent <= 1e-6
+    assert budget.spent <= 1e-7
 
 
 def test_budget_is_never_exceeded():

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from budget import BUDGET
+from budget import level_of
 from numpyro import handlers
 from numpyro.contrib.control_flow import cond as numpyro_cond
 from numpyro.contrib.control_flow import scan as numpyro_scan
@@ -206,7 +206,7 @@ def test_a_kernel_of_numpyro_samples_our_model():
         return numpyro_kernel(hmc, Target(model, (), {"y": jnp.zeros(4)}))
 
     target = Target(model, (), {"y": jnp.zeros(4)})
-    level = BUDGET.register("a kernel of numpyro on our potential")
+    level = level_of("a kernel of numpyro on our potential")
     how = {"alpha": level, "sizes": (200, 1800), "steps": 5}
     check_kernel_sampled(kernel, target, jax.random.key(0), **how).require()
     assert not check_kernel_sampled(blind, target, jax.random.key(0), **how)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from budget import assert_law, level_of
 from hypothesis import strategies as st
 
 from benchmarks import galaxies as reference
@@ -19,7 +20,6 @@ from inference.jumps import birth_death, one_row, split_merge
 from inference.move import mhg
 from ppl import Target, errors, gen, sample, seed
 from semantics import Measure, check_kernel, check_kernel_sampled, check_move, target_measure
-from semantics.evidence import multinomial
 from tests.mutants.jumps import ENTRIES, MOST, NUMBERS, SPLIT, Bits
 
 # -- mutants -------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def exact_starts(rng, y, most, n):
 
 
 def test_the_number_of_components_keeps_its_exact_posterior():
-    """From exact starts the whole kernel keeps p(k | y); a false alarm has probability 1e-8."""
+    """From exact starts the whole kernel keeps p(k | y) (false alarm 1e-8)."""
     n, rng = 4000, np.random.default_rng(3)
     target = Target(galaxies.model, (jnp.asarray(FIVE),), {"velocity": jnp.asarray(FIVE)})
     k, rows = exact_starts(rng, FIVE, galaxies.MOST, n)
@@ -225,10 +225,11 @@ def test_the_number_of_components_keeps_its_exact_posterior():
     assert (after != k).mean() > 0.2  # it jumps
     probabilities = exact(FIVE, galaxies.MOST)[1].sum(1)
     counts = np.bincount(after, minlength=galaxies.MOST + 1)[1:]
-    assert float(multinomial(counts, probabilities)) < math.log(1e8)
+    assert_law("the number of components of a mixture", counts, probabilities)
 
 
 def test_from_joint_draws_of_numbers_and_data():
+    """All moves in a cycle, by an e-value (false alarm 1e-8)."""
     steps = gen(lambda row: sample("by", dist.Normal(0.0, 1.0)))
     walk = Move(steps, lambda row, u: ({"x": row["x"] + u["by"]}, {"by": -u["by"]}))
     newborn = gen(lambda latents: sample("x", dist.Normal(0.0, 2.0)))
@@ -237,7 +238,9 @@ def test_from_joint_draws_of_numbers_and_data():
         moves = (SPLIT, birth_death("k", "x", newborn), one_row("k", "x", walk))
         return cycle(*(metropolize(move, target) for move in moves))
 
-    check_kernel_sampled(kernel, NUMBERS, jax.random.key(0), sizes=(1000,)).require()
+    alpha = level_of("splits, births and walks of numbers")
+    how = {"alpha": alpha, "sizes": (1000,)}
+    check_kernel_sampled(kernel, NUMBERS, jax.random.key(0), **how).require()
 
 
 # -- the reference of the galaxies ---------------------------------------------------------------
