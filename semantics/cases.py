@@ -22,6 +22,7 @@ from ppl.randomness import program_of
 from ppl.sites import Site
 
 from . import calls
+from .compiling import QUICK
 from .report import Verdict
 from .stacked import eps, log_of, merged, one_axis, rows_of, take
 
@@ -29,8 +30,6 @@ POINTS = 20
 """How many traces the equations are tried at."""
 PATHS = 4096
 """Models with more paths than this are not enumerated."""
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiled code runs once or twice here, so that compiling is what takes the time."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from ppl import Masked, Target, errors, integrate
 from ppl.addresses import flatten
 from ppl.program import DRAW
 
+from .compiling import QUICK
 from .proper import Making
 from .report import Verdict
 
@@ -34,9 +35,6 @@ RESOLVED = 1e-4
 """A threshold above this means that the grid is too coarse to decide."""
 
 SCORE = "the departure of the trace's score"
-
-QUICK = {"xla_backend_optimization_level": 0}
-"""Compiling is what takes the time here."""
 
 MARGIN = 4.0
 """How many times the change between two grids the error of the finer one may be."""

@@ -18,6 +18,7 @@ import numpy as np
 from ppl import Target, integrate, law, paths
 from ppl.addresses import flatten
 
+from .compiling import QUICK
 from .measure import Measure
 
 Choices = tuple[tuple[tuple[str, ...], Hashable], ...]
@@ -129,7 +130,7 @@ def _numpy(tree: Any) -> Any:
     return jax.tree.map(np.asarray, tree)
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=QUICK)
 def _assessed(target: Target) -> tuple[Any, jax.Array, jax.Array]:
     """The latents at the end of each path, their density, and whether the path is possible."""
     latents, masses = paths(lambda: target.choices(target.generate()[0]))()

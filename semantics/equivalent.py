@@ -12,6 +12,7 @@ import numpy as np
 
 from ppl import paths
 
+from .compiling import QUICK
 from .denote import merged
 from .proper import EXACT
 from .report import Verdict
@@ -70,7 +71,7 @@ def _possible(f: Callable[..., Any], args: tuple) -> tuple[Any, np.ndarray]:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[kept], results), np.asarray(masses)[kept]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def _enumerated(f: Callable[..., Any], *args: Any) -> tuple[Any, jax.Array]:
     return paths(f)(*args)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppl import errors, integrate, paths
 
+from .compiling import QUICK
 from .proper import EXACT
 from .report import Verdict, joined
 
@@ -93,7 +94,7 @@ def check_gradient(
     return Verdict(**{**vars(whole), "n": n * len(points)})
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=QUICK)
 def _sides(
     estimator: Any, objective: Any, nodes: int | None, rule: str, bounds: Any, args: tuple
 ) -> tuple[Any, Any]:

@@ -22,7 +22,8 @@ from ppl.addresses import flatten
 from ppl.sites import check_values
 
 from . import calls
-from .cases import POINTS, QUICK, Case, Same, case_of, crashed, fixed_keys
+from .cases import POINTS, Case, Same, case_of, crashed, fixed_keys
+from .compiling import QUICK
 from .departures import Found, LeftOut
 from .method_laws import (
     assess_law,

@@ -26,12 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis.strategies import SearchStrategy
-from jax.flatten_util import ravel_pytree
 
 from inference.move import Move, _moved, accept, metropolize, propose
 from ppl import Target, Trace, errors, paths, seed
 
+from .compiling import QUICK
 from .denote import hashable, merged
+from .differences import continuous, difference, extrapolated, slopes
 from .measure import Measure
 from .proper import EXACT, _over, check_kernel
 from .report import Verdict
@@ -152,10 +153,10 @@ class _At(NamedTuple):
     log_target_after: Any
     forward: Any
     backward: Any
-    ratio: Any
-    ratio_after: Any
     slopes: Any
-    taken: Any
+    ratio: Any = None
+    ratio_after: Any = None
+    taken: Any = None
 
 
 def _start(move: Move, target: Target) -> tuple[Trace, dict, Any]:
@@ -163,7 +164,7 @@ def _start(move: Move, target: Target) -> tuple[Trace, dict, Any]:
     return trace, move.proposal.simulate(target.choices(trace)).choices, log_weight
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def _enumerated(make_move: Making, target: Target) -> tuple[Any, jax.Array]:
     """Every (trace, u), with its mass under mu."""
     move = make_move(target)
@@ -172,7 +173,7 @@ def _enumerated(make_move: Making, target: Target) -> tuple[Any, jax.Array]:
     return (trace, u), jnp.where(real, masses * jnp.exp(jnp.where(real, log_weight, 0.0)), 0.0)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
 def _sampled(make_move: Making, points: int, target: Target) -> tuple[Any, jax.Array]:
     """Seeded (trace, u), of equal masses where possible."""
     move = make_move(target)
@@ -187,10 +188,9 @@ def _trace_at(target: Target, trace: Trace, x: dict) -> Trace:
     return replace(moved, score=target.model.assess(moved.choices, *target.args)[0])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _evaluated(
-    make_move: Making, ratio: Ratio | None, target: Target, traces: Trace, us: dict
-) -> _At:
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
+def _ratios(make_move: Making, ratio: Ratio | None, target: Target, traces: Trace, us: dict) -> Any:
+    """The log ratio at (x, u) and at its image, and the library's log |det| if it is in it."""
     move = make_move(target)
 
     def log_ratio(trace: Trace, u: dict) -> Any:
@@ -201,6 +201,22 @@ def _evaluated(
         given = SimpleNamespace(simulate=run, assess=assess)  # a proposal that "draws" u
         log_det = getattr(move, "log_det", None)
         return propose(Move(cast(Any, given), move.involution, log_det), target, trace)[1]
+
+    def one(trace: Trace, u: dict) -> Any:
+        x = target.choices(trace)
+        after = jax.tree.map(jnp.asarray, move.involution(x, u))
+        there = _trace_at(target, trace, after[0]), after[1]
+        both = jax.tree.map(lambda *two: jnp.stack(two), (trace, u), there)  # compiles once
+        here, back = jax.vmap(log_ratio)(*both)
+        return here, back, 0.0 if ratio is not None else _moved(move, x, u)[2]
+
+    return jax.vmap(one)(traces, us)
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+def _evaluated(make_move: Making, target: Target, traces: Trace, us: dict) -> _At:
+    """All but the ratio, so that a move with several ratios compiles it once."""
+    move = make_move(target)
 
     def one(trace: Trace, u: dict) -> _At:
         x = target.choices(trace)
@@ -214,52 +230,10 @@ def _evaluated(
             target.log_density(after[0]),
             move.proposal.assess(u, x)[0],
             move.proposal.assess(after[1], after[0])[0],
-            log_ratio(trace, u),
-            log_ratio(_trace_at(target, trace, after[0]), after[1]),
-            _slopes(move, x, u),
-            0.0 if ratio is not None else _moved(move, x, u)[2],
+            slopes(move, x, u),
         )
 
     return jax.vmap(one)(traces, us)
-
-
-def _slopes(move: Move, x: dict, u: dict) -> jax.Array:
-    """df over all continuous coordinates by central differences, for steps that shrink by 4."""
-    leaves, tree = jax.tree.flatten((x, u))
-    places = [i for i, leaf in enumerate(leaves) if _continuous(leaf)]
-    if not places:
-        return jnp.zeros((3, 0, 0))
-    z, unravel = ravel_pytree([leaves[i] for i in places])
-
-    def f(z: jax.Array) -> jax.Array:
-        full = list(leaves)
-        for i, leaf in zip(places, unravel(z), strict=True):
-            full[i] = leaf
-        outs = jax.tree.leaves(move.involution(*jax.tree.unflatten(tree, full)))
-        return jnp.concatenate([jnp.ravel(outs[i]) for i in places])
-
-    def slopes(h: jax.Array) -> jax.Array:
-        steps = jnp.diag(h * jnp.maximum(1.0, jnp.abs(z)))
-        return jax.vmap(lambda e: (f(z + e) - f(z - e)) / (2 * e.sum()))(steps)
-
-    return jax.vmap(slopes)(4.0 ** -jnp.arange(3, 13))
-
-
-def _log_det(slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log |det df| at each point from the slopes for several steps, and its error.
-
-    Each two steps are extrapolated (Richardson), and the value is taken where successive
-    ones agree best: larger steps are off by curvature, smaller ones by rounding.
-    """
-    log_dets = np.linalg.slogdet((16 * slopes[:, 1:] - slopes[:, :-1]) / 15)[1]
-    gaps = _difference(log_dets[:, 1:], log_dets[:, :-1])
-    gaps = np.where(np.isnan(gaps), np.inf, gaps)
-    best, points = gaps.argmin(1), np.arange(len(gaps))
-    return log_dets[points, best + 1], gaps[points, best]
-
-
-def _continuous(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
 
 
 # -- judging ---------------------------------------------------------------------------------
@@ -279,7 +253,9 @@ def _hypotheses(
     shape = _shape_kept(make_move(target), target, traces, us)
     if shape:
         return [Verdict(CHECKS[0], False, method, 1.0, IDENTITY, len(kept), witness=shape)]
-    every = _evaluated(make_move, ratio, target, traces, us)
+    log_r, after, taken = _ratios(make_move, ratio, target, traces, us)
+    every = _evaluated(make_move, target, traces, us)
+    every = every._replace(ratio=log_r, ratio_after=after, taken=taken)
     at: _At = jax.tree.map(lambda leaf: np.asarray(leaf)[kept], every)
     masses = np.asarray(masses)[kept]
 
@@ -301,34 +277,34 @@ def _hypotheses(
     lost = np.where((at.log_target_after > -np.inf) & ~possible, masses, 0.0)
     never = lambda i: f"it maps to {image(i)}, where the proposal never draws this u"  # noqa: E731
     swapped = verdict("supports swapped", lost, 0.5 * float(masses.min()), never)
-    log_det, spread = _log_det(at.slopes)
+    log_det, spread = extrapolated(at.slopes)
     known = spread <= JACOBIAN / 10  # elsewhere the differences say nothing
     unknown = np.full(len(kept), 0.0 if known.any() else np.inf)
     singular = np.isneginf(log_det)  # often the zero of an absent choice that is lost
     jacobian = verdict(
         "Jacobian",
-        np.where(singular, np.inf, np.where(known, _difference(at.taken, log_det), unknown)),
+        np.where(singular, np.inf, np.where(known, difference(at.taken, log_det), unknown)),
         JACOBIAN,
         lambda i: (
             f"log |det| is {log_det[i]:.6g}, the library's {at.taken[i]:.6g}"
             + (": not one to one on the padded space" if singular[i] else "")
         ),
     )
-    uneven = np.where(possible, _difference(at.ratio, -at.ratio_after), 0.0)
+    uneven = np.where(possible, difference(at.ratio, -at.ratio_after), 0.0)
     both = lambda i: f"log r = {at.ratio[i]:.6g}, {at.ratio_after[i]:.6g} at {image(i)}"  # noqa: E731
     skew = verdict("skew symmetry", uneven, IDENTITY, both)
     with np.errstate(invalid="ignore"):
         expected = at.log_target_after + at.backward + log_det - at.log_target - at.forward
     expected = np.where(possible, expected, -np.inf)
     lacking = _lacking(at, log_det, expected, possible & known)
-    of_logs = np.where(known | ~possible, _difference(at.ratio, expected), unknown)
+    of_logs = np.where(known | ~possible, difference(at.ratio, expected), unknown)
     identity = verdict(
         "Radon-Nikodym identity",
         _finite_departures(at, masses) if exact else of_logs,
         EXACT if exact else JACOBIAN,
         lambda i: f"log r = {at.ratio[i]:.6g}, not {expected[i]:.6g}{lacking}",
     )
-    judged = ratio is None and any(map(_continuous, jax.tree.leaves(at.before)))
+    judged = ratio is None and any(map(continuous, jax.tree.leaves(at.before)))
     return [round_trip, swapped, *([jacobian] if judged else []), skew, identity]
 
 
@@ -364,17 +340,12 @@ def _lacking(at: _At, log_det: np.ndarray, expected: np.ndarray, where: np.ndarr
     return ""
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return np.where(a == b, 0.0, np.abs(a - b))
-
-
 def _apart(a: Any, b: Any) -> np.ndarray:
     """The largest difference of two trees at each point, relative above one."""
     total = np.zeros(len(jax.tree.leaves(b)[0])) if jax.tree.leaves(b) else np.zeros(1)
     for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         left, right = np.asarray(left, float), np.asarray(right, float)
-        gap = _difference(left, right) / np.maximum(1.0, np.abs(left))
+        gap = difference(left, right) / np.maximum(1.0, np.abs(left))
         total = np.maximum(total, gap.reshape(len(total), -1).max(1, initial=0.0))
     return total
 

@@ -21,6 +21,7 @@ from inference import Weighted
 from ppl import Masked, Target, Trace, errors, paths
 from ppl.program import DRAW
 
+from .compiling import QUICK
 from .denote import merged, target_measure
 from .matrix import Kernel
 from .measure import Measure
@@ -141,7 +142,7 @@ def _latents(target: Target, value: Any) -> Any:
     return target.choices(value) if isinstance(value, Trace) else value
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
 def _particles(
     make_step: Making, source: Callable[[Target], Target] | None, target: Target
 ) -> tuple[Any, jax.Array]:
@@ -171,7 +172,7 @@ def _column(masses: jax.Array, like: jax.Array) -> jax.Array:
     return masses.reshape(masses.shape + (1,) * (like.ndim - 1))
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def _flow(make_kernel: Making, target: Target) -> tuple[Any, Any, jax.Array, jax.Array]:
     """Every path from a trace of the target through the kernel: the latents before and
     after, its mass, and how stale the new trace is."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from ppl import at_boundary, errors, paths
 
+from .compiling import QUICK
 from .proper import EXACT
 from .report import Verdict, joined
 
@@ -140,7 +141,7 @@ def _every(scheme: Scheme, nodes: int, weights: np.ndarray) -> _Run:
     return _Run(weights, np.asarray(mean), np.asarray(bad), np.asarray(example), int(count[0]))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK)
 def _reduced(scheme: Scheme, nodes: int, weights: Any, positive: Any) -> Any:
     def one(given: Any) -> Any:
         w, alive = given
@@ -164,7 +165,7 @@ def _ends(scheme: Scheme, weights: np.ndarray) -> list[_Run]:
     ]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def _ended(scheme: Scheme, weights: Any, positive: Any) -> Any:
     def one(given: Any) -> Any:
         w, alive = given

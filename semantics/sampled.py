@@ -22,7 +22,8 @@ from ppl import Masked, Target, Trace, errors, seed
 from ppl.addresses import nest
 from ppl.randomness import checked_key
 
-from .continuous import QUICK, stale
+from .compiling import QUICK
+from .continuous import stale
 from .evidence import combine, exchangeable, multinomial_effect, two_sample
 from .ledger import stages
 from .report import Verdict
@@ -227,7 +228,8 @@ def check_pure_kernel(
     the same state and key give two results at 32 of 32 states
     """
     first, second = jax.random.split(checked_key(key))
-    traces = jax.jit(jax.vmap(seed(lambda: target.generate()[0])))(jax.random.split(first, n))
+    generate = jax.jit(jax.vmap(seed(lambda: target.generate()[0])), compiler_options=QUICK)
+    traces = generate(jax.random.split(first, n))
     kernel, keys = make_kernel(target), jax.random.split(second, n)
 
     def run() -> list[np.ndarray]:
