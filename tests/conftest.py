@@ -1,10 +1,24 @@
 """Tests run in 64 bits, and compile each program once per machine, not once per run."""
 
+import gc
 from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# JAX keeps what it has traced, and Python would look through all of it for garbage again and
+# again: a fifth of the time of a file of tests, and more of the whole suite
+gc.set_threshold(200_000, 20, 100)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kept():
+    """What a module leaves behind is not looked through again."""
+    yield
+    gc.collect()
+    gc.freeze()

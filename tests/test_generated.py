@@ -244,6 +244,7 @@ def depth(block):
     return 1 + max(within) if within else 0
 
 
+@pytest.mark.slow
 @settings(few, max_examples=12)
 @given(nested().filter(lambda program: depth(program.block) > 1))
 def test_laws_of_nested_programs(program):

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 import jax, numpy as np, jax.numpy as jnp, numpyro.distributions as dist
@@ -58,7 +60,6 @@ np.save(sys.argv[1] if len(sys.argv) > 1 else {out!r}, np.stack([draws["mu"], dr
 """
 
 
-@pytest.mark.slow
 def test_killed_twenty_times_and_resumed_it_is_the_same_run(tmp_path):
     """By SIGKILL, at times spread over the run, in processes of their own."""
     finished(python(LONG.format(checkpoint="", out=str(tmp_path / "whole.npy"))))

@@ -410,6 +410,7 @@ def rows(output):
     return {first: rest for first, *rest in cells}
 
 
+@pytest.mark.slow
 def test_the_command_on_the_quickstart():
     run = command("examples.quickstart:model", ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
