@@ -134,6 +134,23 @@ def test_a_selection_beside_a_discrete_latent_by_quadrature(make):
     assert verdict.require().error <= 1e-6
 
 
+@gen
+def pair():
+    a = sample("a", dist.Normal(0.0, 1.0))
+    b = sample("b", dist.Normal(0.5 * a, 1.0))
+    sample("y", dist.Normal(a + b, 1.0))
+
+
+@pytest.mark.slow
+def test_two_positions_and_two_momenta_by_quadrature():
+    """Four dimensions: a grid of 45^4 points beside the accept step."""
+    make = partial(hmc, steps=2, step_size=0.3)
+    verdict = check_kernel_quadrature(
+        make, Target(pair, (), {"y": 0.7}), nodes=(30, 45), bounds=(-5.5, 5.5)
+    )
+    assert verdict.require().error <= 1e-6
+
+
 def test_delayed_acceptance_by_quadrature():
     cheap = Target(RATE.model, (), {"y": 0.9})
 
