@@ -16,9 +16,7 @@ from ppl import Selection, Target, Trace, draw, errors
 from ..kernel import Kernel, Stats
 from .adaptation import Metric, windows
 from .space import Space
-
-# A trajectory whose energy error is larger than this is called divergent (Stan's number).
-DIVERGENT = 1000.0
+from .tree import DIVERGENT
 
 
 class Phase(NamedTuple):

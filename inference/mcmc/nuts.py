@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
-from numpyro.infer.hmc_util import IntegratorState, build_tree, euclidean_kinetic_energy
 
 from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
 from .adaptation import Metric, windows
-from .hmc import DIVERGENT, Hamiltonian, Phase, check_positive
+from .hmc import Hamiltonian, Phase, check_positive
+from .tree import Point, grow
 
 
 class RandomKey(dist.Distribution):
@@ -50,10 +50,10 @@ def nuts(
 ) -> Kernel:
     """The no-U-turn sampler; leaves `target` invariant (Hoffman and Gelman 2014).
 
-    With multinomial sampling over the trajectory and the generalised U-turn criterion
-    (Betancourt 2017), in the iterative form of Phan, Pradhan and Jankowiak (2019), by
-    numpyro's `build_tree`. Acts on the unconstrained space of the selected continuous
-    latents, given the others.
+    With multinomial sampling over the trajectory (Betancourt 2017), built by iteration
+    (Phan, Pradhan and Jankowiak 2019): see `inference.mcmc.tree.grow`. Chains under
+    `jax.vmap` step together, at the cost of the longest trajectory among them. Acts on the
+    unconstrained space of the selected continuous latents, given the others.
 
     Statistics: `accept` (averaged over the trajectory), `diverging`, `energy`, `steps`
     (leapfrog steps), `depth`.
@@ -84,28 +84,22 @@ def nuts(
     system = Hamiltonian(target, selection, step_size, dense)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
-        r = system.momentum(metric.inverse_mass)
-        tree = build_tree(
-            system.leapfrog(phase.rest),
-            euclidean_kinetic_energy,
-            IntegratorState(phase.z, r, phase.potential, phase.gradient),
+        tree = grow(
+            system.potential(phase.rest),
+            Point(phase.z, system.momentum(metric.inverse_mass), phase.gradient),
+            phase.potential,
             metric.inverse_mass,
             metric.step_size,
-            jax.random.wrap_key_data(draw(RandomKey())),
-            max_delta_energy=DIVERGENT,
-            max_tree_depth=max_depth,
+            draw(RandomKey()),
+            max_depth,
         )
-        moved = Phase(
-            phase.rest,
-            tree.z_proposal,
-            tree.z_proposal_pe,
-            tree.z_proposal_grad,
-        )
+        chosen = tree.chosen
+        moved = Phase(phase.rest, chosen.z, chosen.potential, chosen.gradient)
         stats = {
-            "accept": tree.sum_accept_probs / tree.num_proposals,
+            "accept": tree.accept / tree.steps.astype(tree.accept.dtype),
             "diverging": tree.diverging,
-            "energy": tree.z_proposal_energy,
-            "steps": tree.num_proposals,
+            "energy": chosen.energy,
+            "steps": tree.steps,
             "depth": tree.depth,
         }
         return moved, stats

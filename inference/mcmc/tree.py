@@ -1,0 +1,386 @@
+"""Trajectories that double until they turn back, for many chains at once.
+
+The trees of the no-U-turn sampler without recursion. Every chain that still goes is at the
+same leaf of the same doubling, so the loops have one condition and one index for all
+chains, and a step selects only what differs between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax import lax
+
+from .together import together
+
+# A trajectory whose energy error is larger than this is called divergent (Stan's number).
+DIVERGENT = 1000.0
+# Uniforms that are drawn at once; most trees need no second block.
+_BLOCK = 64
+
+
+class Point(NamedTuple):
+    """A point of phase space and the gradient of the potential there, each of shape (n,)."""
+
+    z: jax.Array
+    r: jax.Array
+    gradient: jax.Array
+
+
+class Chosen(NamedTuple):
+    """A position that was chosen, its potential, and the energy at its momentum."""
+
+    z: jax.Array
+    gradient: jax.Array
+    potential: jax.Array
+    energy: jax.Array
+
+
+class Tree(NamedTuple):
+    """A finished trajectory.
+
+    Attributes:
+      chosen: the next state.
+      accept: the acceptance probabilities of its steps, summed.
+      steps: the number of leapfrog steps.
+      depth: the number of doublings.
+      diverging: whether an energy error was larger than `DIVERGENT`.
+    """
+
+    chosen: Chosen
+    accept: jax.Array
+    steps: jax.Array
+    depth: jax.Array
+    diverging: jax.Array
+
+
+def grow(
+    potential: Callable[[jax.Array], jax.Array],
+    start: Point,
+    value: jax.Array,
+    inverse_mass: jax.Array,
+    step_size: Any,
+    bits: jax.Array,
+    max_depth: int,
+) -> Tree:
+    """One transition that leaves exp(-potential(z) - kinetic(r)) invariant.
+
+    A trajectory of leapfrog steps is doubled, forwards or backwards, until it turns back,
+    diverges, or has been doubled `max_depth` times; a point of it is chosen by its weight,
+    points of the newer half first (Betancourt 2017, appendices A.2 and A.3). It turns back
+    where the line between its ends points against the momentum at one of them (Hoffman and
+    Gelman 2014, equation 9), or the line from an end to just across the middle against the
+    momentum at that end; and so where a subtree does that doubling makes. Of the leaves
+    left behind, one for each level is still needed, and is found by the bits of the number
+    of a leaf (Phan, Pradhan and Jankowiak 2019; Lao and Dillon 2019).
+
+    A chain's result does not depend on the chains beside it. Nothing is differentiated
+    through a tree.
+
+    Args:
+      potential: of a position of shape (n,).
+      start: where the trajectory starts.
+      value: the potential there.
+      inverse_mass: of shape (n,), or dense (n, n).
+      step_size: of a leapfrog step.
+      bits: data of a `threefry2x32` key, of shape (2,).
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference.mcmc.tree import Point, grow
+    >>> def potential(z):
+    ...     return z @ z / 2
+    >>> z, r = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    >>> bits = jax.random.key_data(jax.random.key(0, impl="threefry2x32"))
+    >>> tree = grow(potential, Point(z, r, z), potential(z), jnp.ones(2), 0.1, bits, 10)
+    >>> int(tree.steps)  # all of a circle is 2 pi / 0.1 = 62.8 steps, half of it 31.4
+    63
+    >>> round(float(jnp.linalg.norm(tree.chosen.z)), 1)
+    1.0
+    """
+    # what the potential closes over may be traced, and mapped in its own way
+    closed = jax.make_jaxpr(jax.value_and_grad(potential))(start.z)
+    shared = [jnp.asarray(step_size, start.z.dtype), inverse_mass, *closed.consts]
+
+    def program(
+        mapped: tuple, shared: list, start: Point, value: jax.Array, bits: jax.Array
+    ) -> Tree:
+        return _Trees(closed.jaxpr, mapped, shared, bits, max_depth).grow(start, value)
+
+    return together(program, shared, (start, value, bits))
+
+
+class _Memory(NamedTuple):
+    """What a half needs of the leaves that it left behind, in rows by level.
+
+    Attributes:
+      uniforms: one for each of the next leaves, of shape (chains, block).
+      z, r: of the leaf with which a subtree began.
+      before: z of the leaf before that.
+    """
+
+    uniforms: jax.Array
+    z: jax.Array
+    r: jax.Array
+    before: jax.Array
+
+
+class _Stats(NamedTuple):
+    accept: jax.Array
+    steps: jax.Array
+    diverging: jax.Array
+
+
+class _Half(NamedTuple):
+    """The half that a doubling adds, while it grows. All chains are at the same `leaf`."""
+
+    leaf: jax.Array
+    going: jax.Array
+    end: Point
+    chosen: Chosen
+    log_weight: jax.Array
+    stats: _Stats
+    memory: _Memory
+
+
+class _Whole(NamedTuple):
+    """A trajectory between doublings, from `tail` to `head`, where the newest half ends.
+
+    All chains have been doubled as often; `depths` counts only while they went.
+    """
+
+    depth: jax.Array
+    going: jax.Array
+    forward: jax.Array
+    tail: Point
+    head: Point
+    chosen: Chosen
+    log_weight: jax.Array
+    depths: jax.Array
+    stats: _Stats
+    memory: _Memory
+
+
+@dataclass(frozen=True)
+class _Trees:
+    """Chains that grow together, with what stays the same meanwhile."""
+
+    jaxpr: Any
+    mapped: tuple[bool, ...]
+    shared: list
+    bits: jax.Array
+    max_depth: int
+
+    def grow(self, start: Point, value: jax.Array) -> Tree:
+        chains, n = start.z.shape
+        energy = value + self.each(_kinetic, start.r).astype(value.dtype)
+        uniforms = self.uniforms(0, 2 * self.max_depth + _BLOCK, value.dtype)
+        coins, block = jnp.split(uniforms, [2 * self.max_depth], 1)
+        zeros, none = jnp.zeros(chains, value.dtype), jnp.zeros(chains, bool)
+        counts = jnp.zeros(chains, int)
+        rows = jnp.zeros((max(1, self.max_depth - 1), chains, n), start.z.dtype)
+        whole = _Whole(
+            depth=jnp.zeros((), int),
+            going=~none,
+            forward=~none,
+            tail=start,
+            head=start,
+            chosen=Chosen(start.z, start.gradient, value, energy),
+            log_weight=zeros,
+            depths=counts,
+            stats=_Stats(zeros, counts, none),
+            memory=_Memory(block, rows, rows, rows),
+        )
+
+        def more(whole: _Whole) -> jax.Array:
+            return (whole.depth < self.max_depth) & jnp.any(whole.going)
+
+        whole = lax.while_loop(more, partial(self.doubled, energy, coins), whole)
+        stats = whole.stats
+        return Tree(whole.chosen, stats.accept, stats.steps, whole.depths, stats.diverging)
+
+    def doubled(self, energy: jax.Array, coins: jax.Array, whole: _Whole) -> _Whole:
+        """The trajectory with a half added at one of its ends, chain by chain."""
+        forward = _column(coins, 2 * whole.depth) < 0.5
+        turning = forward != whole.forward
+        near = _where(turning, whole.tail, whole.head)
+        far = _where(turning, whole.head, whole.tail)
+        leaves = 1 << whole.depth
+        half = _Half(
+            leaf=jnp.zeros((), int),
+            going=whole.going,
+            end=near,
+            chosen=whole.chosen,
+            log_weight=jnp.full_like(whole.log_weight, -jnp.inf),
+            stats=whole.stats,
+            memory=whole.memory,
+        )
+
+        def more(half: _Half) -> jax.Array:
+            return (half.leaf < leaves) & jnp.any(half.going)
+
+        sign = jnp.where(forward, 1.0, -1.0).astype(near.z.dtype)
+        half = lax.while_loop(more, partial(self.stepped, energy, sign, leaves), half)
+        turned = _turned(far.z, far.r, near.z, half.memory.z[0], half.end, sign)
+        ratio = jnp.exp(half.log_weight - whole.log_weight)
+        taken = half.going & (_column(coins, 2 * whole.depth + 1) < ratio)
+        return _Whole(
+            depth=whole.depth + 1,
+            going=half.going & ~turned,
+            forward=forward,
+            tail=far,
+            head=half.end,
+            chosen=_where(taken, half.chosen, whole.chosen),
+            log_weight=jnp.logaddexp(whole.log_weight, half.log_weight),
+            depths=whole.depths + whole.going.astype(int),
+            stats=half.stats,
+            memory=half.memory,
+        )
+
+    def stepped(self, energy: jax.Array, sign: jax.Array, leaves: jax.Array, half: _Half) -> _Half:
+        """The half with a leaf more. Chains that have stopped stay where they are."""
+        going, leaf = half.going, half.leaf
+        end, value, kinetic = self.each(self.leapfrog, sign, going, half.end)
+        after = value + kinetic.astype(value.dtype)
+        error = after - energy
+        error = jnp.where(jnp.isnan(error), jnp.inf, error)
+        diverging = error > DIVERGENT
+        number = leaves - 1 + leaf  # from 0, in the whole trajectory
+        memory = half.memory._replace(uniforms=self.supplied(half.memory.uniforms, number))
+        u = _column(memory.uniforms, number & (_BLOCK - 1))
+        taken = u < jax.nn.sigmoid(-error - half.log_weight)
+        memory, turned = self.looked_back(memory, leaf, half.end.z, end, sign)
+        accept, steps, ever = half.stats
+        return _Half(
+            leaf=leaf + 1,
+            going=going & ~diverging & ~turned,
+            end=end,
+            chosen=_where(taken, Chosen(end.z, end.gradient, value, after), half.chosen),
+            log_weight=jnp.logaddexp(half.log_weight, -error),
+            stats=_Stats(
+                accept + jnp.where(going, jnp.exp(jnp.minimum(-error, 0.0)), 0.0),
+                steps + going.astype(int),
+                ever | (going & diverging),
+            ),
+            memory=memory,
+        )
+
+    def leapfrog(
+        self, shared: list, sign: jax.Array, going: jax.Array, start: Point
+    ) -> tuple[Point, jax.Array, jax.Array]:
+        """A step of one chain, with the potential and the kinetic energy after it."""
+        step_size, _, *consts = shared
+        step_size = sign * step_size
+        r = start.r - 0.5 * step_size * start.gradient
+        z = jnp.where(going, start.z + step_size * _velocity(shared, r), start.z)
+        value, gradient = jax.core.eval_jaxpr(self.jaxpr, consts, z)
+        r = r - 0.5 * step_size * gradient
+        return Point(z, r, gradient), value, _kinetic(shared, r)
+
+    def looked_back(
+        self, memory: _Memory, leaf: jax.Array, before: jax.Array, end: Point, sign: jax.Array
+    ) -> tuple[_Memory, jax.Array]:
+        """With `end` where it begins a subtree; else whether a subtree that it ends turns back.
+
+        A subtree of 2^k leaves ends at a leaf whose number has k ones or more at its end. It
+        began with a leaf that lies in row `top` for k = 1, and a row lower for each k more.
+        """
+        top = lax.population_count(leaf >> 1)
+        lowest = top - lax.population_count((~leaf & (leaf + 1)) - 1) + 1
+        none = jnp.zeros(sign.shape, bool)
+
+        def begun() -> tuple[_Memory, jax.Array]:
+            z, r = _put(memory.z, top, end.z), _put(memory.r, top, end.r)
+            return memory._replace(z=z, r=r, before=_put(memory.before, top, before)), none
+
+        def ended() -> tuple[_Memory, jax.Array]:
+            def more(state: tuple) -> jax.Array:
+                return state[0] >= lowest
+
+            def larger(state: tuple) -> tuple:
+                i, turned = state
+                middle = _row(memory.before, i + 1), _row(memory.z, i + 1)
+                now = _turned(_row(memory.z, i), _row(memory.r, i), *middle, end, sign)
+                return i - 1, turned | now
+
+            pair = _against(_row(memory.z, top), _row(memory.r, top), end, sign)
+            return memory, lax.while_loop(more, larger, (top - 1, pair))[1]
+
+        return lax.cond(leaf & 1 == 0, begun, ended)
+
+    def supplied(self, uniforms: jax.Array, number: jax.Array) -> jax.Array:
+        """Uniforms for leaf `number` and after."""
+
+        def fresh() -> jax.Array:
+            return self.uniforms(number // _BLOCK, _BLOCK, uniforms.dtype)
+
+        needed = (number > 0) & (number & (_BLOCK - 1) == 0)
+        return lax.cond(needed, fresh, lambda: uniforms)
+
+    def each(self, f: Callable, *own: Any) -> Any:
+        """`f(shared, *own)` for each chain."""
+        axes = [0 if m else None for m in self.mapped]
+        return jax.vmap(f, in_axes=(axes, *(0 for _ in own)))(self.shared, *own)
+
+    def uniforms(self, block: Any, n: int, dtype: Any) -> jax.Array:
+        def one(bits: jax.Array) -> jax.Array:
+            key = jax.random.wrap_key_data(bits, impl="threefry2x32")
+            return jax.random.uniform(jax.random.fold_in(key, block), (n,), dtype)
+
+        return jax.vmap(one)(self.bits)
+
+
+def _velocity(shared: list, r: jax.Array) -> jax.Array:
+    inverse_mass = shared[1]
+    return inverse_mass * r if inverse_mass.ndim == 1 else inverse_mass @ r
+
+
+def _kinetic(shared: list, r: jax.Array) -> jax.Array:
+    return 0.5 * jnp.dot(r, _velocity(shared, r))
+
+
+def _turned(
+    z: jax.Array, r: jax.Array, before: jax.Array, after: jax.Array, end: Point, sign: jax.Array
+) -> jax.Array:
+    """Whether trajectories from (z, r) to `end` turn back; `before` and `after` their middle.
+
+    Without the looks across the middle, a trajectory that closes a circle in one doubling
+    goes on to `max_depth`.
+    """
+    across = _dot(after - z, r) * sign <= 0
+    return across | (_dot(end.z - before, end.r) * sign <= 0) | _against(z, r, end, sign)
+
+
+def _against(z: jax.Array, r: jax.Array, end: Point, sign: jax.Array) -> jax.Array:
+    line = end.z - z
+    return (_dot(line, r) * sign <= 0) | (_dot(line, end.r) * sign <= 0)
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.sum(a * b, -1)
+
+
+def _where(chains: jax.Array, a: Any, b: Any) -> Any:
+    """Of each chain, `a` or `b`."""
+
+    def one(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(chains.reshape(-1, *(1 for _ in x.shape[1:])), x, y)
+
+    return jax.tree.map(one, a, b)
+
+
+def _column(x: jax.Array, i: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(x, i, 1, keepdims=False, allow_negative_indices=False)
+
+
+def _row(x: jax.Array, i: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(x, i, 0, keepdims=False, allow_negative_indices=False)
+
+
+def _put(x: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
+    return lax.dynamic_update_index_in_dim(x, row, i, 0, allow_negative_indices=False)
