@@ -4,6 +4,7 @@ Tolerance 1e-12: sums of at most 1e5 path probabilities in float64. The kernels 
 are checked on the product of their members' targets in the kill matrix.
 """
 
+import functools
 import itertools
 
 import jax
@@ -224,6 +225,7 @@ def test_it_is_affine_invariant():
 
     z = jax.random.normal(jax.random.key(1), (6, 2))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def moved(model, z):
         target = Target(model)
         traces = jax.vmap(lambda z: target.at({"x": z[0], "w": z[1]})[0])(z)
@@ -238,8 +240,13 @@ def test_it_is_affine_invariant():
 def test_the_rest_of_a_trace_stays():
     """With a selection every member keeps its own other latents."""
     kernel = stretch(BENT, 4, "w")
-    traces = jax.vmap(seed(lambda: BENT.generate()[0]))(jax.random.split(jax.random.key(0), 4))
-    moved = seed(kernel)(jax.random.key(1), traces)
+
+    @jax.jit
+    def run():
+        traces = jax.vmap(seed(lambda: BENT.generate()[0]))(jax.random.split(jax.random.key(0), 4))
+        moved = seed(kernel)(jax.random.key(1), traces)
+        return traces, moved, jax.vmap(BENT.log_density)(moved.choices)
+
+    traces, moved, scores = run()
     assert (moved["x"] == traces["x"]).all() and (moved["w"] != traces["w"]).any()
-    scores = jax.vmap(lambda c: BENT.log_density(c))(moved.choices)
     np.testing.assert_allclose(moved.score, scores, rtol=0, atol=EXACT)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from inference import Move
+from inference import Move, metropolize
 from inference.move import accept
 from ppl import Target, Trace, draw, gen, sample
 from semantics.continuous import check_kernel_quadrature
-from semantics.moves import check_move
 
-from .registry import Entry, Kind
+from .ratios import moves, total
+from .registry import family
 
 # -- reversible jump (Green 1995) ------------------------------------------------------------
 
@@ -55,15 +54,76 @@ def jump_ratio(wrong: str, target: Target, trace: Trace, u: dict) -> jax.Array:
         "forward": -birth.assess(u, x)[0],
         "Jacobian": -log_slope if wrong == "inverse Jacobian" else log_slope,
     }
-    return jnp.sum(jnp.stack([term for name, term in terms.items() if name != wrong]))
+    return total(terms, wrong)
 
 
 OPTIONAL_MEAN = Target(optional_mean, (), {"y": 1.2})
 
+_jump = moves("reversible jump", make_jump, OPTIONAL_MEAN, jump_ratio)
 
-def _jump(kind: Kind, wrong: str, says: str) -> Entry:
-    check = partial(check_move, make_jump, OPTIONAL_MEAN, ratio=partial(jump_ratio, wrong))
-    return Entry("reversible jump", wrong or "correct", says, check, kind)
+
+# -- between one and two dimensions: the law of the whole kernel, by quadrature -----------------
+
+
+@gen
+def one_or_two():
+    k = sample("k", dist.Bernoulli(0.4))
+    x = sample("x", dist.Normal(0.5, 1.0))
+    y = jax.lax.cond(k == 1, lambda: sample("y", dist.Normal(-0.5, 1.0)), lambda: 0.0)
+    sample("seen", dist.Normal(x + y + 0.3 * x * y, 1.0))
+
+
+@gen
+def part(latents):
+    at = 0.3 * latents["x"]
+    jax.lax.cond(latents["k"] == 0, lambda: sample("u", dist.Normal(at, 0.7)), lambda: 0.0)
+
+
+def split(x: dict, u: dict) -> tuple[dict, dict]:
+    """A part sinh(u) of x is split off, or the two are merged."""
+    one = x["k"] == 0
+    off = jnp.sinh(u["u"])
+    merged = {"x": x["x"] + x["y"], "y": u["u"]}
+    new = {name: jnp.where(one, v, merged[name]) for name, v in (("x", x["x"] - off), ("y", off))}
+    return {"k": 1 - x["k"], **new}, {"u": jnp.where(one, x["y"], jnp.arcsinh(x["y"]))}
+
+
+SPLIT = Move(part, split)
+ONE_OR_TWO = Target(one_or_two, (), {"seen": 1.2})
+
+
+def splitting(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
+    """The library's kernel, or one with a term of its ratio `wrong`."""
+    if not wrong:
+        return metropolize(SPLIT, target)
+
+    def kernel(trace: Trace) -> Trace:
+        x = target.choices(trace)
+        u = part.simulate(x).choices
+        new_x, new_u = split(x, u)
+        new, difference = target.moved(trace, new_x)
+        one = x["k"] == 0
+        log_slope = jnp.log(jnp.cosh(jnp.where(one, u["u"], new_u["u"])))
+        terms = {
+            "target": difference,
+            "backward": part.assess(new_u, new_x)[0],
+            "forward": -part.assess(u, x)[0],
+            "Jacobian": jnp.where(one, log_slope, -log_slope),
+        }
+        return accept(trace, new, total(terms, wrong))
+
+    return kernel
+
+
+def seen(latents: dict) -> dict:
+    k, x, y = latents["k"], latents["x"], latents["y"]
+    return {
+        "k": 1.0 * k,
+        "x": jnp.sin(x),
+        "kx": k * jnp.sin(x),
+        "y": jnp.sin(y),
+        "xy": jnp.sin(x + y),
+    }
 
 
 # -- Hamiltonian Monte Carlo (Neal 2011) -----------------------------------------------------
@@ -112,11 +172,11 @@ def hmc(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
     return kernel
 
 
-def _hmc(kind: Kind, wrong: str, says: str) -> Entry:
-    make = partial(hmc, wrong=wrong)
-    check = partial(check_kernel_quadrature, make, CURVED, nodes=(160, 240))
-    return Entry("HMC", wrong or "correct", says, check, kind)
-
+_split = family(
+    "split and merge, by quadrature", check_kernel_quadrature, splitting, ONE_OR_TWO,
+    statistics=seen, nodes=(60, 80), bounds=(-5.0, 5.0),
+)  # fmt: skip
+_hmc = family("HMC", check_kernel_quadrature, hmc, CURVED, nodes=(160, 240))
 
 ENTRIES = (
     _jump("correct", "", "a mean is born as sinh(u), or dies"),
@@ -125,6 +185,9 @@ ENTRIES = (
     _jump("mutant", "forward", "without the forward auxiliary density"),
     _jump("mutant", "backward", "without the reverse auxiliary density"),
     _jump("mutant", "target", "without the target"),
+    _split("correct", "", "a part sinh(u) of x is split off, or merged with it: 1 to 2 dimensions"),
+    _split("mutant", "Jacobian", "without the Jacobian"),
+    _split("mutant", "backward", "without the density of u at a merge"),
     _hmc("correct", "", "leapfrog with an accept step"),
     _hmc("equivalent", "positions first", "leapfrog that moves the position first"),
     _hmc("mutant", "half step", "the first half step of the momentum is a whole one"),

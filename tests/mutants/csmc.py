@@ -9,7 +9,6 @@ bugs below are invisible; here are three.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from ppl import Target, Trace, draw
 from semantics import check_kernel
 
 from .cases import HIDDEN_MARKOV, positive
-from .registry import Entry, Kind
+from .registry import family
 
 
 def conditional_smc(target: Target, wrong: str = "", n: int = 3) -> Callable[[Trace], Trace]:
@@ -73,13 +72,7 @@ def conditional_smc(target: Target, wrong: str = "", n: int = 3) -> Callable[[Tr
     return kernel
 
 
-CASES = positive(HIDDEN_MARKOV)
-
-
-def _entry(kind: Kind, wrong: str, says: str) -> Entry:
-    check = partial(check_kernel, partial(conditional_smc, wrong=wrong), CASES)
-    return Entry("conditional SMC", wrong or "correct", says, check, kind)
-
+_entry = family("conditional SMC", check_kernel, conditional_smc, positive(HIDDEN_MARKOV))
 
 ENTRIES = (
     _entry("correct", "", "three particles, multinomial"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from semantics import check_kernel
 from semantics.finite import Path
 
 from .cases import FORK, positive
-from .registry import Entry, Kind
+from .registry import family
 
 
 def gibbs(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
@@ -59,10 +58,7 @@ def gibbs(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
     return kernel
 
 
-def _entry(kind: Kind, wrong: str, says: str) -> Entry:
-    check = partial(check_kernel, partial(gibbs, wrong=wrong), positive(FORK))
-    return Entry("Gibbs", wrong or "correct", says, check, kind)
-
+_entry = family("Gibbs", check_kernel, gibbs, positive(FORK))
 
 ENTRIES = (
     _entry("correct", "", "each conditional given the others now"),

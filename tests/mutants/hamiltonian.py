@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from semantics.continuous import check_kernel_quadrature
 from semantics.sampled import check_kernel_sampled
 
 from .continuous import CURVED
-from .registry import Entry, Kind
+from .registry import family
 
 Potential = Callable[[jax.Array], jax.Array]
 KEY = jax.random.key(4)
@@ -255,20 +254,12 @@ def nuts(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
     return kernel
 
 
-def _family(family: str, make: Any, check: Any, *args: Any, **how: Any) -> Any:
-    def entry(kind: Kind, wrong: str, says: str) -> Entry:
-        made = partial(check, partial(make, wrong=wrong), *args, **how)
-        return Entry(family, wrong or "correct", says, made, kind)
-
-    return entry
-
-
-_walk = _family("random walk", walk, check_kernel_quadrature, RATE)
-_mala = _family("MALA", mala, check_kernel_quadrature, RATE)
-_hmc = _family("HMC, positive", hmc, check_kernel_quadrature, RATE)
-_carried = _family("HMC, carried", carried, check_kernel_quadrature, CURVED, nodes=(60, 90))
-_dense = _family("HMC, dense", dense, check_kernel_sampled, PLANE, KEY, steps=3)
-_nuts = _family("NUTS", nuts, check_kernel_sampled, STRIP, KEY, steps=2)
+_walk = family("random walk", check_kernel_quadrature, walk, RATE)
+_mala = family("MALA", check_kernel_quadrature, mala, RATE)
+_hmc = family("HMC, positive", check_kernel_quadrature, hmc, RATE)
+_carried = family("HMC, carried", check_kernel_quadrature, carried, CURVED, nodes=(60, 90))
+_dense = family("HMC, dense", check_kernel_sampled, dense, PLANE, KEY, steps=3)
+_nuts = family("NUTS", check_kernel_sampled, nuts, STRIP, KEY, steps=2)
 
 ENTRIES = (
     _walk("correct", "", "steps in unconstrained space"),

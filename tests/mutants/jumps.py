@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,9 +16,8 @@ from inference import Move
 from inference.jumps import birth_death, split_merge
 from ppl import Target, Trace, gen, sample
 from semantics import Measure
-from semantics.moves import check_move
 
-from .registry import Entry, Kind
+from .ratios import library, moves, total
 
 MOST = 3
 
@@ -95,7 +93,7 @@ def birth_ratio(wrong: str, target: Target, trace: Trace, u: dict) -> jax.Array:
         "places": jnp.log(fewer + 1.0),  # and be born in any place
         "newborn": -jnp.log(jnp.where(value == 1, ANY_BIT, 1 - ANY_BIT)),
     }
-    of_birth = jnp.sum(jnp.stack([term for name, term in each.items() if name != wrong]))
+    of_birth = total(each, wrong)
     change = target.log_density(new_x) - target.log_density(x)
     return change + jnp.where(born, of_birth, -of_birth)
 
@@ -156,40 +154,21 @@ def split_ratio(wrong: str, target: Target, trace: Trace, u: dict) -> jax.Array:
     }
     if wrong == "pairs":  # a split picks one of k (k + 1) rows and places, a merge one pair
         terms["order"] = jnp.where(grows, 1, -1) * jnp.log(2.0)
-    return jnp.sum(jnp.stack([term for name, term in terms.items() if name != wrong]))
+    return total(terms, wrong)
 
 
-def _birth(kind: Kind, wrong: str, says: str) -> Entry:
-    check = partial(check_move, make_birth, BITS, ratio=partial(birth_ratio, wrong))
-    return Entry("birth and death", wrong or "correct", says, check, kind)
-
-
-def _split(kind: Kind, wrong: str, says: str) -> Entry:
-    check = partial(check_move, make_split, NUMBERS, ratio=partial(split_ratio, wrong))
-    return Entry("split and merge", wrong or "correct", says, check, kind)
-
+_birth = moves("birth and death", make_birth, BITS, birth_ratio)
+_split = moves("split and merge", make_split, NUMBERS, split_ratio)
 
 ENTRIES = (
     _birth("correct", "", "rows are born in any place, and any row dies"),
-    Entry(
-        "birth and death",
-        "library",
-        "by the library's ratio",
-        partial(check_move, make_birth, BITS),
-        "correct",
-    ),
+    library("birth and death", make_birth, BITS),
     _birth("mutant", "ends", "a birth from none, a death from all is taken for one of two ways"),
     _birth("mutant", "k + 1", "the choice of which of k + 1 dies left out"),
     _birth("mutant", "places", "the choice of the place of birth left out"),
     _birth("mutant", "newborn", "the density of the newborn left out"),
     _split("correct", "", "a number is split in two by sinh(u), or two are merged"),
-    Entry(
-        "split and merge",
-        "library",
-        "by the library's ratio",
-        partial(check_move, make_split, NUMBERS),
-        "correct",
-    ),
+    library("split and merge", make_split, NUMBERS),
     _split("mutant", "Jacobian", "without the Jacobian"),
     _split("mutant", "inverse Jacobian", "with the inverse of the Jacobian"),
     _split("mutant", "forward", "without the density of u at a split"),

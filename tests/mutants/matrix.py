@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from . import continuous, csmc, gibbs, gradients, kalman, metropolis, resampling, smc, trace_mh
+from . import (
+    continuous,
+    csmc,
+    delaying,
+    gibbs,
+    gradients,
+    hamiltonian,
+    jumps,
+    kalman,
+    metropolis,
+    plates,
+    populations,
+    proposals,
+    resampling,
+    slicing,
+    smc,
+    trace_mh,
+)
 
 ENTRIES = tuple(
     entry
     for family in (
         trace_mh,
         metropolis,
+        proposals,
+        delaying,
         gibbs,
+        plates,
+        populations,
         continuous,
+        jumps,
+        hamiltonian,
+        slicing,
         smc,
         csmc,
         resampling,

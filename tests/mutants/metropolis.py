@@ -24,6 +24,7 @@ from semantics import (
 from semantics.moves import check_move
 from semantics.sampled import Opaque, check_kernel_sampled, check_pure_kernel
 
+from .ratios import total
 from .registry import Entry, Kind
 
 Kernel = Callable[[Trace], Trace]
@@ -174,7 +175,7 @@ def ratio(make: Any, wrong: str, target: Target, trace: Trace, u: dict) -> Any:
         "backward": move.proposal.assess(new_u, new_x)[0],
         "forward": -move.proposal.assess(u, x)[0],
     }
-    return sum(term for name, term in terms.items() if name != wrong)
+    return total(terms, wrong)
 
 
 def _move(kind: Kind, name: str, says: str, wrong: str = "", **how: Any) -> Entry:

@@ -19,6 +19,7 @@ from ppl import Target, Trace, draw, gen, sample, select, vmap
 from ppl.addresses import nest
 from semantics import check_kernel
 
+from .ratios import taken, total
 from .registry import Entry, Kind
 
 Kernel = Callable[[Trace], Trace]
@@ -139,12 +140,8 @@ def accepted_each(target: Target, wrong: str = "") -> Kernel:
             ratio = jnp.broadcast_to(ratio.sum(), ratio.shape)
         if wrong == "another element":
             ratio = jnp.roll(ratio, 1)
-        accept = jnp.exp(jnp.minimum(ratio, 0.0))
-        if wrong == "together":
-            taken = draw(dist.Bernoulli(accept[0])) == 1
-        else:
-            taken = draw(dist.Bernoulli(accept)) == 1
-        return target.update(trace, nest({Z: jnp.where(taken, new, trace[Z])}))[0]
+        accepted = taken(ratio[0] if wrong == "together" else ratio)
+        return target.update(trace, nest({Z: jnp.where(accepted, new, trace[Z])}))[0]
 
     return kernel
 
@@ -161,9 +158,8 @@ def walked_each(target: Target, wrong: str = "") -> Kernel:
             "backward": jnp.log(STEPS[new, old]),
             "forward": -jnp.log(STEPS[old, new]),
         }
-        ratio = jnp.sum(jnp.stack([x for name, x in terms.items() if name != wrong]), 0)
-        taken = draw(dist.Bernoulli(jnp.exp(jnp.minimum(ratio, 0.0)))) == 1
-        return target.update(trace, nest({Z: jnp.where(taken, new, old)}))[0]
+        accepted = taken(total(terms, wrong))
+        return target.update(trace, nest({Z: jnp.where(accepted, new, old)}))[0]
 
     return kernel
 

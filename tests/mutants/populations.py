@@ -17,6 +17,7 @@ from inference.tempering import tempering
 from ppl import Target, Trace, draw, gen, repeat, sample, vmap
 from semantics import check_kernel, check_kernel_sampled
 
+from .ratios import taken
 from .registry import Entry, Kind
 
 Kernel = Callable[[Trace], Trace]
@@ -66,7 +67,7 @@ def swapping(target: Target, wrong: str = "") -> Kernel:
     def moved(b: jax.Array, power: jax.Array) -> jax.Array:
         new = draw(dist.Categorical(jnp.array([0.2, 0.3, 0.5])))
         ratio = power * (log_likelihood(new) - log_likelihood(b))
-        return jnp.where(draw(dist.Bernoulli(jnp.exp(jnp.minimum(ratio, 0.0)))) == 1, new, b)
+        return jnp.where(taken(ratio), new, b)
 
     def swap(b: jax.Array, i: int) -> jax.Array:
         apart = POWERS[i] - POWERS[i + 1]
@@ -74,8 +75,7 @@ def swapping(target: Target, wrong: str = "") -> Kernel:
             apart = POWERS[i]
         ratio = apart * (log_likelihood(b[i + 1]) - log_likelihood(b[i]))
         ratio = {"inverse": -ratio, "always": jnp.zeros(())}.get(wrong, ratio)
-        taken = draw(dist.Bernoulli(jnp.exp(jnp.minimum(ratio, 0.0)))) == 1
-        return jnp.where(taken, b.at[i].set(b[i + 1]).at[i + 1].set(b[i]), b)
+        return jnp.where(taken(ratio), b.at[i].set(b[i + 1]).at[i + 1].set(b[i]), b)
 
     def kernel(traces: Trace) -> Trace:
         powers = jnp.roll(POWERS, 1) if wrong == "another power" else POWERS
@@ -137,8 +137,7 @@ def stretched(target: Target, wrong: str = "") -> Kernel:
         new = towards + s[:, None] * (z[mine] - towards)
         power = {"no power": 0, "power d": 2}.get(wrong, 1)
         ratio = power * jnp.log(s) + density(new) - density(z[mine])
-        taken = draw(dist.Bernoulli(jnp.exp(jnp.minimum(ratio, 0.0)))) == 1
-        return z.at[mine].set(jnp.where(taken[:, None], new, z[mine]))
+        return z.at[mine].set(jnp.where(taken(ratio)[:, None], new, z[mine]))
 
     def kernel(traces: Trace) -> Trace:
         z = jnp.stack([traces["x"], traces["w"]], -1)

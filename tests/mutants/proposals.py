@@ -18,6 +18,7 @@ from inference.proposals import propose
 from ppl import Target, Trace, draw, gen, sample
 from semantics import Measure, check_kernel
 
+from .ratios import total
 from .registry import Entry, Kind
 
 Kernel = Callable[[Trace], Trace]
@@ -67,7 +68,7 @@ def by_hand(target: Target, wrong: str = "", proposal=skewed) -> Kernel:
             "backward": proposal.assess(old, x if wrong == "from here" else new_x)[0],
             "forward": -score,
         }
-        return accept(trace, changed, sum(t for name, t in terms.items() if name != wrong))
+        return accept(trace, changed, total(terms, wrong))
 
     return kernel
 

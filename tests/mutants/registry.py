@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,3 +49,15 @@ class Entry:
 
     def __str__(self) -> str:
         return f"{self.family}/{self.name}"
+
+
+def family(
+    name: str, check: Callable, make: Callable, *args: Any, **how: Any
+) -> Callable[[Kind, str, str], Entry]:
+    """`entry(kind, wrong, says)`: the check of `make(target, wrong=wrong)`."""
+
+    def entry(kind: Kind, wrong: str, says: str) -> Entry:
+        made = functools.partial(check, functools.partial(make, wrong=wrong), *args, **how)
+        return Entry(name, wrong or "correct", says, made, kind)
+
+    return entry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpyro.distributions as dist
 from ppl import Target, Trace, draw, gen, sample
 from semantics.sampled import check_kernel_sampled
 
-from .registry import Entry, Kind
+from .registry import family
 
 KEY = jax.random.key(6)
 MEAN, SCALE = 0.8, 1.2
@@ -119,16 +118,8 @@ def ellipse(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
     return kernel
 
 
-def _family(family: str, make: Any) -> Any:
-    def entry(kind: Kind, wrong: str, says: str) -> Entry:
-        check = partial(check_kernel_sampled, partial(make, wrong=wrong), BIMODAL, KEY, steps=3)
-        return Entry(family, wrong or "correct", says, check, kind)
-
-    return entry
-
-
-_line = _family("slice", line)
-_ellipse = _family("elliptical slice", ellipse)
+_line = family("slice", check_kernel_sampled, line, BIMODAL, KEY, steps=3)
+_ellipse = family("elliptical slice", check_kernel_sampled, ellipse, BIMODAL, KEY, steps=3)
 
 ENTRIES = (
     _line("correct", "", "stepping out and shrinking"),

@@ -24,6 +24,7 @@ from semantics import check_kernel, programs
 from semantics.finite import Path
 
 from .cases import BRANCHES, FORK, OPTIONAL, positive
+from .ratios import total
 from .registry import Entry, Kind
 
 PARTS = 12  # a uniform on so many values picks among one, two or three choices evenly
@@ -75,7 +76,7 @@ def _ratio(
         "discarded": discarded,
         "fresh": -fresh,
     }
-    return jnp.sum(jnp.stack([value for name, value in terms.items() if name != wrong]))
+    return total(terms, wrong)
 
 
 def _present(trace: Trace, paths: list[Path]) -> jax.Array:
