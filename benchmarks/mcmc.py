@@ -6,8 +6,8 @@ NUTS runs four chains side by side with the defaults of each library (1000 steps
 warm-up, 1000 draws), and is measured by the processor time of a whole run, warm-up
 included, that compiles nothing, for each effective sample of the scalar that mixes worst
 (bulk ESS by arviz-stats), over runs from several seeds in turns. The model of BlackJAX is
-a log density written by hand; NumPyro gets the data as arguments, for which it keeps what
-it has compiled.
+a log density written by hand; a run of NumPyro is compiled as a whole, because it would
+compile its loops again in each.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ NUMPYRO, BLACKJAX, HAND = "NumPyro", "BlackJAX", "hand-written JAX"
 class Posterior:
     """One posterior for all three: a target, a numpyro model, and a log density with sites.
 
-    `numpyro` gives a model and its arguments, and `log_density` takes a dict of
-    unconstrained arrays of the shapes in `shapes`.
+    `log_density` takes a dict of unconstrained arrays of the shapes in `shapes`.
     """
 
     name: str
     target: Callable[[], Target]
-    numpyro: Callable[[], tuple[Callable, tuple]]
+    numpyro: Callable[[], Callable]
     log_density: Callable[[], Callable[[dict], jax.Array]]
     shapes: dict[str, tuple]
 
@@ -74,15 +73,15 @@ def eight_schools() -> Posterior:
 
         return Target(schools, (sigma,), {"y": y})
 
-    def theirs() -> tuple[Callable, tuple]:
-        def schools(sigma, y):
+    def theirs() -> Callable:
+        def schools():
             mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
             tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
             with numpyro.plate("schools", 8):
                 z = numpyro.sample("z", dist.Normal(0.0, 1.0))
                 numpyro.sample("y", dist.Normal(mu + tau * z, sigma), obs=y)
 
-        return schools, (sigma, y)
+        return schools
 
     def log_density() -> Callable[[dict], jax.Array]:
         def log_p(q: dict) -> jax.Array:
@@ -109,13 +108,13 @@ def logistic() -> Posterior:
 
         return Target(regression, (x,), {"y": y})
 
-    def theirs() -> tuple[Callable, tuple]:
-        def regression(x, y):
+    def theirs() -> Callable:
+        def regression():
             beta = numpyro.sample("beta", dist.Normal(jnp.zeros(25), 1.0).to_event(1))
             with numpyro.plate("data", 1000):
                 numpyro.sample("y", dist.Bernoulli(logits=x @ beta), obs=y)
 
-        return regression, (x, y)
+        return regression
 
     def log_density() -> Callable[[dict], jax.Array]:
         sign = 2.0 * y - 1.0
@@ -143,14 +142,14 @@ def hierarchical() -> Posterior:
 
         return Target(groups, (), {"y": y})
 
-    def theirs() -> tuple[Callable, tuple]:
-        def groups(y):
+    def theirs() -> Callable:
+        def groups():
             mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
             tau = numpyro.sample("tau", dist.HalfNormal(2.0))
             z = numpyro.sample("z", dist.Normal(jnp.zeros(500), 1.0).to_event(1))
             numpyro.sample("y", dist.Normal((mu + tau * z)[:, None], 1.0).expand([500, 5]), obs=y)
 
-        return groups, (y,)
+        return groups
 
     def log_density() -> Callable[[dict], jax.Array]:
         def log_p(q: dict) -> jax.Array:
@@ -182,20 +181,23 @@ def ours(posterior: Posterior, n: int) -> Callable[[int], dict]:
 
 
 def of_numpyro(posterior: Posterior, n: int) -> Callable[[int], dict]:
-    model, data = posterior.numpyro()
-    mcmc = MCMC(
-        NUTS(model),
-        num_warmup=n,
-        num_samples=n,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-        jit_model_args=True,
-    )
+    model = posterior.numpyro()
+
+    @jax.jit
+    def chains(key: jax.Array) -> dict:
+        mcmc = MCMC(
+            NUTS(model),
+            num_warmup=n,
+            num_samples=n,
+            num_chains=CHAINS,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(key)
+        return mcmc.get_samples(group_by_chain=True)
 
     def run(seed_: int) -> dict:
-        mcmc.run(jax.random.key(seed_), *data)
-        return jax.tree.map(np.asarray, mcmc.get_samples(group_by_chain=True))
+        return jax.tree.map(np.asarray, chains(jax.random.key(seed_)))
 
     return run
 
