@@ -23,8 +23,9 @@ from .plots import plot_posterior, plot_predictive, plot_trace
 from .pointwise import log_likelihood
 from .predictive import posterior_predictive, prior_predictive
 from .proposals import propose
-from .resample import multinomial, resample, systematic
+from .resample import effective_sample_size, resample, when_ess_below
 from .run import sample_posterior
+from .schemes import killing, multinomial, residual, ssp, stratified, systematic
 from .summary import Summary
 from .temper import temper
 from .tempering import tempering
@@ -61,11 +62,13 @@ __all__ = [
     "cycle",
     "delayed_acceptance",
     "each",
+    "effective_sample_size",
     "elliptical_slice",
     "gibbs",
     "hmc",
     "importance",
     "iterate",
+    "killing",
     "lift",
     "log_evidence",
     "log_likelihood",
@@ -88,13 +91,16 @@ __all__ = [
     "propose",
     "random_walk",
     "resample",
+    "residual",
     "sample_posterior",
     "sghmc",
     "sgld",
     "slice_sample",
     "spawn",
     "split_merge",
+    "ssp",
     "start",
+    "stratified",
     "stretch",
     "systematic",
     "temper",
@@ -103,4 +109,5 @@ __all__ = [
     "to_datatree",
     "unit",
     "weigh",
+    "when_ess_below",
 ]

@@ -6,66 +6,32 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
+from jax import lax
 
-from ppl import draw
+from ppl import errors
 
-from .weighted import Weighted, log_evidence, normalized
+from .schemes import systematic
+from .weighted import Step, Weighted, log_evidence, normalized
 
-
-def multinomial(weights: jax.Array) -> jax.Array:
-    """Ancestors drawn independently, each i with probability `weights[i]`.
-
-    Args:
-      weights: normalised, of shape (n,).
-
-    Returns:
-      Indices of shape (n,). For other numbers of particles write a scheme of one's own.
-
-    >>> import jax.numpy as jnp
-    >>> from inference import multinomial
-    >>> from ppl import integrate
-    >>> weights = jnp.array([0.5, 0.25, 0.25])
-    >>> copies = lambda: (multinomial(weights)[:, None] == jnp.arange(3)).sum(0)
-    >>> integrate(copies)().round(4).tolist()  # on average n * weights
-    [1.5, 0.75, 0.75]
-    """
-    n = weights.shape[0]
-    return draw(dist.CategoricalProbs(weights).expand([n]))
+Scheme = Callable[[jax.Array], jax.Array]
+"""Normalised weights, of shape (n,), to n ancestors."""
 
 
-def systematic(weights: jax.Array) -> jax.Array:
-    """Ancestors by one uniform: i gets floor or ceil of n weights[i] copies. O(n).
+def effective_sample_size(log_weights: jax.Array) -> jax.Array:
+    """1 / sum of the squared normalised weights (Liu and Chen 1995): from 1 to n.
 
-    The number of points u, 1 + u, ... below n times the cumulated weight is the
-    cumulated number of offspring (Carpenter, Clifford and Fearnhead 1999).
-
-    Args:
-      weights: normalised, of shape (n,).
-
-    Returns:
-      Indices of shape (n,), in order.
+    n, too, when all weights are zero: no particle is better than another.
 
     >>> import jax.numpy as jnp
-    >>> from inference import systematic
-    >>> from ppl import replay
-    >>> ancestors = lambda: systematic(jnp.array([0.5, 0.25, 0.2, 0.05]))
-    >>> [replay(ancestors, {"#0": u})().tolist() for u in (0.1, 0.9)]
-    [[0, 0, 1, 2], [0, 0, 1, 3]]
+    >>> from inference import effective_sample_size
+    >>> print(f"{effective_sample_size(jnp.log(jnp.array([0.5, 0.5, 0.0]))):.4f}")
+    2.0000
     """
-    n = weights.shape[0]
-    u = draw(dist.Uniform(jnp.zeros((), weights.dtype), 1.0))
-    cumulative = jnp.cumsum(weights)
-    # the last particle of positive weight takes what rounding leaves over
-    cumulative = jnp.where(cumulative >= cumulative[-1], 1.0, cumulative / cumulative[-1])
-    ends = jnp.clip(jnp.ceil(cumulative * n - u), 0, n).astype(int)
-    starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
-    slots = jnp.where(ends > starts, starts, n)
-    first = jnp.zeros(n, ends.dtype).at[slots].max(jnp.arange(n), mode="drop")
-    return jax.lax.cummax(first)
+    weights = normalized(log_weights)
+    return 1 / (weights**2).sum()
 
 
-def resample(weighted: Weighted, scheme: Callable[[jax.Array], jax.Array] = systematic) -> Weighted:
+def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
     """Particles drawn by weight, all with the mean weight; <<.>> stays the same.
 
     Proper for every scheme in which i has on average n * weights[i] offspring. Takes a
@@ -87,3 +53,35 @@ def resample(weighted: Weighted, scheme: Callable[[jax.Array], jax.Array] = syst
     ancestors = scheme(normalized(weighted.log_weight))
     value = jax.tree.map(lambda x: x[ancestors], weighted.value)
     return Weighted(value, jnp.full_like(weighted.log_weight, log_evidence(weighted)))
+
+
+def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
+    """`resample`, if the effective number of particles is below this fraction of n.
+
+    Proper, since whether to resample depends on what came before alone. Weights that are
+    not reset stay with their particles, and in the evidence.
+
+    Raises:
+      InvalidArgument: the fraction is not between 0 and 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference import Weighted, when_ess_below
+    >>> from ppl import seed
+    >>> even = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 1.5])))
+    >>> step = when_ess_below(0.5)
+    >>> seed(step)(jax.random.key(0), even).log_weight.round(4).tolist()
+    [0.0, 0.4055]
+    """
+    if not 0 <= fraction <= 1:
+        raise errors.InvalidArgument(
+            "Resampling is triggered by a fraction of the number of particles.",
+            where=errors.caller(), given=fraction, expected="0 <= fraction <= 1",
+            fix="when_ess_below(0.5)",
+        )  # fmt: skip
+
+    def step(weighted: Weighted) -> Weighted:
+        n = weighted.log_weight.shape[0]
+        few = effective_sample_size(weighted.log_weight) < fraction * n
+        return lax.cond(few, lambda s: resample(s, scheme), lambda s: s, weighted)
+
+    return step

@@ -162,15 +162,23 @@ def _between(d, u):
     return width if _is(d.low, 0) else d.low + width
 
 
+_SEARCHED = 64
+
+
 def _categorical(weights, u):
     """The first category whose cumulated weight exceeds `u` times the total.
 
-    A category of weight zero is never chosen, whatever the rounding.
+    A category of weight zero is never chosen, whatever the rounding. Many draws from one
+    long vector are searched for, so that n draws among n never take n^2 comparisons.
     """
     cumulative = jnp.cumsum(weights, -1)
-    below = cumulative <= u[..., None] * cumulative[..., -1:]
+    points = u[..., None] * cumulative[..., -1:]
+    if weights.ndim == 1 and u.ndim and weights.size > _SEARCHED:
+        below = jnp.searchsorted(cumulative, points[..., 0], side="right")
+    else:
+        below = jnp.sum(cumulative <= points, -1)
     last = weights.shape[-1] - 1 - jnp.argmax(jnp.flip(weights > 0, -1), -1)
-    return jnp.minimum(jnp.sum(below, -1), last).astype(jnp.result_type(int))
+    return jnp.minimum(below, last).astype(jnp.result_type(int))
 
 
 _BASE: dict[type, tuple[str, Callable]] = {
