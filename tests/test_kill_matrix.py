@@ -1,6 +1,7 @@
 """Every deliberate bug is found by a public check, and every correct version passes it."""
 
 import pytest
+from budget import CHECKS
 
 from tests.mutants.matrix import ENTRIES
 from tests.mutants.table import PAGE, columns, page
@@ -32,6 +33,13 @@ def test_the_matrix_is_large_and_its_names_are_unique():
     assert len(MUTANTS) >= 30
     assert len({str(entry) for entry in ENTRIES}) == len(ENTRIES)
     assert {entry.family for entry in MUTANTS} <= {entry.family for entry in OTHERS}
+
+
+def test_the_sampled_checks_that_must_pass_are_in_the_budget():
+    number, level = CHECKS["kill matrix"]
+    sampled = [entry for entry in OTHERS if entry.checked_by == "check_kernel_sampled"]
+    assert len(sampled) == number
+    assert {entry.check.keywords.get("alpha", 1e-8) for entry in sampled} == {level}
 
 
 def test_the_docs_show_the_matrix():

@@ -17,6 +17,7 @@ from semantics import (
     kernel_matrix,
     target_measure,
 )
+from tests.mutants.continuous import OPTIONAL_MEAN
 from tests.mutants.proposals import (
     MARGINAL,
     MOVES,
@@ -106,13 +107,6 @@ def test_choices_that_come_and_go(proposal):
 
 
 @gen
-def optional_mean():
-    k = sample("k", dist.Bernoulli(0.4))
-    mu = jax.lax.cond(k == 1, lambda: sample("mu", dist.Normal(1.0, 1.5)), lambda: 0.0)
-    sample("y", dist.Normal(mu, 0.5))
-
-
-@gen
 def birth_or_death(latents):
     k = sample("k", dist.Bernoulli(0.7 - 0.3 * latents["k"]))
     near = lambda: sample("mu", dist.Normal(0.5 + 0.5 * latents["mu"], 1.0))  # noqa: E731
@@ -134,9 +128,8 @@ def test_dimensions_agree_or_it_is_refused(proposal):
         k, mu = latents["k"], latents["mu"]
         return {"k": 1.0 * k, "wave": k * jnp.sin(mu), "at zero": 1.0 * (mu == 0)}
 
-    target = Target(optional_mean, (), {"y": 1.2})
     make = lambda t: propose(t, proposal)  # noqa: E731
-    check_kernel_quadrature(make, target, statistics=statistics, nodes=(100, 150)).require()
+    check_kernel_quadrature(make, OPTIONAL_MEAN, statistics=statistics, nodes=(100, 150)).require()
 
 
 WEIGHED = gen(lambda x: [sample("b", dist.Categorical(PRIOR)), factor(1.0)])

@@ -27,9 +27,11 @@ def _stacked(k: Any, row: Any, absent: Any) -> Any:
     return jax.vmap(each)(jnp.arange(MOST))
 
 
-def _grows(k: Any, least: int) -> jax.Array:
-    """The probability that a jump from k makes a row more."""
-    return jnp.where(k <= least, 1.0, jnp.where(k >= MOST, 0.0, 0.5))
+def _ends(fewer: Any, least: int) -> jax.Array:
+    """log P(a jump from k + 1 makes a row less) - log P(a jump from k makes one more)."""
+    grows = jnp.where(fewer <= least, 1.0, 0.5)
+    shrinks = jnp.where(fewer + 1 >= MOST, 1.0, 0.5)
+    return jnp.log(shrinks) - jnp.log(grows)
 
 
 # -- birth and death of bits: finite ----------------------------------------------------------
@@ -88,7 +90,7 @@ def birth_ratio(wrong: str, target: Target, trace: Trace, u: dict) -> jax.Array:
     fewer = jnp.minimum(x["k"], new_x["k"])
     value = jnp.where(born, u["new"]["x"], new_u["new"]["x"])
     each = {
-        "ends": jnp.log(1 - _grows(fewer + 1, 0)) - jnp.log(_grows(fewer, 0)),
+        "ends": _ends(fewer, 0),
         "k + 1": -jnp.log(fewer + 1.0),  # any of the k + 1 rows may die
         "places": jnp.log(fewer + 1.0),  # and be born in any place
         "newborn": -jnp.log(jnp.where(value == 1, ANY_BIT, 1 - ANY_BIT)),
@@ -149,8 +151,7 @@ def split_ratio(wrong: str, target: Target, trace: Trace, u: dict) -> jax.Array:
         "reverse": jnp.where(grows, 0.0, reverse),
         "Jacobian": jnp.where(grows, log_slope, -log_slope)
         * (-1.0 if wrong == "inverse Jacobian" else 1.0),
-        "ends": jnp.where(grows, 1, -1)
-        * (jnp.log(1 - _grows(fewer + 1, 1)) - jnp.log(_grows(fewer, 1))),
+        "ends": jnp.where(grows, 1, -1) * _ends(fewer, 1),
     }
     if wrong == "pairs":  # a split picks one of k (k + 1) rows and places, a merge one pair
         terms["order"] = jnp.where(grows, 1, -1) * jnp.log(2.0)

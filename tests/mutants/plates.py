@@ -20,7 +20,7 @@ from ppl.addresses import nest
 from semantics import check_kernel
 
 from .ratios import taken, total
-from .registry import Entry, Kind
+from .registry import Entry, family
 
 Kernel = Callable[[Trace], Trace]
 PRIOR = jnp.array([0.2, 0.3, 0.5])
@@ -164,48 +164,35 @@ def walked_each(target: Target, wrong: str = "") -> Kernel:
     return kernel
 
 
-def _entries(family: str, make: Callable, target: Target, *rows: tuple[Kind, str, str]):
-    check = lambda wrong: partial(check_kernel, partial(make, wrong=wrong), target)  # noqa: E731
-    return [
-        Entry(family, f"{name} {make.__name__}", says, check(name), kind)
-        for kind, name, says in rows
-    ]
-
-
-def _correct(family: str, name: str, make: Callable, target: Target) -> Entry:
-    return Entry(family, name, name, partial(check_kernel, make, target), "correct")
-
-
-def _library(target: Target):
+def _library(target: Target) -> Kernel:
     return gibbs(target, Z)
 
 
-def _library_each(target: Target):
+def _library_each(target: Target) -> Kernel:
     return mh_each(target, Z)
 
 
-def _library_walk(target: Target):
+def _library_walk(target: Target) -> Kernel:
     return mh_each(target, Z, WALK)
 
+
+def _correct(of: str, says: str, make: Callable, target: Target) -> Entry:
+    return Entry(of, says, says, partial(check_kernel, make, target), "correct")
+
+
+_in_order = family("Gibbs of elements", check_kernel, in_order, TOGETHER)
+_at_once = family("Gibbs of elements", check_kernel, at_once, APART)
+_accepted = family("MH of elements", check_kernel, accepted_each, APART)
+_walked = family("MH of elements", check_kernel, walked_each, APART)
 
 ENTRIES = (
     _correct("Gibbs of elements", "gibbs on independent elements", _library, APART),
     _correct("Gibbs of elements", "gibbs on dependent elements", _library, TOGETHER),
     _correct("Gibbs of elements", "gibbs on the states of a chain", _library, CHAIN),
-    *_entries(
-        "Gibbs of elements",
-        in_order,
-        TOGETHER,
-        ("equivalent", "whole", "every density of the whole model"),
-        ("mutant", "cache", "stale cache: densities of all elements from before the sweep"),
-    ),
-    *_entries(
-        "Gibbs of elements",
-        at_once,
-        APART,
-        ("mutant", "another element", "drawn with the probabilities of the element before"),
-        ("mutant", "one for all", "drawn with the densities summed over the elements"),
-    ),
+    _in_order("equivalent", "whole", "every density of the whole model"),
+    _in_order("mutant", "cache", "stale cache: densities of all elements from before the sweep"),
+    _at_once("mutant", "another element", "drawn with the probabilities of the element before"),
+    _at_once("mutant", "one for all", "drawn with the densities summed over the elements"),
     Entry(
         "Gibbs of elements",
         "coupled",
@@ -214,21 +201,11 @@ ENTRIES = (
     ),
     _correct("MH of elements", "mh_each from the model", _library_each, APART),
     _correct("MH of elements", "mh_each from a proposal", _library_walk, APART),
-    *_entries(
-        "MH of elements",
-        accepted_each,
-        APART,
-        ("equivalent", "together", "all accepted together, by the summed ratio"),
-        ("mutant", "summed", "each accepted by the summed ratio"),
-        ("mutant", "another element", "each accepted by the ratio of the element before"),
-        ("mutant", "own density", "redrawn from the model, whose density is counted again"),
-    ),
-    *_entries(
-        "MH of elements",
-        walked_each,
-        APART,
-        ("mutant", "target", "the target left out of each ratio"),
-        ("mutant", "backward", "the reverse density left out of each ratio"),
-        ("mutant", "forward", "the forward density left out of each ratio"),
-    ),
+    _accepted("equivalent", "together", "all accepted together, by the summed ratio"),
+    _accepted("mutant", "summed", "each accepted by the summed ratio"),
+    _accepted("mutant", "another element", "each accepted by the ratio of the element before"),
+    _accepted("mutant", "own density", "redrawn from the model, whose density is counted again"),
+    _walked("mutant", "target", "the target left out of each ratio"),
+    _walked("mutant", "backward", "the reverse density left out of each ratio"),
+    _walked("mutant", "forward", "the forward density left out of each ratio"),
 )
