@@ -77,10 +77,10 @@ class Space:
         self, trace: Trace | None, z: jax.Array
     ) -> tuple[dict[tuple, jax.Array], jax.Array]:
         """The selected latents by path, and log |d latents / dz|, given the rest of `trace`."""
-        parts, start = {}, 0
-        for path, shape in self.coordinates.shapes.items():
-            parts[path] = z[start : start + self.sizes[path]].reshape(shape)
-            start += self.sizes[path]
+        shapes = self.coordinates.shapes
+        # one equation, whose transpose is one too
+        split = jax.lax.split(z, [self.sizes[path] for path in shapes])
+        parts = {p: part.reshape(shapes[p]) for p, part in zip(shapes, split, strict=True)}
         rest = self.target.observed_values if trace is None else flatten(trace.choices)
         values, log_det = self.coordinates.constrain(parts, rest)
         return {path: values[path] for path in self.paths}, log_det.astype(self.dtype)

@@ -116,18 +116,16 @@ def grow(
 
 
 class _Memory(NamedTuple):
-    """What a half needs of the leaves that it left behind, in rows by level.
+    """What a half needs later on.
 
     Attributes:
-      uniforms: one for each of the next leaves, of shape (chains, block).
-      z, r: of the leaf with which a subtree began.
-      before: z of the leaf before that.
+      uniforms: for the next leaves, of shape (chains, block).
+      rows: of leaves that it left behind, by level: z and r where a subtree began, and z
+        before that. Of shape (levels, 3, chains, n).
     """
 
     uniforms: jax.Array
-    z: jax.Array
-    r: jax.Array
-    before: jax.Array
+    rows: jax.Array
 
 
 class _Stats(NamedTuple):
@@ -137,31 +135,30 @@ class _Stats(NamedTuple):
 
 
 class _Half(NamedTuple):
-    """The half that a doubling adds, while it grows. All chains are at the same `leaf`."""
+    """The half that a doubling adds, while it grows."""
 
-    leaf: jax.Array
     going: jax.Array
+    sign: jax.Array
     end: Point
     chosen: Chosen
     log_weight: jax.Array
-    stats: _Stats
-    memory: _Memory
 
 
 class _Whole(NamedTuple):
-    """A trajectory between doublings, from `tail` to `head`, where the newest half ends.
+    """The trajectory that a half is added to, and its end that the half does not touch."""
 
-    All chains have been doubled as often; `depths` counts only while they went.
-    """
-
-    depth: jax.Array
-    going: jax.Array
-    forward: jax.Array
-    tail: Point
-    head: Point
+    far: Point
     chosen: Chosen
     log_weight: jax.Array
-    depths: jax.Array
+
+
+class _Trajectories(NamedTuple):
+    """The chains that still go are all at the same `leaf` of the same doubling."""
+
+    depth: jax.Array
+    leaf: jax.Array
+    whole: _Whole
+    half: _Half
     stats: _Stats
     memory: _Memory
 
@@ -179,96 +176,93 @@ class _Trees:
     def grow(self, start: Point, value: jax.Array) -> Tree:
         chains, n = start.z.shape
         energy = value + self.each(_kinetic, start.r).astype(value.dtype)
-        uniforms = self.uniforms(0, 2 * self.max_depth + _BLOCK, value.dtype)
-        coins, block = jnp.split(uniforms, [2 * self.max_depth], 1)
+        uniforms = self.uniforms(0, 2 * self.max_depth + 1 + _BLOCK, value.dtype)
+        coins, block = jnp.split(uniforms, [2 * self.max_depth + 1], 1)
         zeros, none = jnp.zeros(chains, value.dtype), jnp.zeros(chains, bool)
         counts = jnp.zeros(chains, int)
-        rows = jnp.zeros((max(1, self.max_depth - 1), chains, n), start.z.dtype)
-        whole = _Whole(
+        rows = jnp.zeros((max(1, self.max_depth - 1), 3, chains, n), start.z.dtype)
+        chosen = Chosen(start.z, start.gradient, value, energy)
+        sign = _sign(coins, 0, start.z.dtype)
+        state = _Trajectories(
             depth=jnp.zeros((), int),
-            going=~none,
-            forward=~none,
-            tail=start,
-            head=start,
-            chosen=Chosen(start.z, start.gradient, value, energy),
-            log_weight=zeros,
-            depths=counts,
-            stats=_Stats(zeros, counts, none),
-            memory=_Memory(block, rows, rows, rows),
-        )
-
-        def more(whole: _Whole) -> jax.Array:
-            return (whole.depth < self.max_depth) & jnp.any(whole.going)
-
-        whole = lax.while_loop(more, partial(self.doubled, energy, coins), whole)
-        stats = whole.stats
-        return Tree(whole.chosen, stats.accept, stats.steps, whole.depths, stats.diverging)
-
-    def doubled(self, energy: jax.Array, coins: jax.Array, whole: _Whole) -> _Whole:
-        """The trajectory with a half added at one of its ends, chain by chain."""
-        forward = _column(coins, 2 * whole.depth) < 0.5
-        turning = forward != whole.forward
-        near = _where(turning, whole.tail, whole.head)
-        far = _where(turning, whole.head, whole.tail)
-        leaves = 1 << whole.depth
-        half = _Half(
             leaf=jnp.zeros((), int),
-            going=whole.going,
-            end=near,
-            chosen=whole.chosen,
-            log_weight=jnp.full_like(whole.log_weight, -jnp.inf),
-            stats=whole.stats,
-            memory=whole.memory,
+            whole=_Whole(start, chosen, zeros),
+            half=_Half(~none, sign, start, chosen, zeros - jnp.inf),
+            stats=_Stats(zeros, counts, none),
+            memory=_Memory(block, rows),
         )
 
-        def more(half: _Half) -> jax.Array:
-            return (half.leaf < leaves) & jnp.any(half.going)
+        def more(state: _Trajectories) -> jax.Array:
+            return (state.depth < self.max_depth) & jnp.any(state.half.going)
 
-        sign = jnp.where(forward, 1.0, -1.0).astype(near.z.dtype)
-        half = lax.while_loop(more, partial(self.stepped, energy, sign, leaves), half)
-        turned = _turned(far.z, far.r, near.z, half.memory.z[0], half.end, sign)
-        ratio = jnp.exp(half.log_weight - whole.log_weight)
-        taken = half.going & (_column(coins, 2 * whole.depth + 1) < ratio)
-        return _Whole(
-            depth=whole.depth + 1,
-            going=half.going & ~turned,
-            forward=forward,
-            tail=far,
-            head=half.end,
-            chosen=_where(taken, half.chosen, whole.chosen),
-            log_weight=jnp.logaddexp(whole.log_weight, half.log_weight),
-            depths=whole.depths + whole.going.astype(int),
-            stats=half.stats,
-            memory=half.memory,
-        )
+        state = lax.while_loop(more, partial(self.stepped, energy, coins), state)
+        accept, steps, diverging = state.stats
+        # before doubling k it had made 2^k - 1 steps, and then at least one more
+        depth = jnp.iinfo(steps.dtype).bits - lax.clz(steps)
+        return Tree(state.whole.chosen, accept, steps, depth, diverging)
 
-    def stepped(self, energy: jax.Array, sign: jax.Array, leaves: jax.Array, half: _Half) -> _Half:
-        """The half with a leaf more. Chains that have stopped stay where they are."""
-        going, leaf = half.going, half.leaf
+    def stepped(self, energy: jax.Array, coins: jax.Array, state: _Trajectories) -> _Trajectories:
+        """With a leaf more. Chains that have stopped stay where they are."""
+        depth, leaf, whole, half, stats, memory = state
+        going, sign = half.going, half.sign
         end, value, kinetic = self.each(self.leapfrog, sign, going, half.end)
         after = value + kinetic.astype(value.dtype)
         error = after - energy
         error = jnp.where(jnp.isnan(error), jnp.inf, error)
         diverging = error > DIVERGENT
+        leaves = 1 << depth
         number = leaves - 1 + leaf  # from 0, in the whole trajectory
-        memory = half.memory._replace(uniforms=self.supplied(half.memory.uniforms, number))
-        u = _column(memory.uniforms, number & (_BLOCK - 1))
+        uniforms = self.supplied(memory.uniforms, number)
+        u = _column(uniforms, number & (_BLOCK - 1))
         taken = u < jax.nn.sigmoid(-error - half.log_weight)
-        memory, turned = self.looked_back(memory, leaf, half.end.z, end, sign)
-        accept, steps, ever = half.stats
-        return _Half(
-            leaf=leaf + 1,
+        rows, turned = self.looked_back(memory.rows, leaf, half.end.z, end, sign)
+        half = _Half(
             going=going & ~diverging & ~turned,
+            sign=sign,
             end=end,
             chosen=_where(taken, Chosen(end.z, end.gradient, value, after), half.chosen),
             log_weight=jnp.logaddexp(half.log_weight, -error),
-            stats=_Stats(
-                accept + jnp.where(going, jnp.exp(jnp.minimum(-error, 0.0)), 0.0),
-                steps + going.astype(int),
-                ever | (going & diverging),
-            ),
-            memory=memory,
         )
+        stats = _Stats(
+            stats.accept + jnp.where(going, jnp.exp(jnp.minimum(-error, 0.0)), 0.0),
+            stats.steps + going.astype(int),
+            stats.diverging | (going & diverging),
+        )
+        middle = rows[0, 2], rows[0, 0]
+        depth, leaf, whole, half = lax.cond(
+            (leaf + 1 == leaves) | ~jnp.any(half.going),
+            lambda: self.joined(coins, depth, middle, whole, half),
+            lambda: (depth, leaf + 1, whole, half),
+        )
+        return _Trajectories(depth, leaf, whole, half, stats, _Memory(uniforms, rows))
+
+    def joined(
+        self,
+        coins: jax.Array,
+        depth: jax.Array,
+        middle: tuple[jax.Array, jax.Array],
+        whole: _Whole,
+        half: _Half,
+    ) -> tuple[jax.Array, jax.Array, _Whole, _Half]:
+        """The half as a part of the whole, and the next half, still empty."""
+        turned = _turned(whole.far.z, whole.far.r, *middle, half.end, half.sign)
+        ratio = jnp.exp(half.log_weight - whole.log_weight)
+        taken = half.going & (_column(coins, 2 * depth + 1) < ratio)
+        sign = _sign(coins, 2 * depth + 2, half.sign.dtype)
+        turning = sign != half.sign
+        log_weight = jnp.logaddexp(whole.log_weight, half.log_weight)
+        joined = _Whole(
+            far=_where(turning, half.end, whole.far),
+            chosen=_where(taken, half.chosen, whole.chosen),
+            log_weight=log_weight,
+        )
+        empty = half._replace(
+            going=half.going & ~turned,
+            sign=sign,
+            end=_where(turning, whole.far, half.end),
+            log_weight=jnp.full_like(log_weight, -jnp.inf),
+        )
+        return depth + 1, jnp.zeros_like(depth), joined, empty
 
     def leapfrog(
         self, shared: list, sign: jax.Array, going: jax.Array, start: Point
@@ -283,8 +277,8 @@ class _Trees:
         return Point(z, r, gradient), value, _kinetic(shared, r)
 
     def looked_back(
-        self, memory: _Memory, leaf: jax.Array, before: jax.Array, end: Point, sign: jax.Array
-    ) -> tuple[_Memory, jax.Array]:
+        self, rows: jax.Array, leaf: jax.Array, before: jax.Array, end: Point, sign: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """With `end` where it begins a subtree; else whether a subtree that it ends turns back.
 
         A subtree of 2^k leaves ends at a leaf whose number has k ones or more at its end. It
@@ -294,22 +288,24 @@ class _Trees:
         lowest = top - lax.population_count((~leaf & (leaf + 1)) - 1) + 1
         none = jnp.zeros(sign.shape, bool)
 
-        def begun() -> tuple[_Memory, jax.Array]:
-            z, r = _put(memory.z, top, end.z), _put(memory.r, top, end.r)
-            return memory._replace(z=z, r=r, before=_put(memory.before, top, before)), none
+        def begun() -> tuple[jax.Array, jax.Array]:
+            written = rows
+            for k, x in enumerate((end.z, end.r, before)):
+                written = lax.dynamic_update_slice(written, x[None, None], (top, k, 0, 0))
+            return written, none
 
-        def ended() -> tuple[_Memory, jax.Array]:
+        def ended() -> tuple[jax.Array, jax.Array]:
             def more(state: tuple) -> jax.Array:
                 return state[0] >= lowest
 
             def larger(state: tuple) -> tuple:
                 i, turned = state
-                middle = _row(memory.before, i + 1), _row(memory.z, i + 1)
-                now = _turned(_row(memory.z, i), _row(memory.r, i), *middle, end, sign)
+                middle = _leaf(rows, i + 1, 2), _leaf(rows, i + 1, 0)
+                now = _turned(_leaf(rows, i, 0), _leaf(rows, i, 1), *middle, end, sign)
                 return i - 1, turned | now
 
-            pair = _against(_row(memory.z, top), _row(memory.r, top), end, sign)
-            return memory, lax.while_loop(more, larger, (top - 1, pair))[1]
+            pair = _against(_leaf(rows, top, 0), _leaf(rows, top, 1), end, sign)
+            return rows, lax.while_loop(more, larger, (top - 1, pair))[1]
 
         return lax.cond(leaf & 1 == 0, begun, ended)
 
@@ -374,13 +370,13 @@ def _where(chains: jax.Array, a: Any, b: Any) -> Any:
     return jax.tree.map(one, a, b)
 
 
+def _sign(coins: jax.Array, i: Any, dtype: Any) -> jax.Array:
+    return jnp.where(_column(coins, i) < 0.5, 1.0, -1.0).astype(dtype)
+
+
 def _column(x: jax.Array, i: jax.Array) -> jax.Array:
     return lax.dynamic_index_in_dim(x, i, 1, keepdims=False, allow_negative_indices=False)
 
 
-def _row(x: jax.Array, i: jax.Array) -> jax.Array:
-    return lax.dynamic_index_in_dim(x, i, 0, keepdims=False, allow_negative_indices=False)
-
-
-def _put(x: jax.Array, i: jax.Array, row: jax.Array) -> jax.Array:
-    return lax.dynamic_update_index_in_dim(x, row, i, 0, allow_negative_indices=False)
+def _leaf(rows: jax.Array, i: jax.Array, k: int) -> jax.Array:
+    return lax.dynamic_slice(rows, (i, k, 0, 0), (1, 1, *rows.shape[2:]))[0, 0]
