@@ -6,6 +6,7 @@ from .choose import choose
 from .draws import Draws
 from .ensemble import stretch
 from .export import to_datatree
+from .filtering import Filtered, Path, particle_filter
 from .gibbs import gibbs
 from .jumps import birth_death, one_row, split_merge
 from .kernel import Kernel, Tuning, as_kernel
@@ -18,6 +19,7 @@ from .mcmc.nuts import nuts
 from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
 from .move import Move, metropolize, mhg, weigh
+from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
 from .pointwise import log_likelihood
@@ -26,6 +28,7 @@ from .proposals import propose
 from .resample import effective_sample_size, resample, when_ess_below
 from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
+from .smoothing import backward_sample, fixed_lag, genealogy
 from .summary import Summary
 from .temper import temper
 from .tempering import tempering
@@ -48,14 +51,19 @@ _check(__name__)
 __all__ = [
     "Divergences",
     "Draws",
+    "Filtered",
+    "History",
     "Kernel",
     "Loo",
     "Move",
+    "Path",
     "Summary",
     "Tuning",
     "Verdict",
     "Weighted",
+    "advance",
     "as_kernel",
+    "backward_sample",
     "birth_death",
     "choose",
     "collapse",
@@ -64,6 +72,8 @@ __all__ = [
     "each",
     "effective_sample_size",
     "elliptical_slice",
+    "fixed_lag",
+    "genealogy",
     "gibbs",
     "hmc",
     "importance",
@@ -83,6 +93,8 @@ __all__ = [
     "multinomial",
     "nuts",
     "one_row",
+    "over",
+    "particle_filter",
     "plot_posterior",
     "plot_predictive",
     "plot_trace",
@@ -90,8 +102,10 @@ __all__ = [
     "prior_predictive",
     "propose",
     "random_walk",
+    "recorded",
     "resample",
     "residual",
+    "reweight",
     "sample_posterior",
     "sghmc",
     "sgld",

@@ -1,0 +1,186 @@
+"""Particle filters and smoothers of state-space models, made of the pieces in `particles`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl import GenerativeFunction, Trace, errors
+
+from .particles import History, advance, recorded, reweight
+from .resample import Scheme, when_ess_below
+from .schemes import systematic
+from .weighted import Step, Weighted, each, spawn, then
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Path:
+    """All particles of a filter, for smoothing; T observations and n particles.
+
+    Attributes:
+      choices: of each step, observed ones included: arrays (T, n, ...).
+      states: after each step: arrays (T, n, ...).
+      ancestors: shape (T, n), the particle of the step before that each came from.
+      log_weight: shape (T, n), after each step, up to a constant for each step.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Path, particle_filter
+    >>> from ppl import gen, sample, seed
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 1.0))
+    ...     return z, None
+    >>> ys = {"y": jnp.array([0.5, 1.0])}
+    >>> run = seed(lambda: particle_filter(walk, 0.0, ys, 5, history=True).path)
+    >>> path: Path = run(jax.random.key(0))
+    >>> path.choices["z"].shape, path.ancestors.shape
+    ((2, 5), (2, 5))
+    """
+
+    choices: Any
+    states: Any
+    ancestors: jax.Array
+    log_weight: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Filtered:
+    """What a particle filter gives.
+
+    Attributes:
+      particles: the last states, weighted; `log_evidence(particles)` is that of the data.
+      history: after each observation the log evidence so far, the effective number of
+        particles, and what was recorded.
+      path: with `history=True` a `Path`, which smoothing needs; else nothing.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Filtered, particle_filter
+    >>> from ppl import gen, sample, seed
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 1.0))
+    ...     return z, None
+    >>> ys = {"y": jnp.array([0.5, 1.0])}
+    >>> found: Filtered = seed(lambda: particle_filter(walk, 0.0, ys, 100))(jax.random.key(0))
+    >>> found.particles.value.shape, found.history.ess.shape
+    ((100,), (2,))
+    """
+
+    particles: Weighted
+    history: History
+    path: Path | None = None
+
+
+def particle_filter(
+    model: GenerativeFunction,
+    init: Any,
+    observations: Mapping[str, Any],
+    n: int,
+    *,
+    xs: Any = None,
+    proposal: GenerativeFunction | None = None,
+    lookahead: Callable[[Any, Any, Mapping[str, Any]], jax.Array] | None = None,
+    scheme: Scheme = systematic,
+    threshold: float = 0.5,
+    record: Callable[[Weighted], Any] = lambda weighted: None,
+    history: bool = False,
+) -> Filtered:
+    """Filter a series: the bootstrap filter, guided with a proposal, auxiliary with a lookahead.
+
+    A random program. The mean of e^(log weight) over the last particles is an unbiased
+    estimate of the probability of the observations, whatever the options (Gordon, Salmond
+    and Smith 1993; Pitt and Shephard 1999; Del Moral 2004). Memory is that of n states.
+
+    Args:
+      model: one step, `(state, x) -> (state, y)`, from a state to the next.
+      init: the state before the first step, the same for all particles.
+      observations: what each step observes, arrays with T rows.
+      n: number of particles.
+      xs: inputs of the steps, arrays with T rows.
+      proposal: as for `advance`.
+      lookahead: `(state, x, observed) -> log potential`: how promising a state is for the
+        next observation. Particles are resampled by it, and it is divided out again.
+      scheme, threshold: resampling by `when_ess_below(threshold, scheme)`, before each step
+        but the first; always with a threshold of 1 and weights that differ.
+      record: from the particles after each step to what is to be kept.
+      history: whether all states are kept, for smoothing.
+
+    Raises:
+      InvalidArgument: `n` is less than 1, or series of other lengths.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import log_evidence, particle_filter
+    >>> from ppl import gen, sample, seed
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 1.0))
+    ...     return z, None
+    >>> ys = {"y": jnp.array([0.5, 1.0])}
+    >>> run = seed(lambda: log_evidence(particle_filter(walk, 0.0, ys, 10_000).particles))
+    >>> exact = dist.MultivariateNormal(jnp.zeros(2), jnp.array([[2.0, 1.0], [1.0, 3.0]]))
+    >>> bool(abs(run(jax.random.key(0)) - exact.log_prob(ys["y"])) < 0.05)
+    True
+    """
+    _check_lengths(observations, xs)
+
+    def keep(trace: Trace) -> tuple:
+        return trace.retval[0], trace.choices if history else None
+
+    def make(row: tuple) -> Step:
+        observed, x = row
+        again = when_ess_below(threshold, scheme)
+        if lookahead is not None:
+            look = partial(_look, lookahead, x, observed)
+            again = then(reweight(look), again, reweight(lambda p: -look(p)))
+        grow = each(advance(model, observed, x, proposal=proposal, value=keep))
+
+        def step(states: Weighted) -> Weighted:
+            chosen = again(Weighted((states.value, jnp.arange(n)), states.log_weight))
+            before, ancestors = chosen.value
+            grown = grow(Weighted(before, chosen.log_weight))
+            return Weighted((*grown.value, ancestors), grown.log_weight)
+
+        return step
+
+    def states_of(weighted: Weighted) -> Weighted:
+        return Weighted(weighted.value[0], weighted.log_weight)
+
+    def seen(weighted: Weighted) -> tuple:
+        states, choices, ancestors = weighted.value
+        path = Path(choices, states, ancestors, weighted.log_weight) if history else None
+        return record(states_of(weighted)), path
+
+    rows = dict(observations), xs
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], rows)
+    # the narrowest zero: weights are of the type that the model gives them
+    began = spawn(n)(Weighted(init, jnp.zeros((), jnp.float32)))
+    after = jax.eval_shape(lambda: states_of(make(first)(began)))
+    began = jax.tree.map(lambda x, like: x.astype(like.dtype), began, after)
+    end, found = recorded(make, rows, seen, states_of)(began)
+    mine, path = found.record
+    return Filtered(end, History(found.log_evidence, found.ess, mine), path)
+
+
+def _look(lookahead: Callable, x: Any, observed: Any, particle: tuple) -> jax.Array:
+    return lookahead(particle[0], x, observed)
+
+
+def _check_lengths(observations: Mapping[str, Any], xs: Any) -> None:
+    """All series have the same number of steps."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dict(observations), xs))}
+    if len(lengths) != 1 or () in lengths:
+        raise errors.InvalidArgument(
+            "A filter needs series of one length.", where=errors.caller(),
+            given=f"first axes of {sorted(lengths)}", expected="T rows in each array",
+            fix="particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)",
+        )  # fmt: skip
