@@ -100,7 +100,7 @@ class Blocks:
 
     def whole(self, state: Any) -> Any:
         """The state with the target's arguments in its traces again."""
-        arguments = Arguments.of(self.target.args, {})
+        arguments = Arguments.of(self.target.args, {}, self.target.model.fixed)
         n = self.kernel.members
         if n is not None:
             arguments = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), arguments)

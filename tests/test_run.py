@@ -321,6 +321,16 @@ def test_counts_are_checked(wrong, says):
         run(**wrong)
 
 
+def test_models_with_static_arguments():
+    @gen(static_argnames="n")
+    def coins(n):
+        sample("up", dist.Bernoulli(0.5).expand([n]))
+
+    target = Target(coins, (3,), {})
+    draws = sample_posterior(KEY, target, mh(target, "up"), **FEW)
+    assert draws["up"].shape == (3, 60, 3)
+
+
 def test_population_kernels_give_a_chain_for_each_member():
     def swap(_, traces):
         return jax.tree.map(lambda x: x[::-1], traces), {}
