@@ -95,15 +95,10 @@ def given_parameters(latents):
 
 def estimates(draws: Draws) -> dict[str, dict[str, tuple[float, float]]]:
     """By scalar, its mean and standard deviation, each with its Monte Carlo standard error."""
-    squares = {name: (x - x.mean()) ** 2 for name, x in draws.scalars().items()}
-    summary, found = draws.summary(), {}
-    for name, row in Draws(squares).summary().items():
-        mine = summary[name]
-        found[name] = {
-            "mean": (mine["mean"], mine["mcse_mean"]),
-            "sd": (mine["sd"], row["mcse_mean"] / (2 * mine["sd"])),  # as sd = sqrt(mean square)
-        }
-    return found
+    return {
+        name: {"mean": (row["mean"], row["mcse_mean"]), "sd": (row["sd"], row["mcse_sd"])}
+        for name, row in draws.summary().items()
+    }
 
 
 def compare(mine: Draws, theirs: Draws) -> float:

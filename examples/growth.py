@@ -119,18 +119,14 @@ def exact(noises: int, nodes: int = 48) -> dict[str, tuple[float, float]]:
 
 def compare(draws: Draws, reference: dict[str, tuple[float, float]], title: str) -> float:
     """Print the table; the largest distance, in standard errors of the draws."""
-    summary, scalars = draws.summary(), draws.scalars()
-    # the error of a standard deviation is that of a mean of squares, over twice itself
-    squares = {name: (scalars[name] - scalars[name].mean()) ** 2 for name in reference}
-    of_squares = Draws(squares).summary()
+    summary = draws.summary()
     table = Table(title=title, title_justify="left")
     for head in ("", "exact", "draws", "z mean", "z sd", "ESS", "R-hat"):
         table.add_column(head, justify="right" if head else "left")
     worst = 0.0
     for name, (mean, sd) in reference.items():
         row = summary[name]
-        sd_error = of_squares[name]["mcse_mean"] / (2 * row["sd"])
-        z = (row["mean"] - mean) / row["mcse_mean"], (row["sd"] - sd) / sd_error
+        z = (row["mean"] - mean) / row["mcse_mean"], (row["sd"] - sd) / row["mcse_sd"]
         worst = max(worst, *map(abs, z))
         shown = (f"{mean:.3f} ({sd:.3f})", f"{row['mean']:.3f} ({row['sd']:.3f})")
         quality = (f"{row['ess_bulk']:.0f}", f"{row['rhat']:.3f}")

@@ -189,7 +189,7 @@ def recorded(
             common = jnp.where(jnp.isfinite(mass), mass, 0.0)
             total = total + common
             rest = replace(after, log_weight=after.log_weight - common)
-            ess = effective_sample_size(rest.log_weight) if rest.log_weight.ndim else 1.0
+            ess = effective_sample_size(jnp.atleast_1d(rest.log_weight))
             # all weights zero: evidence zero, from here on
             shown = jnp.where(jnp.isfinite(mass), total, mass)
             return (carry(rest), total), (shown, ess, record(rest))

@@ -2,8 +2,10 @@
 
 R-hat, effective sample sizes and Monte Carlo standard errors are arviz-stats'
 (rank-normalised: Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021, Bayesian
-Analysis 16). What they are not defined for is said in words: a scalar that never
-moves has no effective sample size.
+Analysis 16). That of a standard deviation is that of the mean of the squares around the
+mean, over twice itself: the effective size of the values themselves, which arviz-stats
+takes, is too large where chains alternate, as those of NUTS do. What they are not defined
+for is said in words: a scalar that never moves has no effective sample size.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def diagnose(columns: Columns) -> dict[str, dict[str, Any]]:
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 found["sd"][moves] = some.std((0, 1), ddof=1)
                 found["mcse_mean"][moves] = stats.mcse(some, **_AXES, method="mean")
-                found["mcse_sd"][moves] = stats.mcse(some, **_AXES, method="sd")
+                squares = (some - some.mean((0, 1))) ** 2
+                of_squares = stats.mcse(squares, **_AXES, method="mean")
+                found["mcse_sd"][moves] = of_squares / (2 * found["sd"][moves])
                 found["ess_bulk"][moves] = stats.ess(some, **_AXES, method="bulk")
                 found["ess_tail"][moves] = stats.ess(some, **_AXES, method="tail", prob=TAIL)
                 if chains > 1:

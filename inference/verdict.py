@@ -147,7 +147,7 @@ def judge(
         return failed("rhat", "", math.nan, text, "R-hat needs 2 chains of 4 draws; use 4 of 1000")
     name, value = _worst(rows, ("rhat",), 1)
     if rows and not value <= RHAT:
-        text = f'R-hat of "{name}" is {value:.3f} > {RHAT}'
+        text = f'R-hat of "{name}" is {value:.4f} > {RHAT}'
         return failed("rhat", name, value, text, "the chains disagree; more warmup and draws")
     least = ESS_PER_CHAIN * chains
     name, value = _worst(rows, ("ess_bulk", "ess_tail"), -1)

@@ -36,7 +36,8 @@ def test_summary_has_the_numbers_of_arviz_stats(dtype):
             "10%": np.quantile(each, 0.1),
             "90%": np.quantile(each, 0.9),
             "mcse_mean": array_stats.mcse(each, **AXES, method="mean"),
-            "mcse_sd": array_stats.mcse(each, **AXES, method="sd"),
+            "mcse_sd": array_stats.mcse((each - each.mean()) ** 2, **AXES, method="mean")
+            / (2 * each.std(ddof=1)),
             "ess_bulk": array_stats.ess(each, **AXES, method="bulk"),
             "ess_tail": array_stats.ess(each, **AXES, method="tail", prob=(0.05, 0.95)),
         }
@@ -45,6 +46,15 @@ def test_summary_has_the_numbers_of_arviz_stats(dtype):
         assert row.pop("note") == ""
         assert list(row) == list(expected)
         np.testing.assert_allclose(list(row.values()), list(expected.values()), rtol=1e-10)
+
+
+def test_alternating_chains_know_their_standard_deviation_no_better():
+    """Signs that alternate make the mean certain, and the squares are what they were."""
+    size = np.abs(autoregressive(4, 400))
+    signs = (-1.0) ** np.arange(400)
+    row = Draws({"x": size * signs}).summary()["x"]
+    assert row["mcse_mean"] < row["sd"] / np.sqrt(1600)
+    assert row["mcse_sd"] > array_stats.mcse(size * signs, **AXES, method="sd")
 
 
 def test_what_is_degenerate_is_said_and_has_no_effective_sample_size():
@@ -142,7 +152,7 @@ CASES = {
         "nuts/diverging",
         "2 of 2000 transitions diverged (nuts/diverging): raise target_accept",
     ),
-    "rhat": ({"mu": GOOD, "tau": APART}, {}, "tau", f'R-hat of "tau" is {RHAT:.3f} > 1.01'),
+    "rhat": ({"mu": GOOD, "tau": APART}, {}, "tau", f'R-hat of "tau" is {RHAT:.4f} > 1.01'),
     "ess": ({"tau": FEW}, {}, "tau", f'ESS of "tau" is {ESS:.0f} < 400 (100 a chain)'),
     "bfmi": ({"mu": GOOD}, {"nuts/energy": WALK}, "nuts/energy", "BFMI of chain"),
 }
