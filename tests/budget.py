@@ -4,8 +4,8 @@ Every check that draws random numbers to judge a true contract is here: how many
 and with what probability each of them alarms falsely, as an absolute number. They are fixed,
 so that they add up to what `spent` says however the tests are distributed.
 
-Comparisons with published reference draws are not judged by e-values, and not in here: their
-bound is four standard errors, as tests/test_posteriordb.py states, and their keys are fixed.
+Not in here are bounds of four standard errors, which are no e-values: examples and reference
+draws, and filters of long series. Each states its own probability, and its keys are fixed.
 """
 
 import math
