@@ -18,7 +18,7 @@ from .mcmc.langevin import mala, minibatch, sghmc, sgld
 from .mcmc.nuts import nuts
 from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
-from .move import Move, metropolize, mhg, weigh
+from .move import Move, accept, metropolize, mhg, weigh
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
@@ -61,6 +61,7 @@ __all__ = [
     "Tuning",
     "Verdict",
     "Weighted",
+    "accept",
     "advance",
     "as_kernel",
     "backward_sample",

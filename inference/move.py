@@ -258,5 +258,20 @@ def accepted(old: Trace, new: Trace, log_ratio: Any) -> tuple[Trace, jax.Array]:
 
 
 def accept(old: Trace, new: Trace, log_ratio: Any) -> Trace:
-    """`new` with probability min(1, e^log_ratio), else `old`; a NaN ratio is refused."""
+    """`new` with probability min(1, e^log_ratio), else `old`: the end of a kernel of one's own.
+
+    A NaN ratio is refused.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference import accept
+    >>> from ppl import Target, draw, gen, sample, seed
+    >>> normal = Target(gen(lambda: sample("x", dist.Normal(0.0, 1.0))))
+    >>> def walk(trace):
+    ...     x = trace["x"] + draw(dist.Normal(0.0, 2.0))
+    ...     moved, log_ratio, _ = normal.update(trace, {"x": x})
+    ...     return accept(trace, moved, log_ratio)
+    >>> moved = seed(walk)(jax.random.key(0), normal.at({"x": 0.0})[0])
+    >>> bool(moved["x"] == 0.0)  # refused, this time
+    True
+    """
     return accepted(old, new, log_ratio)[0]

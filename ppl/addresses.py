@@ -125,12 +125,15 @@ def not_found(
     beside = [p for p in known if len(path) > 1 and p[: len(path) - 1] == path[:-1]]
     if guess is None and len(beside) == 1:
         guess = errors.show(beside[0])
+    fix = f"a tuple is one nested address: select({errors.show(path)}) names each"
+    if len(path) == 1 or not all((part,) in known for part in path):
+        fix = f"did you mean {guess}?" if guess else "use one of the model's addresses"
     return errors.AddressNotFound(
         f"{what} names {errors.show(path)}, which is no choice of the model.",
         where=(*where, errors.caller()),
         given=errors.show(path),
         expected="one of: " + ("; ".join(names) or "(the model makes no choices)"),
-        fix=f"did you mean {guess}?" if guess else "use one of the model's addresses",
+        fix=fix,
     )
 
 

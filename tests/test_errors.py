@@ -171,6 +171,18 @@ def selection_of_an_unknown_address():
 @case(
     errors.AddressNotFound,
     KeyError,
+    'The selection names "mu", "sigma", which is no choice of the model.',
+    'a tuple is one nested address: select("mu", "sigma") names each',
+    '"mu", "sigma"',
+)
+def selection_of_two_addresses_by_a_tuple():
+    trace = simulated()
+    seed(model.project)(KEY, trace, ("mu", "sigma"))  # here
+
+
+@case(
+    errors.AddressNotFound,
+    KeyError,
     'The selection names "head", which is no choice of the model.',
     'did you mean "heads"?',
     '"head"',
