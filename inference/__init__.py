@@ -2,6 +2,7 @@
 
 from ppl._siblings import check as _check
 
+from .annealing import annealed, log_evidence_error, retarget, reverse_annealed
 from .choose import choose
 from .draws import Draws
 from .ensemble import stretch
@@ -31,8 +32,9 @@ from .schemes import killing, multinomial, residual, ssp, stratified, systematic
 from .smoothing import backward_sample, fixed_lag, genealogy
 from .summary import Summary
 from .temper import temper
-from .tempering import tempering
+from .tempering import parallel_tempering
 from .verdict import Divergences, Verdict
+from .waste_free import waste_free
 from .weighted import (
     Weighted,
     collapse,
@@ -63,6 +65,7 @@ __all__ = [
     "Weighted",
     "accept",
     "advance",
+    "annealed",
     "as_kernel",
     "backward_sample",
     "birth_death",
@@ -82,6 +85,7 @@ __all__ = [
     "killing",
     "lift",
     "log_evidence",
+    "log_evidence_error",
     "log_likelihood",
     "loo",
     "mala",
@@ -95,6 +99,7 @@ __all__ = [
     "nuts",
     "one_row",
     "over",
+    "parallel_tempering",
     "particle_filter",
     "plot_posterior",
     "plot_predictive",
@@ -106,6 +111,8 @@ __all__ = [
     "recorded",
     "resample",
     "residual",
+    "retarget",
+    "reverse_annealed",
     "reweight",
     "sample_posterior",
     "sghmc",
@@ -119,10 +126,10 @@ __all__ = [
     "stretch",
     "systematic",
     "temper",
-    "tempering",
     "then",
     "to_datatree",
     "unit",
+    "waste_free",
     "weigh",
     "when_ess_below",
 ]

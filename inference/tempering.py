@@ -43,7 +43,7 @@ class _Found(NamedTuple):
     inner: Any
 
 
-def tempering(
+def parallel_tempering(
     target: Target,
     make_kernel: Callable[[Target], Callable[[Any], Any]],
     powers: int | Sequence[float] = 8,
@@ -84,14 +84,14 @@ def tempering(
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import mh, sample_posterior
-    >>> from inference.tempering import tempering
+    >>> from inference.tempering import parallel_tempering
     >>> from ppl import Target, gen, sample
     >>> @gen
     ... def valley():  # two narrow modes, at -3 and 3
     ...     x = sample("x", dist.Normal(0.0, 3.0))
     ...     sample("y", dist.Normal(jnp.abs(x), 0.1))
     >>> target = Target(valley, (), {"y": 3.0})
-    >>> kernel = tempering(target, lambda t: mh(t, "x"), (1.0, 0.3, 0.1, 0.03, 0.0))
+    >>> kernel = parallel_tempering(target, lambda t: mh(t, "x"), (1.0, 0.3, 0.1, 0.03, 0.0))
     >>> draws = sample_posterior(jax.random.key(0), target, kernel, draws=2000)
     >>> bool(abs((draws["x"] > 0).mean() - 0.5) < 0.1)
     True
@@ -164,7 +164,7 @@ def tempering(
 
     parameters = (start, jax.vmap(lambda b: inner(b).parameters)(start))
     return Kernel(
-        name="tempering",
+        name="parallel_tempering",
         step=step,
         parameters=parameters,
         tuning=_tuning(start, first, inner, states, adapt),

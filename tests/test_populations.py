@@ -18,7 +18,7 @@ from inference.ensemble import stretch
 from inference.gibbs import gibbs
 from inference.plates import mh_each
 from inference.temper import temper
-from inference.tempering import even_ladder, tempering
+from inference.tempering import even_ladder, parallel_tempering
 from ppl import Masked, Target, draw, errors, factor, gen, sample, seed, select
 from semantics import check_kernel, target_measure
 from tests import models
@@ -89,13 +89,14 @@ MISTAKES = {
     "estimated": (lambda: temper(Target(GUESSED, (), {"y": 1}), 0.5), "The model draws without"),
     "partly": (lambda: temper(HALF, 0.5), "The target observes part of an array"),
     "unknown": (lambda: temper(COIN, 0.5, "prior"), "There is no such way to temper."),
-    "rising": (lambda: tempering(COIN, redraw, (1.0, 0.2, 0.5)), "The powers of a ladder"),
-    "not one": (lambda: tempering(COIN, redraw, (0.9, 0.5)), "The powers of a ladder"),
+    "rising": (lambda: parallel_tempering(COIN, redraw, (1.0, 0.2, 0.5)), "The powers of a ladder"),
+    "not one": (lambda: parallel_tempering(COIN, redraw, (0.9, 0.5)), "The powers of a ladder"),
     "flat": (
-        lambda: tempering(COIN, redraw, (1.0, 0.0), of="everything"), "The powers of a ladder",
+        lambda: parallel_tempering(COIN, redraw, (1.0, 0.0), of="everything"),
+        "The powers of a ladder",
     ),
     "populations": (
-        lambda: tempering(Target(BENT.model), lambda t: stretch(t, 4), (1.0, 0.5), of="everything"),
+        lambda: parallel_tempering(BENT, lambda t: stretch(t, 4), (1.0, 0.5), of="everything"),
         "Tempering needs a kernel on single traces.",
     ),
     "few": (lambda: stretch(BENT, 3), "The ensemble is too small to move in all directions."),
@@ -160,7 +161,7 @@ def test_adapted_swaps_are_refused_alike():
 def test_adaptation_is_over_before_the_warm_up_is():
     """Powers move at the ends of rounds in its first half, and keep their order and ends."""
     steps = 100
-    kernel = tempering(COIN, redraw, (1.0, 0.9, 0.5, 0.0))
+    kernel = parallel_tempering(COIN, redraw, (1.0, 0.9, 0.5, 0.0))
     tuning = kernel.warm()
 
     def run():
@@ -194,7 +195,7 @@ def valley():
 def test_a_run_draws_from_the_coldest_chain():
     """Kernels that tune are tuned at each power, and all draws are where the target has mass."""
     target = Target(valley, (), {"y": 3.0})
-    kernel = tempering(target, lambda t: hmc(t, steps=3), (1.0, 0.1, 0.01, 0.0))
+    kernel = parallel_tempering(target, lambda t: hmc(t, steps=3), (1.0, 0.1, 0.01, 0.0))
     draws = sample_posterior(
         jax.random.key(0), target, kernel, draws=500, warmup=300, chains=2, progress=False
     )

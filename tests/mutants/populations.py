@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from inference import mh
 from inference.ensemble import stretch
 from inference.temper import tempered_model
-from inference.tempering import tempering
+from inference.tempering import parallel_tempering
 from ppl import Target, Trace, draw, gen, repeat, sample, vmap
 from semantics import check_kernel, check_kernel_sampled
 
@@ -94,7 +94,7 @@ def _redrawn(target: Target) -> Kernel:
 
 
 def _tempering(target: Target, of: str = "likelihood") -> Kernel:
-    return tempering(target, _redrawn, tuple(POWERS.tolist()), of=of)
+    return parallel_tempering(target, _redrawn, tuple(POWERS.tolist()), of=of)
 
 
 def _ladder(kind: Kind, name: str, says: str, make: Callable, of: str = "likelihood") -> Entry:
