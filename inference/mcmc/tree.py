@@ -145,9 +145,10 @@ class _Half(NamedTuple):
 
 
 class _Whole(NamedTuple):
-    """The trajectory that a half is added to, and its end that the half does not touch."""
+    """The trajectory that a half is added to."""
 
-    far: Point
+    left: Point
+    right: Point
     chosen: Chosen
     log_weight: jax.Array
 
@@ -186,7 +187,7 @@ class _Trees:
         state = _Trajectories(
             depth=jnp.zeros((), int),
             leaf=jnp.zeros((), int),
-            whole=_Whole(start, chosen, zeros),
+            whole=_Whole(start, start, chosen, zeros),
             half=_Half(~none, sign, start, chosen, zeros - jnp.inf),
             stats=_Stats(zeros, counts, none),
             memory=_Memory(block, rows),
@@ -245,22 +246,26 @@ class _Trees:
         half: _Half,
     ) -> tuple[jax.Array, jax.Array, _Whole, _Half]:
         """The half as a part of the whole, and the next half, still empty."""
-        turned = _turned(whole.far.z, whole.far.r, *middle, half.end, half.sign)
+        forward = half.sign > 0
+        far = _where(forward, whole.left, whole.right)
+        turned = _turned(far.z, far.r, *middle, half.end, half.sign)
         ratio = jnp.exp(half.log_weight - whole.log_weight)
         taken = half.going & (_column(coins, 2 * depth + 1) < ratio)
-        sign = _sign(coins, 2 * depth + 2, half.sign.dtype)
-        turning = sign != half.sign
-        log_weight = jnp.logaddexp(whole.log_weight, half.log_weight)
+        going = half.going & ~turned
+        # a chain that stops needs no ends; that these are known only now lets XLA write the
+        # new ends over the old ones, and copy nothing where no half has ended
         joined = _Whole(
-            far=_where(turning, half.end, whole.far),
+            left=_where(going & ~forward, half.end, whole.left),
+            right=_where(going & forward, half.end, whole.right),
             chosen=_where(taken, half.chosen, whole.chosen),
-            log_weight=log_weight,
+            log_weight=jnp.logaddexp(whole.log_weight, half.log_weight),
         )
+        sign = _sign(coins, 2 * depth + 2, half.sign.dtype)
         empty = half._replace(
-            going=half.going & ~turned,
+            going=going,
             sign=sign,
-            end=_where(turning, whole.far, half.end),
-            log_weight=jnp.full_like(log_weight, -jnp.inf),
+            end=_where(sign > 0, joined.right, joined.left),
+            log_weight=jnp.full_like(half.log_weight, -jnp.inf),
         )
         return depth + 1, jnp.zeros_like(depth), joined, empty
 
