@@ -1,0 +1,197 @@
+"""Annealing: the whole measure exactly when small, whatever the schedule and the resampling."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from inference import (
+    Weighted,
+    accept,
+    annealed,
+    each,
+    hmc,
+    lift,
+    log_evidence,
+    log_evidence_error,
+    mh,
+    multinomial,
+    random_walk,
+    retarget,
+    reverse_annealed,
+    spawn,
+    start,
+    stretch,
+    temper,
+    then,
+    unit,
+)
+from ppl import Target, draw, gen, integrate, sample, seed
+from ppl.errors import InvalidArgument
+from semantics import check_proper
+
+EXACT = 1e-12  # sums of at most a million products of probabilities in float64
+
+
+@gen
+def coins(p):
+    """Three sorts of coins, of which the first never shows heads."""
+    a = sample("a", dist.Categorical(jnp.array([0.2, 0.5, 0.3])))
+    b = sample("b", dist.Bernoulli(jnp.array([0.3, 0.6, 0.5])[a]))
+    sample("heads", dist.Bernoulli(jnp.array([0.0, 0.4, p])[a] + 0.1 * a * b))
+
+
+TARGET = Target(coins, (0.8,), {"heads": 1})
+ONE = Target(
+    gen(lambda: sample("y", dist.Bernoulli(0.2 + 0.7 * sample("x", dist.Bernoulli(0.4))))),
+    (),
+    {"y": 1},
+)
+
+
+def swaps(target):
+    """A kernel of one's own, which is not reversible: one site after the other."""
+    return lambda trace: mh(target, "b")(mh(target, "a")(trace))
+
+
+def flipped(target):
+    """One draw: a flip of x, accepted or not."""
+
+    def kernel(trace):
+        moved, log_ratio, _ = target.update(trace, {"x": 1 - trace["x"]})
+        return accept(trace, moved, log_ratio)
+
+    return kernel
+
+
+RUNS = {
+    "resampled always": (2, (0.0, 0.3, 1.0), {"threshold": 1.0}),
+    "resampled when few count": (3, (0.0, 0.5, 1.0), {"threshold": 0.9}),
+    "never resampled": (2, (0.1, 0.3, 0.6, 1.0), {"threshold": 0.0}),
+    "from a power above zero": (3, (0.4, 1.0), {"threshold": 0.95}),
+    "one power": (3, (1.0,), {}),
+    "waste-free": (4, (0.3, 1.0), {"chains": 2}),
+    "waste-free, one chain": (2, (0.0, 0.3, 1.0), {"chains": 1}),
+}
+
+
+@pytest.mark.parametrize("n, powers, options", RUNS.values(), ids=RUNS)
+def test_annealing_is_proper(n, powers, options):
+    step = partial(annealed, n=n, kernel=flipped, powers=powers, scheme=multinomial, **options)
+    check_proper(step, ONE).require()
+
+
+@pytest.mark.parametrize("options", [{"threshold": 0.8}, {"threshold": 0.0}])
+def test_annealing_is_proper_where_the_likelihood_is_zero(options):
+    powers = (0.0, 0.4, 1.0)
+    step = partial(annealed, n=2, kernel=lambda t: mh(t, "a"), powers=powers, **options)
+    check_proper(lambda t: step(t, scheme=multinomial), TARGET).require()
+
+
+def test_retargeting_is_proper():
+    """Between powers, and between models; from the first coin, which has no mass, too."""
+
+    def other(target):
+        return Target(coins, (0.3,), target.observations)
+
+    check_proper(lambda t: retarget(other(t), t), TARGET, source=other).require()
+    half = partial(temper, power=0.5)
+    check_proper(lambda t: retarget(half(t), t), TARGET, source=half).require()
+
+
+def test_retargets_are_annealing():
+    """`annealed`, written out in traces: the same moments of the sum of the weights."""
+    targets = [temper(ONE, power) for power in (0.3, 0.7)] + [ONE]
+    kernels = [lift(flipped(target)) for target in targets[1:]]
+    moves = [retarget(*targets[:2]), kernels[0], retarget(*targets[1:]), kernels[1]]
+    by_hand = then(spawn(2), each(then(start(targets[0]), *moves)))
+    ours = annealed(ONE, 2, flipped, (0.3, 0.7, 1.0), threshold=0.0)
+
+    def moments(step):
+        run = integrate(lambda: log_evidence(step(unit())) ** jnp.arange(1, 4))
+        return jax.jit(run)()
+
+    np.testing.assert_allclose(moments(ours), moments(by_hand), rtol=0, atol=EXACT)
+
+
+def test_reversed_annealing_is_proper():
+    """From the posterior to the prior where the likelihood is not zero, value by value."""
+    powers = (0.0, 0.3, 1.0)
+    back = lambda _: reverse_annealed(TARGET, swaps, powers)  # noqa: E731
+    check_proper(back, temper(TARGET, 0.0), source=lambda _: TARGET).require()
+
+
+def test_bounds_from_both_sides():
+    """E[Z] = Z forwards, E[1 / Z] = 1 / Z backwards, and the means of logs lie around log Z."""
+    posterior, powers = jnp.array([0.6 * 0.2, 0.4 * 0.9]), (0.0, 0.3, 1.0)
+    z = posterior.sum()
+
+    def forwards():
+        return log_evidence(annealed(ONE, 2, flipped, powers, threshold=0.0)(unit()))
+
+    def backwards():
+        x = draw(dist.CategoricalProbs(posterior / z))
+        start = Weighted(ONE.at({"x": x})[0], jnp.zeros(()))
+        return reverse_annealed(ONE, flipped, powers)(start).log_weight
+
+    def means(run):
+        both = integrate(lambda: (lambda w: jnp.array([jnp.exp(w), w]))(run()))
+        return jax.jit(both)()
+
+    (up, lower), (down, minus_upper) = means(forwards), means(backwards)
+    np.testing.assert_allclose([up, down], [z, 1 / z], rtol=0, atol=EXACT)
+    assert lower < jnp.log(z) < -minus_upper
+
+
+# -- many runs, dead particles, and what cannot be -----------------------------------------------
+
+
+def test_particles_without_mass_keep_none():
+    """Data that no latents explain: weights -inf and no NaN; and a retargeted dead trace."""
+
+    @gen
+    def never(p):
+        sample("heads", dist.Bernoulli(p * jax.nn.sigmoid(sample("x", dist.Normal(0.0, 1.0)))))
+
+    impossible, key = Target(never, (0.0,), {"heads": 1}), jax.random.key(0)
+    for make, chains in ((random_walk, None), (lambda t: hmc(t, steps=2), 2)):
+        step = annealed(impossible, 4, make, (0.0, 0.5, 1.0), chains=chains)
+        found = jax.jit(seed(step))(key, unit())
+        assert found.log_weight.tolist() == [-np.inf] * 4
+        assert not jnp.isnan(found.value["x"]).any()
+        assert log_evidence_error(found.log_weight) == np.inf
+    dead = Weighted(impossible.at({"x": 0.0})[0], jnp.zeros(()))
+    assert retarget(impossible, Target(never, (0.5,), {"heads": 1}))(dead).log_weight == -np.inf
+
+
+def test_the_error_is_that_of_the_mean():
+    """The delta method, by the definition."""
+    weights = np.array([1.0, 2.0, 4.0, 0.5])
+    error = weights.std(ddof=1) / np.sqrt(4) / weights.mean()
+    np.testing.assert_allclose(log_evidence_error(jnp.log(weights) - 900), error, rtol=1e-12)
+
+
+CALLS = {
+    "no particle": (lambda: annealed(ONE, 0, flipped), "at least one particle"),
+    "powers that fall": (lambda: annealed(ONE, 2, flipped, (0.0, 0.6, 0.3, 1.0)), "increase to 1"),
+    "powers that end early": (lambda: reverse_annealed(ONE, flipped, (0.0, 0.5)), "increase to 1"),
+    "one power": (lambda: annealed(ONE, 2, flipped, 1), "increase to 1"),
+    "no likelihood": (lambda: annealed(Target(coins, (0.5,)), 2, swaps), "no likelihood"),
+    "chains": (lambda: annealed(ONE, 6, flipped, chains=4), "share the particles evenly"),
+    "a population": (lambda: annealed(WALK, 6, lambda t: stretch(t, 4)), "single traces"),
+    "other latents": (lambda: retarget(ONE, TARGET), "latent of one target and not of the other"),
+}
+WALK = Target(
+    gen(lambda: sample("y", dist.Normal(sample("x", dist.Normal(0.0, 1.0)), 1.0))), (), {"y": 2.0}
+)
+
+
+@pytest.mark.parametrize("call, says", CALLS.values(), ids=CALLS)
+def test_what_cannot_be_is_refused(call, says):
+    with pytest.raises(InvalidArgument, match=says) as found:
+        seed(call())(jax.random.key(0), unit())
+    assert "test_annealing.py" in str(found.value)
+    assert len(str(found.value).splitlines()) <= 12
