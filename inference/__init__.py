@@ -2,8 +2,10 @@
 
 from ppl._siblings import check as _check
 
+from .adaptive import Annealed, adaptive_annealing, particle_metric
 from .annealing import annealed, log_evidence_error, retarget, reverse_annealed
 from .choose import choose
+from .conditional import conditional_filter, particle_gibbs
 from .draws import Draws
 from .ensemble import stretch
 from .export import to_datatree
@@ -51,6 +53,7 @@ from .weighted import (
 _check(__name__)
 
 __all__ = [
+    "Annealed",
     "Divergences",
     "Draws",
     "Filtered",
@@ -64,6 +67,7 @@ __all__ = [
     "Verdict",
     "Weighted",
     "accept",
+    "adaptive_annealing",
     "advance",
     "annealed",
     "as_kernel",
@@ -71,6 +75,7 @@ __all__ = [
     "birth_death",
     "choose",
     "collapse",
+    "conditional_filter",
     "cycle",
     "delayed_acceptance",
     "each",
@@ -101,6 +106,8 @@ __all__ = [
     "over",
     "parallel_tempering",
     "particle_filter",
+    "particle_gibbs",
+    "particle_metric",
     "plot_posterior",
     "plot_predictive",
     "plot_trace",

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from inference import particle_gibbs
 from ppl import Target, Trace, draw
 from semantics import check_kernel
 
@@ -74,8 +75,16 @@ def conditional_smc(target: Target, wrong: str = "", n: int = 3) -> Callable[[Tr
 
 _entry = family("conditional SMC", check_kernel, conditional_smc, positive(HIDDEN_MARKOV))
 
+
+def _particle_gibbs(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
+    return particle_gibbs(target, "x", 3)
+
+
+_library = family("conditional SMC", check_kernel, _particle_gibbs, positive(HIDDEN_MARKOV))
+
 ENTRIES = (
     _entry("correct", "", "three particles, multinomial"),
+    _library("correct", "library", "inference.particle_gibbs, with ancestor sampling"),
     _entry("equivalent", "last slot", "the current path is in the last slot"),
     _entry("equivalent", "ancestor sampling", "with ancestor sampling (Lindsten et al. 2014)"),
     _entry("mutant", "reference resampled", "the ancestor of the current path is drawn"),
