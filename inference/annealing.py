@@ -147,7 +147,7 @@ def annealed(
         return then(_raised(target, power - before), moved)
 
     rows = powers[:-1], powers[1:], parameters
-    return then(spawn(n), each(_begun(target, powers[0])), over(stage, rows), _traces(target))
+    return then(spawn(n), each(begun(target, powers[0])), over(stage, rows), traces_of(target))
 
 
 def reverse_annealed(
@@ -260,7 +260,7 @@ def _raised(target: Target, by: Any) -> Step:
     return reweight(lambda x: powered(levels(target, x), by))
 
 
-def _begun(target: Target, power: Any) -> Step:
+def begun(target: Target, power: Any) -> Step:
     """From the unit measure to prior * likelihood^power, on latents."""
 
     def step(weighted: Weighted) -> Weighted:
@@ -270,7 +270,7 @@ def _begun(target: Target, power: Any) -> Step:
     return step
 
 
-def _traces(target: Target) -> Step:
+def traces_of(target: Target) -> Step:
     """Latents as traces."""
     return lambda s: Weighted(jax.vmap(lambda x: target.at(x)[0])(s.value), s.log_weight)
 

@@ -36,11 +36,11 @@ def waste_free(kernel: Callable[[Any], Any], chains: int, scheme: Scheme = syste
     Source: Dau and Chopin, Waste-free sequential Monte Carlo (JRSS B 2022), algorithm 2.
 
     >>> import jax.numpy as jnp
-    >>> from inference import Weighted, waste_free
+    >>> from inference import Weighted, multinomial, waste_free
     >>> from ppl import integrate
     >>> s = Weighted(jnp.array([0, 1, 0, 1]), jnp.log(jnp.array([1.0, 3.0, 1.0, 3.0])))
     >>> def mass_of_ones():
-    ...     new = waste_free(lambda x: x, 2)(s)
+    ...     new = waste_free(lambda x: x, 2, multinomial)(s)
     ...     return (jnp.exp(new.log_weight) * new.value).mean()
     >>> print(f"{integrate(mass_of_ones)():.2f}")  # 2 * 3 / 4, as before
     1.50

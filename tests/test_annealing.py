@@ -11,6 +11,7 @@ import pytest
 from inference import (
     Weighted,
     accept,
+    adaptive_annealing,
     annealed,
     each,
     hmc,
@@ -19,6 +20,7 @@ from inference import (
     log_evidence_error,
     mh,
     multinomial,
+    particle_metric,
     random_walk,
     retarget,
     reverse_annealed,
@@ -29,9 +31,12 @@ from inference import (
     then,
     unit,
 )
+from inference.adaptive import next_power
+from inference.annealing import on_latents
 from ppl import Target, draw, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 from semantics import check_proper
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 
@@ -50,6 +55,15 @@ ONE = Target(
     (),
     {"y": 1},
 )
+
+
+@gen
+def gaussian():
+    sample("y", dist.Normal(sample("x", dist.Normal(0.0, 1.0)), 0.3))
+
+
+def walk(y):
+    return Target(gaussian, (), {"y": y})
 
 
 def swaps(target):
@@ -146,6 +160,92 @@ def test_bounds_from_both_sides():
     assert lower < jnp.log(z) < -minus_upper
 
 
+# -- powers and kernels found from the particles -------------------------------------------------
+
+
+def adapted(**options):
+    """Two particles of `ONE`, whose levels differ or not."""
+    how = {"fraction": 0.9, "max_stages": 2, "scheme": multinomial, **options}
+    return adaptive_annealing(ONE, 2, flipped, **how)
+
+
+def test_found_powers_bias_the_evidence_and_a_second_run_does_not():
+    """E[Z] of the run that finds them, of one with what it found, and of one that finds none."""
+
+    def both():
+        first = adapted(threshold=0.0)
+        again = annealed(ONE, 2, flipped, first.powers, threshold=0.0)(unit())
+        return jnp.exp(jnp.array([log_evidence(first.particles), log_evidence(again)]))
+
+    def at_once():
+        return jnp.exp(log_evidence(adapted(max_stages=1).particles))
+
+    biased, unbiased = jax.jit(integrate(both))()
+    np.testing.assert_allclose(unbiased, 0.48, rtol=0, atol=EXACT)
+    np.testing.assert_allclose(jax.jit(integrate(at_once))(), 0.48, rtol=0, atol=EXACT)
+    assert abs(biased - 0.48) > 0.02
+
+
+@pytest.mark.parametrize("before", [0.0, 0.2])
+def test_the_next_power_is_where_particles_count_by_the_fraction(before):
+    """Zhou, Johansen and Aston (2016), in the definition's own words; dead particles are none."""
+    rng = np.random.default_rng(0)
+    level, weights = 9 * rng.normal(size=20), rng.exponential(size=20)
+    level[3], weights[7] = -np.inf, 0.0
+    alive = (weights > 0) & (level > -np.inf)
+    power = float(next_power(jnp.array(level), jnp.log(weights), jnp.array(before), 0.3))
+    normal = np.where(alive, weights, 0.0) / weights.sum()
+    v = np.where(alive, np.exp((power - before) * np.where(alive, level, 0.0)), 0.0)
+    expected = 0.3 * (normal @ v**2)  # the conditional effective number over n
+    np.testing.assert_allclose((normal @ v) ** 2, expected, rtol=1e-10)
+    assert before < power < 1
+    assert next_power(jnp.array(level / 1e3), jnp.log(weights), jnp.array(before), 0.3) == 1
+    assert next_power(jnp.full(2, -jnp.inf), jnp.zeros(2), jnp.array(before), 0.3) == 1
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_metric_of_the_particles(dense):
+    """Their weighted covariance in unconstrained space, shrunk."""
+
+    @gen
+    def pair():
+        s = sample("s", dist.LogNormal(0.0, 0.5))
+        sample("y", dist.Normal(sample("x", dist.Normal(0.0, s)), s))
+
+    rng = np.random.default_rng(0)
+    s, x, w = rng.exponential(size=9), rng.normal(size=9), rng.exponential(size=9)
+    kernel = on_latents(Target(pair, (), {"y": 1.0}), lambda t: hmc(t, steps=1, dense=dense), 0.5)
+    particles = Weighted({"s": jnp.array(s), "x": jnp.array(x)}, jnp.log(w))
+    found = particle_metric(kernel, particles)
+    covariance = np.cov(np.log(s), x, aweights=w, ddof=0)
+    m = w.sum() ** 2 / (w**2).sum()
+    expected = (m * covariance + 5e-3 * np.eye(2)) / (m + 5)
+    expected = expected if dense else np.diagonal(expected)
+    np.testing.assert_allclose(found.inverse_mass, expected, rtol=1e-12)
+    assert found.step_size == kernel.parameters.step_size
+
+
+def test_runs_side_by_side_are_the_runs():
+    """Stages that are not needed change nothing, under `vmap` as without."""
+    step = {"tune": particle_metric, "fraction": 0.3, "max_stages": 12}
+    run = seed(lambda y: adaptive_annealing(walk(y), 8, random_walk, **step))
+    key, ys = jax.random.key(0), jnp.array([0.1, 9.0])
+    together = jax.jit(jax.vmap(run, in_axes=(None, 0)), compiler_options=QUICK)(key, ys)
+    run = jax.jit(run, compiler_options=QUICK)
+    alone = [run(key, y) for y in ys]
+    for i, found in enumerate(alone):
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-9),
+            (together.particles.log_weight, together.powers, together.parameters),
+            (found.particles.log_weight, found.powers, found.parameters),
+        )
+    few, many = (int(found.stages) for found in alone)
+    assert few < many <= 12
+    powers = alone[0].powers
+    assert (powers[few:] == 1).all() and (jnp.diff(powers[: few + 1]) > 0).all()
+    assert (alone[0].history.log_evidence[few - 1 :] == alone[0].history.log_evidence[-1]).all()
+
+
 # -- many runs, dead particles, and what cannot be -----------------------------------------------
 
 
@@ -181,17 +281,17 @@ CALLS = {
     "one power": (lambda: annealed(ONE, 2, flipped, 1), "increase to 1"),
     "no likelihood": (lambda: annealed(Target(coins, (0.5,)), 2, swaps), "no likelihood"),
     "chains": (lambda: annealed(ONE, 6, flipped, chains=4), "share the particles evenly"),
-    "a population": (lambda: annealed(WALK, 6, lambda t: stretch(t, 4)), "single traces"),
+    "a population": (lambda: annealed(walk(2.0), 6, lambda t: stretch(t, 4)), "single traces"),
+    "fractions": (lambda: adapted(fraction=1.0), "by a fraction of the particles"),
+    "no stage": (lambda: adapted(max_stages=0), "in some stages"),
+    "no metric": (lambda: adapted(tune=particle_metric), "Particles give a metric"),
     "other latents": (lambda: retarget(ONE, TARGET), "latent of one target and not of the other"),
 }
-WALK = Target(
-    gen(lambda: sample("y", dist.Normal(sample("x", dist.Normal(0.0, 1.0)), 1.0))), (), {"y": 2.0}
-)
 
 
 @pytest.mark.parametrize("call, says", CALLS.values(), ids=CALLS)
 def test_what_cannot_be_is_refused(call, says):
     with pytest.raises(InvalidArgument, match=says) as found:
-        seed(call())(jax.random.key(0), unit())
+        seed(lambda: call()(unit()))(jax.random.key(0))
     assert "test_annealing.py" in str(found.value)
     assert len(str(found.value).splitlines()) <= 12
