@@ -10,7 +10,7 @@ import pytest
 from inference.mcmc.tree import Point, grow
 
 KEY = jax.random.key(20261126)
-DEPTH, STEP = 5, 0.31
+DEPTH, STEP = 5, 0.2
 INVERSE_MASS = np.array([[1.0, 0.3], [0.3, 0.5]])
 
 

@@ -329,9 +329,12 @@ class _Trees:
         return jax.vmap(f, in_axes=(axes, *(0 for _ in own)))(self.shared, *own)
 
     def uniforms(self, block: Any, n: int, dtype: Any) -> jax.Array:
+        """Block number `block`, by a key of its own: the next one is as good as any other."""
+
         def one(bits: jax.Array) -> jax.Array:
+            bits = bits + jnp.stack([jnp.zeros_like(bits[1]), jnp.asarray(block, bits.dtype)])
             key = jax.random.wrap_key_data(bits, impl="threefry2x32")
-            return jax.random.uniform(jax.random.fold_in(key, block), (n,), dtype)
+            return jax.random.uniform(key, (n,), dtype)
 
         return jax.vmap(one)(self.bits)
 
