@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    annealing,
     continuous,
     csmc,
     delaying,
@@ -37,6 +38,7 @@ ENTRIES = tuple(
         slicing,
         smc,
         csmc,
+        annealing,
         resampling,
         kalman,
         gradients,
