@@ -72,7 +72,7 @@ def by_hand(_: Target, wrong: str = "") -> Step:
     """Two particles, resampled at each power."""
 
     def step(weighted: Weighted) -> Weighted:
-        b = draw(dist.Categorical(PRIOR).expand([2]))
+        b = draw(dist.CategoricalProbs(PRIOR).expand([2]))
         w = weighted.log_weight + POWERS[0] * _level(b)
         for before, power in pairwise(POWERS):
             by = power if wrong == "whole power" else power - before
