@@ -28,6 +28,7 @@ from .plots import plot_posterior, plot_predictive, plot_trace
 from .pointwise import log_likelihood
 from .predictive import posterior_predictive, prior_predictive
 from .proposals import propose
+from .pseudo import filter_series, marginal
 from .resample import effective_sample_size, resample, when_ess_below
 from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
@@ -81,6 +82,7 @@ __all__ = [
     "each",
     "effective_sample_size",
     "elliptical_slice",
+    "filter_series",
     "fixed_lag",
     "genealogy",
     "gibbs",
@@ -94,6 +96,7 @@ __all__ = [
     "log_likelihood",
     "loo",
     "mala",
+    "marginal",
     "metropolize",
     "mh",
     "mh_each",

@@ -226,7 +226,7 @@ def particle_gibbs(
             nest(series.in_order({path: values[path] for path in paths}))
             for paths in (series.paths, series.given)
         )
-        model, init, xs = series.call(trace)
+        model, init, xs = series.call(trace.arguments, values)
         found = conditional_filter(
             model, init, given, old, n, xs=xs,
             ancestor_sampling=ancestor_sampling, threshold=threshold,

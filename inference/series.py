@@ -7,20 +7,18 @@ from outside, parameters among them, is fixed given the rest of the trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 
-from ppl import GenerativeFunction, Target, Trace, errors
-from ppl.addresses import flatten
+from ppl import GenerativeFunction, Target, errors
 from ppl.change import cost, cut
 from ppl.effects import factor_p, sample_p
 from ppl.execute import Given
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Loop, Path, Program, Step
-from ppl.walk import Result, Rule, walk
+from ppl.walk import Result, Rule, walk, zero
 
 from .plates import presence_varies
 
@@ -79,17 +77,46 @@ class Series:
             )
         return Series(target, paths, tuple(p for p in target.sites if p in loop.paths - {*paths}))
 
-    def call(self, trace: Trace) -> tuple[GenerativeFunction, Any, Any]:
-        """The step model, the state before the first step, and the inputs of the steps,
-        given all that came before in a trace."""
-        run = self.target.model._prepare((trace.arguments,), {})
+    def call(self, arguments: Any, values: dict[Path, Any]) -> tuple[GenerativeFunction, Any, Any]:
+        """The step model, the state before the first step, and the inputs of the steps, at
+        these arguments of the model and values of all choices before."""
+        run, at, loop = self._found(arguments)
         program = run.staged.program
-        at = _position(program, self.paths)
-        loop = program.steps[at]
         before = replace(program, outputs=loop.inputs, steps=program.steps[:at])
-        values = flatten(trace.choices)
         old = {path: Given(values[path]) for path in before.paths}
-        return _call(loop, walk(before, run.operands, run.rule(sums=()), old)[0])
+        operands = walk(before, run.operands, run.rule(sums=()), old)[0]
+        split = loop.constants + loop.carries
+        constants, init, xs = (
+            operands[: loop.constants],
+            operands[loop.constants : split],
+            operands[split:],
+        )
+        return GenerativeFunction(_OneStep(constants, loop), name="step"), init, self.in_order(xs)
+
+    def log_rest(self, arguments: Any, values: dict[Path, Any]) -> jax.Array:
+        """The log density of all that the model scores outside of the steps; the same for all
+        values of the series."""
+        run, at, loop = self._found(arguments)
+        program = run.staged.program
+        old = {path: Given(value) for path, value in values.items()}
+        alone = replace(program, inputs=loop.inputs, outputs=loop.outputs, steps=(loop,))
+
+        def unscored(*operands: Any) -> list:
+            return walk(alone, operands, run.rule(sums=()), old)[0]
+
+        instead = Step(loop.inputs, loop.outputs, unscored)
+        steps = (*program.steps[:at], instead, *program.steps[at + 1 :])
+        rest = replace(program, steps=steps)
+        return zero() + walk(rest, run.operands, run.rule(sums=("weight",)), old)[2].get(
+            "weight", 0.0
+        )
+
+    def _found(self, arguments: Any) -> tuple[Any, int, Loop]:
+        run = self.target.model._prepare((arguments,), {})
+        at = _position(run.staged.program, self.paths)
+        loop = run.staged.program.steps[at]
+        assert isinstance(loop, Loop)
+        return run, at, loop
 
     def in_order(self, rows: Any) -> Any:
         """Rows from the order of the trace to that of time, and back."""
@@ -97,43 +124,6 @@ class Series:
         loop = program.steps[_position(program, self.paths)]
         assert isinstance(loop, Loop)
         return jax.tree.map(lambda leaf: leaf[::-1], rows) if loop.reverse else rows
-
-    def replaced(self, evaluate: Callable[[GenerativeFunction, Any, Any], None]) -> Callable:
-        """The model's function with the series replaced by a call of `evaluate` on its
-        step model, first state and inputs. It returns nothing."""
-
-        def fn(*args: Any, **kwargs: Any) -> None:
-            run = self.target.model._prepare(args, kwargs)
-            program = run.staged.program
-            at = _position(program, self.paths)
-            loop = program.steps[at]
-
-            def instead(*operands: Any) -> list:
-                evaluate(*_call(loop, list(operands)))
-                # what reads these is not scored
-                return [
-                    jax.numpy.zeros(a.shape, a.dtype)
-                    for a in (program.avals[i] for i in loop.outputs)
-                ]
-
-            other = Step(loop.inputs, loop.outputs, instead)
-            steps = (*program.steps[:at], other, *program.steps[at + 1 :])
-            walk(replace(program, steps=steps), run.operands, _Again(), {})
-
-        return fn
-
-
-def _call(loop: Step, operands: list) -> tuple[GenerativeFunction, Any, Any]:
-    assert isinstance(loop, Loop)
-    split = loop.constants + loop.carries
-    constants, init, xs = (
-        operands[: loop.constants],
-        operands[loop.constants : split],
-        operands[split:],
-    )
-    if loop.reverse:
-        xs = [x[::-1] for x in xs]
-    return GenerativeFunction(_OneStep(constants, loop), name="step"), init, xs
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["constants"], meta_fields=["loop"])
@@ -159,18 +149,23 @@ class _Again(Rule):
             factor_p.bind(args[0], source=step.source)
             return [], {}, {}
         assert isinstance(step, Choice)
-        spec = step.spec
-        (value,) = sample_p.bind(
-            *args,
-            tree=spec.tree,
-            shape=spec.shape,
-            dtype=spec.dtype,
-            kind=spec.kind,
-            support=spec.support,
-            address=step.path,
-            source=step.source,
-        )
-        return [value], {}, {}
+        return [again(step, args)], {}, {}
+
+
+def again(step: Choice, args: list) -> jax.Array:
+    """A choice of one program made in another, at the same address."""
+    spec = step.spec
+    (value,) = sample_p.bind(
+        *args,
+        tree=spec.tree,
+        shape=spec.shape,
+        dtype=spec.dtype,
+        kind=spec.kind,
+        support=spec.support,
+        address=step.path,
+        source=step.source,
+    )
+    return value
 
 
 def _position(program: Program, paths: tuple[Path, ...]) -> int:
