@@ -25,6 +25,7 @@ CHECKS: dict[str, tuple[int, float]] = {
     "a kernel of numpyro on our potential": (1, 1e-8),
     "the number of components of a mixture": (1, 1e-8),
     "splits, births and walks of numbers": (1, 1e-8),
+    "choices of a tree": (1, 1e-8),
     # by `check_kernel_sampled` on right kernels, at its default level
     "kill matrix": (10, 1e-8),
     "sampled kernels": (7, 1e-8),  # tests/test_semantics_sampled.py, with examples.check_peers

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from inference.mcmc.tree import Point, grow
+from tests.budget import assert_law
 
 KEY = jax.random.key(20261126)
-DEPTH, STEP = 5, 0.2
+DEPTH = 5
 INVERSE_MASS = np.array([[1.0, 0.3], [0.3, 0.5]])
 
 
@@ -28,24 +29,26 @@ def bits(key):
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def one_tree(z, r, bits):
-    start = Point(z, r, jax.grad(potential)(z))
-    return grow(
-        potential, start, potential(z), jnp.asarray(INVERSE_MASS, z.dtype), STEP, bits, DEPTH
-    )
+def one_tree(step_size, z, r, bits):
+    value, slope = jax.value_and_grad(potential)(z)
+    inverse_mass = jnp.asarray(INVERSE_MASS, z.dtype)
+    return grow(potential, Point(z, r, slope), value, inverse_mass, step_size, bits, DEPTH)
 
 
-# -- what is visited -------------------------------------------------------------------------------
+many_trees = jax.jit(jax.vmap(one_tree, (None, 0, 0, 0)))
+
+
+# -- what is visited, and chosen -------------------------------------------------------------------
 
 
 def energy(z, r):
     return potential(z) + 0.5 * r @ INVERSE_MASS @ r
 
 
-def leapfrog(z, r, sign):
-    r = r - 0.5 * sign * STEP * gradient(z)
-    z = z + sign * STEP * INVERSE_MASS @ r
-    return z, r - 0.5 * sign * STEP * gradient(z)
+def leapfrog(h, z, r):
+    r = r - 0.5 * h * gradient(z)
+    z = z + h * INVERSE_MASS @ r
+    return z, r - 0.5 * h * gradient(z)
 
 
 def turns(points):
@@ -56,41 +59,78 @@ def turns(points):
     return min(lines) <= 0
 
 
-def visited(z, r, directions):
-    """Steps, doublings, acceptance and the points kept, if time goes on in these directions."""
-    points, accepted = [(z, r)], []
-    for depth, sign in enumerate(directions):
-        new = []
-        for leaf in range(1, 2**depth + 1):
-            at, momentum = new[-1] if new else points[-1 if sign > 0 else 0]
-            new.append(leapfrog(at, momentum, sign))
-            accepted.append(min(1.0, np.exp(energy(z, r) - energy(*new[-1]))))
-            for size in (2**k for k in range(1, depth + 1)):
-                if leaf % size == 0 and turns(new[-size:][::sign]):
-                    return len(accepted), depth + 1, sum(accepted), points
-        points = points + new if sign > 0 else new[::-1] + points
-        if turns(points):
-            break
-    return len(accepted), depth + 1, sum(accepted), points
+class Brute:
+    """A trajectory that remembers every point, where time goes on in the given directions.
+
+    `kept` are the points that can be chosen, by their time, and `chances` how probable each is.
+    """
+
+    def __init__(self, step_size, z, r, directions):
+        self.kept, self.chances, self.accepted = {0: (z, r)}, {0: 1.0}, []
+        whole = 1.0
+        for self.depth, sign in enumerate(directions, 1):
+            last = max(self.kept) if sign > 0 else min(self.kept)
+            new, weights, stopped = [self.kept[last]], [], False
+            while len(weights) < 2 ** (self.depth - 1) and not stopped:
+                new.append(leapfrog(sign * step_size, *new[-1]))
+                weights.append(np.exp(energy(z, r) - energy(*new[-1])))
+                sizes = [2**k for k in range(1, self.depth) if len(weights) % 2**k == 0]
+                stopped = any(turns(new[-size:][::sign]) for size in sizes)
+            self.accepted += [min(1.0, w) for w in weights]
+            if stopped:
+                break
+            times = [last + sign * i for i in range(1, len(new))]
+            self.kept.update(zip(times, new[1:], strict=True))
+            half = sum(weights)
+            taken = min(1.0, half / whole)
+            self.chances = {t: (1 - taken) * p for t, p in self.chances.items()}
+            self.chances.update({t: taken * w / half for t, w in zip(times, weights, strict=True)})
+            whole += half
+            if turns([self.kept[t] for t in sorted(self.kept)]):
+                break
+
+
+def every_brute(step_size, z, r):
+    return [Brute(step_size, z, r, d) for d in itertools.product((1, -1), repeat=DEPTH)]
 
 
 def test_a_tree_visits_what_recursion_visits():
     """For one of the sequences of directions, steps, doublings and acceptances are those of
-    brute force, which remembers every point; and the chosen point is one of those kept."""
-    n = 40
+    brute force; and the chosen point is one of those kept."""
+    n, step_size = 40, 0.2
     z, r = np.random.default_rng(3).normal(size=(2, n, 2))
-    trees = jax.jit(jax.vmap(one_tree))(z, r, jax.vmap(bits)(jax.random.split(KEY, n)))
+    trees = many_trees(step_size, z, r, jax.vmap(bits)(jax.random.split(KEY, n)))
     for i in range(n):
         tree = jax.tree.map(lambda x, i=i: np.asarray(x[i]), trees)
-        found = (visited(z[i], r[i], d) for d in itertools.product((1, -1), repeat=DEPTH))
         same = [
-            points
-            for steps, depth, accept, points in found
-            if (steps, depth) == (tree.steps, tree.depth) and abs(accept - tree.accept) < 1e-9
+            found
+            for found in every_brute(step_size, z[i], r[i])
+            if (len(found.accepted), found.depth) == (tree.steps, tree.depth)
+            and abs(sum(found.accepted) - tree.accept) < 1e-9
         ]
-        assert any(np.abs(tree.chosen.z - x).max() < 1e-9 for points in same for x, _ in points)
+        kept = [point[0] for found in same for point in found.kept.values()]
+        assert any(np.abs(tree.chosen.z - x).max() < 1e-9 for x in kept)
     assert set(np.asarray(trees.depth)) >= {2, 3, 4, 5}
     assert not np.any(trees.diverging)
+
+
+def test_a_point_is_chosen_with_its_probability():
+    """From one start, with steps so long that the weights differ by half: the law of the
+    chosen point, averaged over the directions."""
+    n, step_size = 10_000, 0.75
+    z, r = np.array([1.2, -0.4]), np.array([0.5, 1.1])
+    points, law = {}, {}
+    for found in every_brute(step_size, z, r):
+        points.update({t: point[0] for t, point in found.kept.items()})
+        for t, p in found.chances.items():
+            law[t] = law.get(t, 0.0) + p / 2**DEPTH
+    keys = jax.vmap(bits)(jax.random.split(KEY, n))
+    chosen = many_trees(step_size, np.tile(z, (n, 1)), np.tile(r, (n, 1)), keys).chosen.z
+    times = sorted(law)
+    distances = np.abs(np.asarray(chosen)[:, None] - np.array([points[t] for t in times])).max(-1)
+    assert distances.min(1).max() < 1e-9
+    counts = np.bincount(distances.argmin(1), minlength=len(times))
+    assert_law("choices of a tree", counts, [law[t] for t in times])
 
 
 def test_a_diverging_step_is_not_taken():
@@ -146,5 +186,5 @@ def test_a_chain_does_not_depend_on_the_chains_beside_it():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtypes_are_those_of_the_potential(dtype):
     z = jnp.ones(2, dtype)
-    tree = jax.eval_shape(one_tree, z, z, jnp.zeros(2, jnp.uint32))
+    tree = jax.eval_shape(one_tree, 0.1, z, z, jnp.zeros(2, jnp.uint32))
     assert {x.dtype for x in tree.chosen} == {jnp.dtype(dtype)}
