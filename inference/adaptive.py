@@ -80,12 +80,13 @@ def adaptive_annealing(
 
     A random program. The next power is where the conditional effective number of particles,
     (sum W v)^2 / sum W v^2 for normalised weights W and the likelihood's power v, falls to this
-    fraction: the effective number itself after a resampling (Zhou, Johansen and Aston 2016,
-    section 3.3). Power 1 is reached in the last of `max_stages` stages whatever it costs; those
+    fraction: the effective number itself after a resampling (Zhou, Johansen and Aston 2016).
+    Power 1 is reached in the last of `max_stages` stages whatever it costs; those
     that are not needed are skipped.
 
-    The evidence is **not unbiased**, since powers depend on particles. A second run of
-    `annealed` at what was found is.
+    The evidence is **not unbiased**, since powers depend on particles: two particles on a coin
+    of evidence 0.48 estimate 0.45 on average. A second run of `annealed` at what was found is
+    unbiased.
 
     Args:
       n, kernel, threshold, scheme, chains: as for `annealed`.

@@ -98,7 +98,8 @@ def annealed(
 
     Proper for any powers that do not depend on the particles: the mean of the weights is an
     unbiased estimate of the evidence. At each power the particles are weighed, resampled when
-    few of them count, and moved by the kernel. Ends with traces of `target`.
+    few of them count, and moved by the kernel. Ends with traces of `target`; under `jit`, what is
+    not used of them is not made.
 
     With `threshold=0` the particles stay independent: annealed importance sampling, the error
     of whose evidence is `log_evidence_error`. With `chains` all the states that the kernel
@@ -176,7 +177,7 @@ def reverse_annealed(
       InvalidArgument: as for `annealed`.
 
     Source: Grosse, Ghahramani and Adams, Sandwiching the marginal likelihood using
-    bidirectional Monte Carlo (2015), section 4.
+    bidirectional Monte Carlo (2015).
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import Weighted, mh, reverse_annealed

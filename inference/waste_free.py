@@ -33,7 +33,7 @@ def waste_free(kernel: Callable[[Any], Any], chains: int, scheme: Scheme = syste
     Raises:
       InvalidArgument: raised at the call on particles, when `chains` is not such a number.
 
-    Source: Dau and Chopin, Waste-free sequential Monte Carlo (JRSS B 2022), algorithm 2.
+    Source: Dau and Chopin, Waste-free sequential Monte Carlo (JRSS B 2022).
 
     >>> import jax.numpy as jnp
     >>> from inference import Weighted, multinomial, waste_free
