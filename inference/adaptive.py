@@ -42,19 +42,17 @@ class Annealed:
       parameters: of the kernel in each stage, stacked; after `stages` its own.
       history: the log evidence and the effective number of particles after each stage.
 
-    >>> import jax, numpyro.distributions as dist
-    >>> from inference import Annealed, adaptive_annealing, annealed, random_walk
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Annealed, adaptive_annealing, annealed, mh
     >>> from ppl import Target, gen, sample, seed
     >>> @gen
-    ... def model():
-    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
-    ...     sample("y", dist.Normal(mu, 0.1))
-    >>> target = Target(model, (), {"y": 2.0})
-    >>> run = seed(lambda: adaptive_annealing(target, 100, random_walk))
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)).expand([9]))
+    >>> target, kernel = Target(coin, (), {"heads": jnp.ones(9, int)}), lambda t: mh(t, "fair")
+    >>> run = seed(lambda: adaptive_annealing(target, 100, kernel, max_stages=8))
     >>> found: Annealed = jax.jit(run)(jax.random.key(0))
-    >>> used = slice(found.stages), found.powers[: found.stages + 1]
-    >>> parameters = jax.tree.map(lambda x: x[used[0]], found.parameters)
-    >>> again = annealed(target, 100, random_walk, used[1], parameters=parameters)  # proper
+    >>> again = annealed(target, 100, kernel, found.powers[: found.stages + 1])  # proper
     """
 
     particles: Weighted

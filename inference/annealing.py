@@ -222,19 +222,10 @@ def log_evidence_error(log_weights: jax.Array) -> jax.Array:
     Args:
       log_weights: shape (n,).
 
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import annealed, log_evidence, log_evidence_error, random_walk, unit
-    >>> from ppl import Target, gen, sample, seed
-    >>> @gen
-    ... def model():
-    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
-    ...     sample("y", dist.Normal(mu, 0.1))
-    >>> step = annealed(Target(model, (), {"y": 2.0}), 500, random_walk, threshold=0.0)
-    >>> found = jax.jit(seed(step))(jax.random.key(0), unit())  # annealed importance sampling
-    >>> exact = dist.Normal(0.0, jnp.sqrt(1.01)).log_prob(2.0)
-    >>> error = log_evidence_error(found.log_weight)
-    >>> bool(abs(log_evidence(found) - exact) < 3 * error), bool(error < 0.2)
-    (True, True)
+    >>> import jax.numpy as jnp
+    >>> from inference import log_evidence_error
+    >>> print(f"{log_evidence_error(jnp.log(jnp.array([1.0, 2.0, 3.0]))):.4f}")  # 1 / sqrt(3) / 2
+    0.2887
     """
     n = log_weights.shape[0]
     dead = jnp.max(log_weights) == -jnp.inf

@@ -191,7 +191,8 @@ def test_found_powers_bias_the_evidence_and_a_second_run_does_not():
         return jnp.exp(jnp.array([log_evidence(first.particles), log_evidence(again)]))
 
     def at_once():
-        return jnp.exp(log_evidence(adapted(max_stages=1).particles))
+        found = [adapted(max_stages=1, chains=chains) for chains in (None, 1)]
+        return jnp.exp(jnp.array([log_evidence(each.particles) for each in found]))
 
     biased, unbiased = jax.jit(integrate(both))()
     np.testing.assert_allclose(unbiased, 0.48, rtol=0, atol=EXACT)
