@@ -14,6 +14,7 @@ from .addresses import as_path
 from .arguments import is_array
 from .effects import call_p, factor_p, sample_p
 from .randomness import bind_parameters
+from .supports import support_name
 
 
 def sample(address: str | tuple[str, ...], source: Any) -> Any:
@@ -172,6 +173,6 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
             f"The value of {name} is outside the support of its distribution.",
             where=where,
             given=f"{shown[0] if shown.ndim else shown} ({int(bad.sum())} of {bad.size} outside)",
-            expected=distributions.support_name(d.support),
+            expected=support_name(d.support),
             fix="check the data and the distribution's parameters",
         )

@@ -21,6 +21,7 @@ from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
 from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, bodies
 from .staging import Staged, stage
+from .supports import check_parameters
 from .walk import Result, Rule, walk
 
 
@@ -59,7 +60,7 @@ def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
             expected="a numpyro distribution, or a call of a generative function",
             fix="e.g. dist.Normal(0., 1.) from numpyro.distributions",
         )
-    distributions.check_parameters(distribution, at, name)
+    check_parameters(distribution, at, name)
     for parameter in distribution.arg_constraints:
         value = distribution.__dict__.get(parameter)
         if isinstance(value, (list, tuple)):

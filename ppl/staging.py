@@ -48,6 +48,7 @@ from .program import (
     Step,
     While,
 )
+from .supports import check_parameters
 
 _CONSTANTS = (bool, int, float, complex, np.generic, np.ndarray)
 _LABEL = {draw_p: DRAW, sample_p: CHOICE, factor_p: FACTOR}
@@ -394,7 +395,7 @@ class _Builder:
             path = eqn.params.get("address")
             name = f"sample({errors.show(path)}, ...)" if path else "draw"
             d = eqn.params["tree"].unflatten(leaves)
-            distributions.check_parameters(d, eqn.params["source"], name)
+            check_parameters(d, eqn.params["source"], name)
 
     def while_loop(self, p: dict, common: dict) -> Step:
         if common["effects"] - {DRAW}:
