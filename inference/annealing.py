@@ -199,9 +199,8 @@ def reverse_annealed(
 
     def stage(row: tuple) -> Step:
         before, power, own = row
-        return then(
-            lift(on_latents(target, kernel, power, own)), _raised(target, before - power)
-        )  # fmt: skip
+        moves = on_latents(target, kernel, power, own)
+        return then(lift(moves), _raised(target, before - power))
 
     down = jax.tree.map(lambda x: x[::-1], (powers[:-1], powers[1:], parameters))
     ended = temper(target, powers[0])

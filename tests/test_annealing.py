@@ -38,6 +38,7 @@ from ppl import Target, draw, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 from semantics import check_proper
 from semantics.compiling import QUICK
+from tests.mutants.cases import BRANCHES, OPTIONAL, positive
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 
@@ -104,6 +105,12 @@ def test_annealing_is_proper_where_the_likelihood_is_zero(options):
     powers = (0.0, 0.4, 1.0)
     step = partial(annealed, n=2, kernel=lambda t: mh(t, "a"), powers=powers, **options)
     check_proper(lambda t: step(t, scheme=multinomial), TARGET).require()
+
+
+def test_annealing_is_proper_where_dimensions_change():
+    """Latents in branches: the kernel's choice takes one."""
+    step = partial(annealed, n=1, kernel=lambda t: mh(t, "a"), powers=(0.0, 1.0), threshold=0.0)
+    check_proper(step, positive(OPTIONAL, BRANCHES), max_examples=5).require()
 
 
 def test_retargeting_is_proper():
