@@ -32,6 +32,7 @@ from .pseudo import filter_series, marginal
 from .resample import effective_sample_size, resample, when_ess_below
 from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
+from .smc2 import smc2
 from .smoothing import backward_sample, fixed_lag, genealogy
 from .summary import Summary
 from .temper import temper
@@ -128,6 +129,7 @@ __all__ = [
     "sghmc",
     "sgld",
     "slice_sample",
+    "smc2",
     "spawn",
     "split_merge",
     "ssp",

@@ -66,7 +66,7 @@ def filter_series(
     0.7344
     """
     series = Series.of(target, address)
-    _check_rest(target, series)
+    check_rest(target, series)
     seen = target.observed
     everything = Target(target.model, target.args)
 
@@ -90,9 +90,9 @@ def filter_series(
     return step
 
 
-def _check_rest(target: Target, series: Series) -> None:
-    """Raise unless the series has all latents, and the rest is known."""
-    other = [path for path in target.latents if path not in series.paths]
+def check_rest(target: Target, series: Series, kept: frozenset[Path] = frozenset()) -> None:
+    """Raise unless the series has all latents but the kept, and the rest is known."""
+    other = [path for path in target.latents if path not in kept.union(series.paths)]
     other += [
         path
         for path, value in target.observed.items()
@@ -157,13 +157,13 @@ def marginal(
     """
     chosen = target.selection(keep)
     kept = frozenset(path for path in target.latents if chosen(path))
-    _check_kept(target, kept)
+    check_kept(target, kept)
     fn = _Marginal(target.model, target.observations, kept, using)
     name = f"marginal({target.model.name}, {'; '.join(map(errors.show, sorted(kept)))})"
     return Target(GenerativeFunction(fn, target.model.fixed, name), target.args)
 
 
-def _check_kept(target: Target, kept: frozenset[Path]) -> None:
+def check_kept(target: Target, kept: frozenset[Path]) -> None:
     """Raise unless the kept latents can be made first."""
     first = min(kept)
     where = (f"{errors.show(first)} at {target.sites[first].source}", errors.caller())
@@ -204,7 +204,7 @@ class _Marginal:
 
     def __call__(self, *args: Any) -> None:
         prior = GenerativeFunction(
-            _Prior(self.model, self.observations, self.kept), self.model.fixed, "prior"
+            Prior(self.model, self.observations, self.kept), self.model.fixed, "prior"
         )
         values = inline(prior(*args))
         rest = Target(self.model, args, nest({**flatten(self.observations), **flatten(values)}))
@@ -220,8 +220,20 @@ class _Marginal:
     meta_fields=["kept"],
 )
 @dataclass(frozen=True, eq=False)
-class _Prior:
-    """The part of a model that makes the kept latents; it returns them."""
+class Prior:
+    """The part of a model that makes the kept latents; it returns them.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference.pseudo import Prior
+    >>> from ppl import GenerativeFunction, gen, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> prior = GenerativeFunction(Prior(coin, {}, frozenset({("fair",)})))
+    >>> list(prior.sites())
+    [('fair',)]
+    """
 
     model: GenerativeFunction
     observations: Mapping[str, Any]

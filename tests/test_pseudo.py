@@ -9,12 +9,14 @@ import numpyro.distributions as dist
 import pytest
 
 from inference import (
+    each,
     filter_series,
     importance,
     lift,
     marginal,
     mh,
     multinomial,
+    smc2,
     start,
     then,
     unit,
@@ -134,6 +136,56 @@ def test_a_filter_of_data_seen_in_part_has_their_evidence():
     assert abs(found - expected) < EXACT
 
 
+# -- filters inside particles ----------------------------------------------------------------------
+
+
+@gen
+def one_parameter():
+    theta = sample("theta", dist.Bernoulli(0.4))
+    sample("z", dist.Bernoulli(FLIPS[theta]))
+    _, flips = sample("chain", scan(step)(0, FLIPS[theta] * jnp.array(SCALES)))
+    factor(flips.sum())
+
+
+def on_theta(target):
+    return mh(target, "theta")
+
+
+@pytest.mark.parametrize("n, inner, moves", [(2, 1, [1]), (1, 2, [])])
+def test_smc2_is_proper_for_the_parameters(n, inner, moves):
+    """Against importance sampling of everything."""
+    whole = Target(one_parameter, (), DATA)
+
+    def measure(step):
+        def run():
+            s = step(unit())
+            weights = jnp.atleast_1d(jnp.exp(s.log_weight))[:, None]
+            return (weights * (jnp.atleast_1d(s.value["theta"])[:, None] == jnp.arange(2))).mean(0)
+
+        return jax.jit(integrate(run))()
+
+    found = smc2(whole, "chain", n, inner, on_theta, moves=moves, scheme=multinomial, threshold=0.9)
+    np.testing.assert_allclose(measure(found), measure(start(whole)), rtol=0, atol=EXACT)
+
+
+def test_moving_only_when_few_particles_count_is_seen():
+    """Whether few count depends on where they are: not a proper step, with a right kernel."""
+    coin = Target(
+        gen(lambda: sample("y", dist.Bernoulli(EMITS[sample("x", dist.Bernoulli(0.3))]))),
+        (),
+        {"y": 1},
+    )
+
+    def adaptive(t):
+        def step(s):
+            few = s.log_weight[0] != s.log_weight[1]
+            return jax.lax.cond(few, each(lift(mh(t, "x"))), lambda s: s, s)
+
+        return then(importance(t, 2), step)
+
+    assert not check_proper(adaptive, coin).passed
+
+
 # -- what cannot be ------------------------------------------------------------------------------
 
 
@@ -150,6 +202,8 @@ def noisy():
         (lambda: marginal(target, "chain", by_importance), 'depend on "theta"'),
         (lambda: marginal(Target(noisy), "theta", by_importance), "draws without addresses"),
         (lambda: filter_series(target, "chain", 2), '"theta" is latent, too'),
+        (lambda: smc2(target, "more", 2, 2, on_theta), "not a series of states"),
+        (lambda: smc2(target, "chain", 2, 2, on_theta, moves=[2]), "between two observations"),
         (lambda: filter_series(target, "more", 2), "not a series of states"),
     ],
 )
