@@ -73,8 +73,8 @@ def conditional_filter(
     >>> ys, old = {"y": jnp.array([0.5, 1.0, 2.0])}, {"z": jnp.array([0.2, 0.9, 1.7])}
     >>> run = seed(lambda: conditional_filter(walk, 0.0, ys, old, 50))
     >>> found = run(jax.random.key(0))
-    >>> found.path.choices["z"][:, 0]
-    Array([0.2, 0.9, 1.7], dtype=float32)
+    >>> bool((found.path.choices["z"][:, 0] == old["z"]).all())
+    True
     >>> new = seed(lambda: collapse(genealogy(found)).value["z"])(jax.random.key(1))
     >>> new.shape
     (3,)
