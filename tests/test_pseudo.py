@@ -140,10 +140,10 @@ def test_a_filter_of_data_seen_in_part_has_their_evidence():
 
 
 @gen
-def one_parameter():
+def one_parameter(scales):
     theta = sample("theta", dist.Bernoulli(0.4))
     sample("z", dist.Bernoulli(FLIPS[theta]))
-    _, flips = sample("chain", scan(step)(0, FLIPS[theta] * jnp.array(SCALES)))
+    _, flips = sample("chain", scan(step)(0, FLIPS[theta] * scales))
     factor(flips.sum())
 
 
@@ -151,10 +151,13 @@ def on_theta(target):
     return mh(target, "theta")
 
 
-@pytest.mark.parametrize("n, inner, moves", [(2, 1, [1]), (1, 2, [])])
-def test_smc2_is_proper_for_the_parameters(n, inner, moves):
+@pytest.mark.parametrize(
+    "n, inner, steps, moves", [(2, 1, 2, [1]), (1, 2, 2, []), (1, 1, 3, [1, 2])]
+)
+def test_smc2_is_proper_for_the_parameters(n, inner, steps, moves):
     """Against importance sampling of everything."""
-    whole = Target(one_parameter, (), DATA)
+    data = {"z": 1, "chain": {"y": jnp.array([1, 0, 1])[:steps]}}
+    whole = Target(one_parameter, (jnp.array([0.5, 1.0, 0.8])[:steps],), data)
 
     def measure(step):
         def run():
