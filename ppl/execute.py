@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from .addresses import Selection
-from .distributions import elementwise, log_density
+from .distributions import elementwise, log_density, total_log_density
 from .effects import draw_p
 from .errors import show
 from .program import CHOICE, FACTOR, Choice, Factor, Path
@@ -87,11 +87,13 @@ class Execute(Rule):
         counts = given is not None and (self.weighed is None or self.weighed(step.path))
         if not ("score" in self.sums or (counts and "weight" in self.sums)):
             return [value], outputs, {}
-        partial = keep is not None and jnp.ndim(keep) > 0
-        density = log_density(elementwise(d) if partial else d, value)
         sums = {}
-        if "score" in self.sums or keep is None:
-            sums["score"] = scalar(density)
+        if keep is None:
+            sums["score"] = scalar(total_log_density(d, value))
+        else:
+            density = log_density(elementwise(d) if jnp.ndim(keep) > 0 else d, value)
+            if "score" in self.sums:
+                sums["score"] = scalar(density)
         if counts and "weight" in self.sums:
             if keep is not None:
                 sums["weight"] = scalar(jnp.where(keep, density, 0))

@@ -321,6 +321,12 @@ def test_counts_are_checked(wrong, says):
         run(**wrong)
 
 
+def test_without_a_warm_up_parameters_are_those_given():
+    found = run(warmup=0)
+    again = run(warmup=0, draws=30)
+    assert found["mu"].shape == (3, 60) and (found["mu"][:, :30] == again["mu"]).all()
+
+
 def test_models_with_static_arguments():
     @gen(static_argnames="n")
     def coins(n):

@@ -75,7 +75,8 @@ def windows(
     size = metric.inverse_mass.shape[-1]
 
     def init(state: State, n: int) -> _Found:
-        inside, ends = np.zeros(n, bool), np.zeros(n, bool)
+        # of a warm-up of no steps `update` is traced, though never run
+        inside, ends = np.zeros(max(n, 1), bool), np.zeros(max(n, 1), bool)
         for first, last in build_adaptation_schedule(n)[1:-1] if n else []:
             inside[first : last + 1] = adapt_mass
             ends[last] = adapt_mass
