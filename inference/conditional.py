@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
-from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors
+from ppl import GenerativeFunction, Masked, Selection, Target, Trace, draw, errors
 from ppl.addresses import flatten, nest
 from ppl.program import DRAW, FACTOR
 
@@ -59,7 +59,7 @@ def conditional_filter(
 
     Raises:
       InvalidArgument: `n` is less than 2, series of other lengths, a threshold that is no
-        fraction, or a model or proposal whose density is only estimated.
+        fraction, partial observations, or a model or proposal whose density is only estimated.
       MissingChoice, AddressNotFound, ShapeError, DtypeError: the path does not fit the model.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -190,7 +190,8 @@ def particle_gibbs(
 
     Args:
       address: of a latent in a `lax.scan` of the model, or that of the call
-        `sample(address, scan(step)(init, xs))`; other choices of the steps stay.
+        `sample(address, scan(step)(init, xs))`; other choices of the steps, missing data
+        among them, stay.
       n, ancestor_sampling, threshold: as for `conditional_filter`.
 
     Raises:
@@ -274,6 +275,13 @@ def _check_densities(
 ) -> None:
     """Raise unless the weight of the path's step can be computed from its choices."""
     observed, _, x = row
+    for name, value in flatten(observed).items():
+        if isinstance(value, Masked):
+            raise errors.InvalidArgument(
+                f"The observation of {errors.show(name)} is partial.", where=errors.caller(),
+                given="a Masked value", expected="all latents, missing data too, in the path",
+                fix="give the data as they are on the path; particle_gibbs does that",
+            )  # fmt: skip
     parts: list[tuple] = [(model, (init, x), {DRAW})]
     if proposal is not None:
         parts.append((proposal, (init, x, observed), {DRAW, FACTOR}))

@@ -18,7 +18,7 @@ from inference import (
     mixture,
     particle_gibbs,
 )
-from ppl import Target, draw, factor, gen, integrate, sample, scan, seed
+from ppl import Masked, Target, draw, factor, gen, integrate, sample, scan, seed
 from ppl.errors import InvalidArgument
 from semantics import check_kernel
 
@@ -145,8 +145,8 @@ def estimated(k, x):
     return new, None
 
 
-def run(step=hidden, n=3, rows=3, **options):
-    path, ys = {"k": jnp.zeros(rows, int)}, {"y": jnp.array(SEEN)}
+def run(step=hidden, n=3, rows=3, seen=None, **options):
+    path, ys = {"k": jnp.zeros(rows, int)}, {"y": jnp.array(SEEN) if seen is None else seen}
     return lambda: conditional_filter(step, 0, ys, path, n, xs=jnp.array(INPUTS), **options)
 
 
@@ -178,6 +178,7 @@ def noisy():
         (run(n=1), "particles beside the path"),
         (run(rows=2), "series of one length"),
         (run(threshold=1.5), "fraction of the number of particles"),
+        (run(seen=Masked(jnp.array(SEEN), jnp.array([True, False, True]))), '"y" is partial'),
         (run(estimated), "density of estimated is only estimated"),
         (lambda: particle_gibbs(small, "chain", 1), "particles beside the path"),
         (lambda: particle_gibbs(small, "theta", 3), "not a series of states"),
