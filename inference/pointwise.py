@@ -8,13 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ppl import Masked, Target, dependencies, errors
+from ppl import Masked, Target, errors
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
 from .draws import Draws
+from .missing import check_nothing_depends
 from .predictive import observed_of, over_draws, target_of
 
 
@@ -112,7 +113,6 @@ def _check_exact(target: Target, observed: list[Path]) -> None:
             expected="a model whose choices all have addresses",
             fix='name the draw: sample("address", distribution)',
         )
-    graph = dependencies(target.model, *target.args)
     for path in observed:
         site = target.sites[path]
         here = f"{errors.show(path)} at {site.source}"
@@ -125,14 +125,4 @@ def _check_exact(target: Target, observed: list[Path]) -> None:
                 expected="the same elements in each branch",
                 fix="give them different addresses",
             )
-        if isinstance(target.observed[path], Masked):
-            below = [p for p in graph.children(path) if p in observed]
-            if below:
-                raise errors.InvalidArgument(
-                    f"{errors.show(below[0])} depends on elements of {errors.show(path)} that "
-                    "are not observed, so its likelihood is not known.",
-                    where=(here, errors.caller()),
-                    given=f"a mask on {errors.show(path)}",
-                    expected="missing elements that nothing observed depends on",
-                    fix="make the missing elements a latent choice of their own",
-                )
+    check_nothing_depends(target)

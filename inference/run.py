@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint, fingerprint
 from .draws import Draws
 from .kernel import Kernel, as_kernel
 from .kernels import iterate
+from .missing import imputing
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
 
@@ -103,7 +104,8 @@ def sample_posterior(
         ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
     ):  # fmt: skip
         _check_count(name, value, least)
-    run = _Run(target, _lifted(kernel), draws, warmup, thin, Chains(chains, batch_size, mesh))
+    kernel = imputing(_lifted(kernel), target)
+    run = _Run(target, kernel, draws, warmup, thin, Chains(chains, batch_size, mesh))
     how, given = given_values(target, initial, chains)
     run.start(key, how, given)
     if checkpoint is not None:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from ppl import Selection, Target, Trace, errors
 from ppl.addresses import flatten, nest
 
+from ..missing import partly_observed
+
 
 class Space:
     """R^n for the selected latents of `target`; all latents when nothing is selected.
@@ -47,7 +49,9 @@ class Space:
         self.target = target
         chosen = None if selection is None else target.selection(selection)
         self.paths = [p for p in target.latents if chosen is None or chosen(p)]
-        self.everything = len(self.paths) == len(target.latents)
+        # beside missing data the density is that given what was drawn for them
+        whole = len(self.paths) == len(target.latents)
+        self.everything = whole and not partly_observed(target)
         if not self.paths:
             raise errors.InvalidArgument(
                 "There is no latent choice to move.", where=errors.caller(),
