@@ -61,7 +61,7 @@ def imputing(kernel: Kernel, target: Target) -> Kernel:
     >>> seen = Masked(jnp.array([1.0, 0.0]), jnp.array([True, False]))
     >>> target = Target(model, (), {"y": seen})
     >>> imputing(mh(target, "mu"), target).name
-    'cycle(mh, imputation)'
+    'cycle'
     """
     if not partly_observed(target):
         return kernel

@@ -299,10 +299,8 @@ def presence_varies(
         if isinstance(step, Branch):
             if inputs[0]:
                 each = [sites(branch) for branch in step.branches]
-                always = {
-                    p for p in step.paths if all(p in s and not s[p].conditional for s in each)
-                }
-                found |= step.paths - always
+                made = set().union(*each)  # choices: draws have no presence
+                found |= {p for p in made if not all(p in s and not s[p].conditional for s in each)}
             inputs = inputs[1:]
         elif isinstance(step, Loop):
             inputs = _carried(step, inputs, touched)

@@ -80,8 +80,9 @@ def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
         )  # fmt: skip
 
     def step(weighted: Weighted) -> Weighted:
-        n = weighted.log_weight.shape[0]
-        few = effective_sample_size(weighted.log_weight) < fraction * n
+        # even weights are n particles, however they are rounded
+        even = weighted.log_weight.shape[0] * (1 - 64 * jnp.finfo(weighted.log_weight.dtype).eps)
+        few = effective_sample_size(weighted.log_weight) < fraction * even
         return lax.cond(few, lambda s: resample(s, scheme), lambda s: s, weighted)
 
     return step

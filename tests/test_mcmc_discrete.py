@@ -9,7 +9,7 @@ import pytest
 from inference import Move, cycle, iterate, metropolize, mh
 from inference.choose import choose
 from inference.proposals import propose
-from ppl import Target, errors, factor, gen, sample
+from ppl import Target, draw, errors, factor, gen, sample
 from semantics import (
     check_kernel,
     check_kernel_quadrature,
@@ -256,3 +256,14 @@ def test_mistakes_of_choose_are_named():
     lost = Move(gen(lambda x: None), lambda x, u: ({"a": x["a"]}, u))
     with pytest.raises(errors.InvalidArgument, match="changed the structure of"):
         check_kernel(lambda t: metropolize(choose([lost, MOVES[1]], weights), t), PAIR)
+
+
+def test_a_branch_that_draws_makes_no_choice_come_and_go():
+    @gen
+    def model():
+        k = sample("k", dist.Bernoulli(0.4))
+        rough = lambda: factor(jnp.log(0.2 + 0.6 * draw(dist.Bernoulli(0.5))))  # noqa: E731
+        jax.lax.cond(k == 1, rough, lambda: factor(jnp.log(0.3)))
+
+    other = gen(lambda x: sample("k", dist.Bernoulli(0.7)))
+    check_kernel(lambda t: propose(t, other), Target(model)).require()
