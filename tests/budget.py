@@ -33,6 +33,8 @@ CHECKS: dict[str, tuple[int, float]] = {
     "docstrings and README": (2, 1e-8),
     # tests/test_mcmc_continuous.py, each at its ALPHA
     "kernels on continuous latents": (20, 1e-9),
+    # tests/test_missing.py
+    "draws beside missing data": (2, 1e-9),
     # checks of the e-values themselves; their levels are computed where they are
     "ten thousand null checks": (1, 1e-7),
     "how many null e-values are large": (2, 1e-9),
