@@ -35,6 +35,8 @@ CHECKS: dict[str, tuple[int, float]] = {
     "kernels on continuous latents": (20, 1e-9),
     # tests/test_missing.py
     "draws beside missing data": (2, 1e-9),
+    # examples/steering.py, each at its ALPHA
+    "evidence of steered texts": (7, 1e-9),
     # checks of the e-values themselves; their levels are computed where they are
     "ten thousand null checks": (1, 1e-7),
     "how many null e-values are large": (2, 1e-9),
