@@ -22,6 +22,7 @@ from .mcmc.nuts import nuts
 from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
 from .move import Move, accept, metropolize, mhg, weigh
+from .nested import Nested, nested_sampling
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
@@ -63,6 +64,7 @@ __all__ = [
     "Kernel",
     "Loo",
     "Move",
+    "Nested",
     "Path",
     "Summary",
     "Tuning",
@@ -105,6 +107,7 @@ __all__ = [
     "minibatch",
     "mixture",
     "multinomial",
+    "nested_sampling",
     "nuts",
     "one_row",
     "over",
