@@ -26,7 +26,7 @@ from .execute import Execute, Given
 from .known import check_branches
 from .program import FACTOR, Factor, Path, Program, bodies
 from .sites import Site, check_values, sites
-from .staging import Staged, apply, stage
+from .staging import Staged, apply, lifted, stage
 from .walk import walk
 
 
@@ -117,7 +117,8 @@ class Call:
 
     def __bind_call__(self):
         staged, leaves = self.model.staged(self.arguments)
-        return leaves, staged.jaxpr, staged.rebuild
+        values, jaxpr = lifted(staged.jaxpr)
+        return (*values, *leaves), jaxpr, staged.rebuild
 
     def __repr__(self):
         return f"{self.model.name}{self.arguments!r}"

@@ -68,6 +68,25 @@ class Staged:
         return self.result.with_leaves(arrays).args[0]
 
 
+def lifted(closed: Any) -> tuple[list, Any]:
+    """`(values, jaxpr)` with the traced values that it closes over as operands in front.
+
+    A call inside a model is looked at again when the trace that made them is over.
+    """
+    traced = [isinstance(value, jax.core.Tracer) for value in closed.consts]
+    if not any(traced):
+        return [], closed
+
+    def those(items: Sequence[Any], which: bool) -> list:
+        return [x for x, t in zip(items, traced, strict=True) if t is which]
+
+    jaxpr = closed.jaxpr
+    invars = [*those(jaxpr.constvars, True), *jaxpr.invars]
+    jaxpr = jaxpr.replace(constvars=those(jaxpr.constvars, False), invars=invars)
+    values = those(closed.consts, True)
+    return values, closed.replace(jaxpr=jaxpr, consts=those(closed.consts, False))
+
+
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
