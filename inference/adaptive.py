@@ -110,8 +110,9 @@ def adaptive_annealing(
     >>> target = Target(model, (), {"y": 2.0})
     >>> run = seed(lambda: adaptive_annealing(target, 1000, random_walk, tune=particle_metric))
     >>> found = jax.jit(run)(jax.random.key(0))
-    >>> print(*(f"{power:.3f}" for power in found.powers[: found.stages + 1]))
-    0.000 0.009 0.036 0.196 1.000
+    >>> powers = found.powers[: found.stages + 1]
+    >>> bool((jnp.diff(powers) > 0).all()), powers[0].item(), powers[-1].item()
+    (True, 0.0, 1.0)
     >>> exact = dist.Normal(0.0, 1.01**0.5).log_prob(2.0)
     >>> bool(abs(log_evidence(found.particles) - exact) < 0.3)
     True
