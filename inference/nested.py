@@ -20,12 +20,10 @@ from jax import lax
 
 from ppl import Target, draw, errors
 
-from .adaptive import Tune, particle_metric
+from .adaptive import Tune
 from .annealing import levels
+from .climb import climb, others
 from .kernel import Kernel, as_kernel
-from .kernels import iterate
-from .mcmc.slices import slice_sample
-from .mcmc.space import Space
 from .restrict import restricted
 from .weighted import Weighted, log_evidence, normalized
 
@@ -127,12 +125,13 @@ def nested_sampling(
 
     Args:
       n: live points, at least 2.
-      kernel: from the prior above a level to a kernel on its traces; the level is traced. Slices
-        along 5 d random directions if left out, d being the number of coordinates.
+      kernel: from the prior above a level to a kernel on its traces; the level is traced. If left
+        out, slices along 5 d random directions, d being the number of coordinates, with hops
+        between modes (`inference.climb`).
       batch: how many die at once, less than n. More is faster where points are moved together,
         and less precise when it is near n.
-      tune: the kernel's parameters from the live points at each level; `particle_metric` when
-        the kernel is left out.
+      tune: the kernel's parameters from the live points at each level: `particle_metric`, or a
+        function of one's own. The kernel that is left out has its own.
       fraction: of the evidence that may be left, between 0 and 1.
       max_iterations: 40 n / batch if left out: a volume of e^-40. Memory grows with it.
 
@@ -158,8 +157,14 @@ def nested_sampling(
     True
     """
     most = _checked(n, batch, fraction, max_iterations)
+    if kernel is None and tune is not None:
+        raise errors.InvalidArgument(
+            "The kernel that is left out tunes itself.", where=errors.caller(),
+            given="tune without a kernel", expected="both, or neither",
+            fix="nested_sampling(target, n, random_walk, tune=particle_metric)",
+        )  # fmt: skip
     if kernel is None:
-        kernel, tune = _slices, particle_metric if tune is None else tune
+        kernel, tune = climb, others
     restricted(target, 0.0)
 
     def begun() -> tuple[Any, jax.Array]:
@@ -193,11 +198,6 @@ def _level(target: Target, latents: Any) -> jax.Array:
     """The log likelihood; what is no number is not likely."""
     level = levels(target, latents)
     return jnp.where(jnp.isnan(level), -jnp.inf, level)
-
-
-def _slices(target: Target) -> Kernel:
-    """The default: it moves at every scale, also between modes, as the level rises."""
-    return iterate(slice_sample(target, along="direction"), 5 * Space(target).size)
 
 
 # -- an iteration ----------------------------------------------------------------------------

@@ -247,13 +247,29 @@ MODES = jnp.logaddexp(*OF_MODES)
     ids=["gaussian", "two modes"],
 )
 def test_evidence_is_within_its_error(target, exact):
-    """Ten runs within three standard errors: false alarms 10 * 2.7e-3; the keys are fixed."""
-    found = run(target, 200, 10, batch=10)
-    z = (np.asarray(found.log_evidence) - float(exact)) / np.asarray(found.standard_error)
-    assert (np.abs(z) < 3).all()
-    # a normal of standard deviation 1 / sqrt(10), four of which are passed with 6.3e-5
-    assert abs(z.mean()) < 4 / np.sqrt(10)
+    """Ten runs within three standard errors: false alarms 10 * 2.7e-3. The keys are fixed.
+
+    Of all fifty runs the squares in standard errors add up to less than 93 (a chi-square passes
+    that with 2e-4), and their mean is within 4 of its own standard errors (6.3e-5). Without hops
+    between the two modes the errors are 1.8 times those reported, and the squares about 170.
+    """
+    found = run(target, 200, 50, batch=10)
+    z = (found.log_evidence - float(exact)) / found.standard_error
+    assert (np.abs(z[:10]) < 3).all()
+    assert scipy.stats.chi2(50).sf((z**2).sum()) > 2e-4
+    assert abs(z.mean()) < 4 / np.sqrt(50)
     assert {STATUS[i] for i in found.status.tolist()} == {"converged"}
+
+
+@pytest.mark.slow
+def test_modes_keep_their_shares():
+    """Of the posterior, on average over fifty runs; false alarms 6.3e-5, the keys are fixed."""
+    found = run(Target(modes, ()), 200, 50, batch=10)
+    weights = np.exp(found.particles.log_weight - found.log_evidence[:, None])
+    right = found.particles.value["x"][..., 0] > 0
+    share = (weights * right).mean(1)
+    error = share.std(ddof=1) / np.sqrt(50)
+    assert abs(share.mean() - float(jnp.exp(OF_MODES[0] - MODES))) < 4 * error
 
 
 # -- refusals --------------------------------------------------------------------------------
@@ -275,6 +291,7 @@ def members(_):
         (lambda: nested_sampling(STEPS, 4, batch=4), "batch=4"),
         (lambda: nested_sampling(STEPS, 4, fraction=0.0), "fraction=0.0"),
         (lambda: nested_sampling(STEPS, 4, max_iterations=0), "max_iterations=0"),
+        (lambda: nested_sampling(STEPS, 4, tune=lambda kernel, points: ()), "tunes itself"),
         (lambda: nested_sampling(Target(steps), 4), "no likelihood"),
         (lambda: nested_sampling(Target(unaddressed, (), {"y": 1.0}), 4), "without addresses"),
         (lambda: seed(lambda: nested_sampling(STEPS, 4))(KEY), "discrete"),
