@@ -189,7 +189,8 @@ def recorded(
             common = jnp.where(jnp.isfinite(mass), mass, 0.0)
             total = total + common
             rest = replace(after, log_weight=after.log_weight - common)
-            ess = effective_sample_size(jnp.atleast_1d(rest.log_weight))
+            # of the same numbers as the mass, so that they are exponentiated once
+            ess = effective_sample_size(jnp.atleast_1d(after.log_weight))
             # all weights zero: evidence zero, from here on
             shown = jnp.where(jnp.isfinite(mass), total, mass)
             return (carry(rest), total), (shown, ess, record(rest))
