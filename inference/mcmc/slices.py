@@ -96,7 +96,8 @@ def slice_sample(
     ...     sample("y", dist.Normal(mu, 1.0))
     >>> target = Target(model, (), {"y": 2.0})
     >>> draws = sample_posterior(jax.random.key(0), target, slice_sample(target))
-    >>> bool(abs(draws["mu"].mean() - 1.0) < 0.1)  # the posterior is Normal(1, sqrt(1/2))
+    >>> mu = draws.summary()["mu"]  # the posterior is Normal(1, sqrt(1/2))
+    >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
     check_positive("most", most)
@@ -211,7 +212,8 @@ def elliptical_slice(
     ...     sample("y", dist.Normal(mu, 1.0))
     >>> target = Target(model, (), {"y": 2.0})
     >>> draws = sample_posterior(jax.random.key(0), target, elliptical_slice(target))
-    >>> bool(abs(draws["mu"].mean() - 1.0) < 0.1)  # the posterior is Normal(1, sqrt(1/2))
+    >>> mu = draws.summary()["mu"]  # the posterior is Normal(1, sqrt(1/2))
+    >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
     chosen = None if selection is None else target.selection(selection)
