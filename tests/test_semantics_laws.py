@@ -2,6 +2,8 @@
 
 Finite models are enumerated: a fault there is seen if it changes a probability by more than
 1e-12, so every one below is (they change some by more than 1e-3).
+
+Longer than 400 lines because each law has its broken model beside it.
 """
 
 import functools
