@@ -11,6 +11,7 @@ from .ensemble import stretch
 from .export import to_datatree
 from .filtering import Filtered, Path, particle_filter
 from .gibbs import gibbs
+from .islands import islands, merged, spread, within
 from .jumps import birth_death, one_row, split_merge
 from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
@@ -91,6 +92,7 @@ __all__ = [
     "gibbs",
     "hmc",
     "importance",
+    "islands",
     "iterate",
     "killing",
     "lift",
@@ -100,6 +102,7 @@ __all__ = [
     "loo",
     "mala",
     "marginal",
+    "merged",
     "metropolize",
     "mh",
     "mh_each",
@@ -135,6 +138,7 @@ __all__ = [
     "smc2",
     "spawn",
     "split_merge",
+    "spread",
     "ssp",
     "start",
     "stratified",
@@ -147,4 +151,5 @@ __all__ = [
     "waste_free",
     "weigh",
     "when_ess_below",
+    "within",
 ]
