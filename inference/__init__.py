@@ -3,13 +3,14 @@
 from ppl._siblings import check as _check
 
 from .adaptive import Annealed, adaptive_annealing, particle_metric
-from .annealing import annealed, log_evidence_error, retarget, reverse_annealed
+from .ancestry import filter_error, log_evidence_error, relative_variance
+from .annealing import annealed, retarget, reverse_annealed
 from .choose import choose
 from .conditional import conditional_filter, particle_gibbs
 from .draws import Draws
 from .ensemble import stretch
 from .export import to_datatree
-from .filtering import Filtered, Path, particle_filter
+from .filtering import Ancestry, Filtered, Path, particle_filter
 from .gibbs import gibbs
 from .islands import islands, merged, spread, within
 from .jumps import birth_death, one_row, split_merge
@@ -57,6 +58,7 @@ from .weighted import (
 _check(__name__)
 
 __all__ = [
+    "Ancestry",
     "Annealed",
     "Divergences",
     "Draws",
@@ -86,6 +88,7 @@ __all__ = [
     "each",
     "effective_sample_size",
     "elliptical_slice",
+    "filter_error",
     "filter_series",
     "fixed_lag",
     "genealogy",
@@ -126,6 +129,7 @@ __all__ = [
     "propose",
     "random_walk",
     "recorded",
+    "relative_variance",
     "resample",
     "residual",
     "retarget",

@@ -22,7 +22,7 @@ from ppl import Target, errors, gen
 from .kernel import Kernel, as_kernel
 from .move import Move, weigh
 from .particles import over, reweight
-from .resample import Scheme, effective_sample_size, when_ess_below
+from .resample import Scheme, when_ess_below
 from .schemes import systematic
 from .temper import heat, temper, tempered_model
 from .waste_free import waste_free
@@ -209,28 +209,6 @@ def reverse_annealed(
         over(stage, down),
         lambda s: Weighted(ended.at(s.value)[0], s.log_weight),
     )
-
-
-def log_evidence_error(log_weights: jax.Array) -> jax.Array:
-    """Standard error of the log of the mean of n independent weights, from those weights.
-
-    Of particles that were never resampled, or of the log evidences of independent runs,
-    whose log mean weight is the `log_evidence` of them all. By the delta method, so for errors
-    below one; infinite if n is 1 or all weights are zero.
-
-    Args:
-      log_weights: shape (n,).
-
-    >>> import jax.numpy as jnp
-    >>> from inference import log_evidence_error
-    >>> print(f"{log_evidence_error(jnp.log(jnp.array([1.0, 2.0, 3.0]))):.4f}")  # 1 / sqrt(3) / 2
-    0.2887
-    """
-    n = log_weights.shape[0]
-    dead = jnp.max(log_weights) == -jnp.inf
-    # relative variance of the weights: n times the sum of squared normalised weights, less one
-    spread = jnp.maximum(n / effective_sample_size(log_weights) - 1, 0.0)
-    return jnp.where(dead | (n == 1), jnp.inf, jnp.sqrt(spread / max(n - 1, 1)))
 
 
 # -- the pieces, on latents ------------------------------------------------------------------

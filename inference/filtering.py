@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from ppl import GenerativeFunction, Trace, errors
 
 from .particles import History, advance, recorded, reweight
-from .resample import Scheme, when_ess_below
-from .schemes import systematic
+from .resample import Scheme, resample, when_few
+from .schemes import multinomial, systematic
 from .weighted import Step, Weighted, each, spawn, then
 
 
@@ -52,6 +52,34 @@ class Path:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Ancestry:
+    """Where the particles of a filter come from; n particles.
+
+    Attributes:
+      eves: shape (n,), which particle of the first step each descends from.
+      resamplings: shape (), how often the particles were resampled.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Ancestry, multinomial, particle_filter
+    >>> from ppl import gen, sample, seed
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 1.0))
+    ...     return z, None
+    >>> ys = {"y": jnp.array([0.5, 1.0, 0.2])}
+    >>> run = seed(lambda: particle_filter(walk, 0.0, ys, 5, scheme=multinomial, threshold=1.0))
+    >>> found: Ancestry = run(jax.random.key(0)).ancestry
+    >>> found.eves.shape, int(found.resamplings)
+    ((5,), 2)
+    """
+
+    eves: jax.Array
+    resamplings: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Filtered:
     """What a particle filter gives.
 
@@ -60,6 +88,8 @@ class Filtered:
       history: after each observation the log evidence so far, the effective number of
         particles, and what was recorded.
       path: with `history=True` a `Path`, which smoothing needs; else nothing.
+      ancestry: with `scheme=multinomial` an `Ancestry`, which tells the error of the evidence
+        (`log_evidence_error`); else nothing.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import Filtered, particle_filter
@@ -78,6 +108,7 @@ class Filtered:
     particles: Weighted
     history: History
     path: Path | None = None
+    ancestry: Ancestry | None = None
 
 
 def particle_filter(
@@ -140,37 +171,53 @@ def particle_filter(
 
     def make(row: tuple) -> Step:
         observed, x = row
-        again = when_ess_below(threshold, scheme)
+        again = when_few(threshold, then(_counted, lambda s: resample(s, scheme)))
         if lookahead is not None:
             look = partial(_look, lookahead, x, observed)
             again = then(reweight(look), again, reweight(lambda p: -look(p)))
         grow = each(advance(model, observed, x, proposal=proposal, value=keep))
 
-        def step(states: Weighted) -> Weighted:
-            chosen = again(Weighted((states.value, jnp.arange(n)), states.log_weight))
-            before, ancestors = chosen.value
+        def step(s: Weighted) -> Weighted:
+            states, born = s.value
+            chosen = again(Weighted((states, jnp.arange(n), born), s.log_weight))
+            before, ancestors, born = chosen.value
             grown = grow(Weighted(before, chosen.log_weight))
-            return Weighted((*grown.value, ancestors), grown.log_weight)
+            return Weighted((*grown.value, ancestors, born), grown.log_weight)
 
         return step
 
-    def states_of(weighted: Weighted) -> Weighted:
-        return Weighted(weighted.value[0], weighted.log_weight)
+    def carried(s: Weighted) -> Weighted:
+        states, _, _, born = s.value
+        return Weighted((states, born), s.log_weight)
 
-    def seen(weighted: Weighted) -> tuple:
-        states, choices, ancestors = weighted.value
-        path = Path(choices, states, ancestors, weighted.log_weight) if history else None
-        return record(states_of(weighted)), path
+    def seen(s: Weighted) -> tuple:
+        states, choices, ancestors, _ = s.value
+        path = Path(choices, states, ancestors, s.log_weight) if history else None
+        return record(Weighted(states, s.log_weight)), path
 
     rows = dict(observations), xs
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], rows)
     # the narrowest zero: weights are of the type that the model gives them
     began = spawn(n)(Weighted(init, jnp.zeros((), jnp.float32)))
-    after = jax.eval_shape(lambda: states_of(make(first)(began)))
+    # what is known of pairs of particles holds if ancestors are independent
+    born = Ancestry(jnp.arange(n), jnp.zeros(n, int)) if scheme is multinomial else None
+    began = Weighted((began.value, born), began.log_weight)
+    after = jax.eval_shape(lambda: carried(make(first)(began)))
     began = jax.tree.map(lambda x, like: x.astype(like.dtype), began, after)
-    end, found = recorded(make, rows, seen, states_of)(began)
+    end, found = recorded(make, rows, seen, carried)(began)
     mine, path = found.record
-    return Filtered(end, History(found.log_evidence, found.ess, mine), path)
+    states, born = end.value
+    ancestry = None if born is None else replace(born, resamplings=born.resamplings[0])
+    particles = Weighted(states, end.log_weight)
+    return Filtered(particles, History(found.log_evidence, found.ess, mine), path, ancestry)
+
+
+def _counted(s: Weighted) -> Weighted:
+    """Particles that know that they are resampled once more."""
+    states, slots, born = s.value
+    if born is not None:
+        born = replace(born, resamplings=born.resamplings + 1)
+    return Weighted((states, slots, born), s.log_weight)
 
 
 def _look(lookahead: Callable, x: Any, observed: Any, particle: tuple) -> jax.Array:

@@ -72,6 +72,15 @@ def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
     >>> seed(step)(jax.random.key(0), even).log_weight.round(4).tolist()
     [0.0, 0.4055]
     """
+    return when_few(fraction, lambda s: resample(s, scheme))
+
+
+def when_few(fraction: float, step: Step) -> Step:
+    """`step`, if the effective number of particles is below this fraction of n.
+
+    Raises:
+      InvalidArgument: the fraction is not between 0 and 1.
+    """
     if not 0 <= fraction <= 1:
         raise errors.InvalidArgument(
             "Resampling is triggered by a fraction of the number of particles.",
@@ -79,10 +88,10 @@ def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
             fix="when_ess_below(0.5)",
         )  # fmt: skip
 
-    def step(weighted: Weighted) -> Weighted:
+    def chosen(weighted: Weighted) -> Weighted:
         # even weights are n particles, however they are rounded
         even = weighted.log_weight.shape[0] * (1 - 64 * jnp.finfo(weighted.log_weight.dtype).eps)
         few = effective_sample_size(weighted.log_weight) < fraction * even
-        return lax.cond(few, lambda s: resample(s, scheme), lambda s: s, weighted)
+        return lax.cond(few, step, lambda s: s, weighted)
 
-    return step
+    return chosen
