@@ -32,6 +32,7 @@ from .pointwise import log_likelihood
 from .predictive import posterior_predictive, prior_predictive
 from .proposals import propose
 from .pseudo import filter_series, marginal
+from .rao_blackwell import Belief, rao_blackwell
 from .resample import effective_sample_size, resample, when_ess_below
 from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
@@ -60,6 +61,7 @@ _check(__name__)
 __all__ = [
     "Ancestry",
     "Annealed",
+    "Belief",
     "Divergences",
     "Draws",
     "Filtered",
@@ -128,6 +130,7 @@ __all__ = [
     "prior_predictive",
     "propose",
     "random_walk",
+    "rao_blackwell",
     "recorded",
     "relative_variance",
     "resample",

@@ -135,11 +135,11 @@ class _OneStep:
     loop: Loop
 
     def __call__(self, state: list, x: list) -> tuple[list, None]:
-        outs = walk(self.loop.body, [*self.constants, *state, *x], _Again(), {})[0]
+        outs = walk(self.loop.body, [*self.constants, *state, *x], Again(), {})[0]
         return outs[: self.loop.carries], None
 
 
-class _Again(Rule):
+class Again(Rule):
     """Make the choices and the factors of a program part of another."""
 
     handles = frozenset({CHOICE, FACTOR})
