@@ -3,6 +3,7 @@
 from ppl._siblings import check as _check
 
 from .adaptive import Annealed, adaptive_annealing, particle_metric
+from .algorithms import Algorithm, by_annealing, by_filter, by_importance
 from .ancestry import filter_error, log_evidence_error, relative_variance
 from .annealing import annealed, retarget, reverse_annealed
 from .choose import choose
@@ -38,6 +39,7 @@ from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
 from .smc2 import smc2
 from .smoothing import backward_sample, fixed_lag, genealogy
+from .stochastic import Stochastic, marginalize, normalize
 from .summary import Summary
 from .temper import temper
 from .tempering import parallel_tempering
@@ -59,6 +61,7 @@ from .weighted import (
 _check(__name__)
 
 __all__ = [
+    "Algorithm",
     "Ancestry",
     "Annealed",
     "Belief",
@@ -71,6 +74,7 @@ __all__ = [
     "Move",
     "Nested",
     "Path",
+    "Stochastic",
     "Summary",
     "Tuning",
     "Verdict",
@@ -82,6 +86,9 @@ __all__ = [
     "as_kernel",
     "backward_sample",
     "birth_death",
+    "by_annealing",
+    "by_filter",
+    "by_importance",
     "choose",
     "collapse",
     "conditional_filter",
@@ -107,6 +114,7 @@ __all__ = [
     "loo",
     "mala",
     "marginal",
+    "marginalize",
     "merged",
     "metropolize",
     "mh",
@@ -116,6 +124,7 @@ __all__ = [
     "mixture",
     "multinomial",
     "nested_sampling",
+    "normalize",
     "nuts",
     "one_row",
     "over",

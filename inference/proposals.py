@@ -14,9 +14,10 @@ from ppl.program import FACTOR, Path
 from .kernel import Kernel, Stats
 from .move import accepted
 from .plates import presence_varies
+from .stochastic import Stochastic
 
 
-def propose(target: Target, proposal: GenerativeFunction) -> Kernel:
+def propose(target: Target, proposal: GenerativeFunction | Stochastic) -> Kernel:
     """Metropolis-Hastings: `proposal(latents)` makes new values at addresses of the target.
 
     Leaves `target` invariant. With S the addresses that the proposal makes, the ratio is
@@ -36,7 +37,8 @@ def propose(target: Target, proposal: GenerativeFunction) -> Kernel:
     Statistics: `accept`.
 
     Args:
-      proposal: a generative function of the nested dict of latents, of total mass one.
+      proposal: a generative function of the nested dict of latents, of total mass one, or a
+        `Stochastic` one.
 
     Raises:
       AddressNotFound: the proposal makes a choice that the target does not have.
@@ -69,17 +71,26 @@ def propose(target: Target, proposal: GenerativeFunction) -> Kernel:
     return Kernel(f"propose {proposal.name}", step)
 
 
-def proposed(target: Target, proposal: GenerativeFunction, trace: Trace) -> tuple[Trace, Any]:
+def proposed(
+    target: Target, proposal: GenerativeFunction | Stochastic, trace: Trace
+) -> tuple[Trace, Any]:
     """The proposed trace, and the log ratio with which it is accepted."""
     x = target.choices(trace)
     forward = proposal.simulate(x)
     values, old = flatten(forward.choices), flatten(x)
     new_x = nest({path: values.get(path, value) for path, value in old.items()})
     changed, difference = target.moved(trace, new_x)
-    back, backward = Target(proposal, (new_x,)).at(nest({path: old[path] for path in values}))
+    back = _at(proposal, new_x, nest({path: old[path] for path in values}))
     fits = _agree(forward, changed, values) & _agree(back, trace, values)
-    ratio = difference + backward - forward.score
+    ratio = difference + back.score - forward.score
     return changed, jnp.where(fits, ratio, -jnp.inf)
+
+
+def _at(proposal: GenerativeFunction | Stochastic, x: dict, values: dict) -> Trace:
+    """The proposal's trace with these values, 0 standing for a choice that it does not make."""
+    if isinstance(proposal, Stochastic):
+        return proposal.at(values, x)
+    return Target(proposal, (x,)).at(values)[0]
 
 
 def _agree(made: Trace, there: Trace, paths: Any) -> jax.Array:
@@ -93,12 +104,13 @@ def _agree(made: Trace, there: Trace, paths: Any) -> jax.Array:
     return jnp.all(jnp.array(same, bool))
 
 
-def _check(target: Target, proposal: GenerativeFunction) -> None:
+def _check(target: Target, proposal: GenerativeFunction | Stochastic) -> None:
     sites = target.sites
     blank = nest({path: jnp.zeros(sites[path].shape, sites[path].dtype) for path in target.latents})
     made = proposal.sites(blank)
     place = errors.defined(proposal.fn)
-    if FACTOR in proposal._prepare((blank,), {}).staged.program.effects:
+    stochastic = isinstance(proposal, Stochastic)
+    if not stochastic and FACTOR in proposal._prepare((blank,), {}).staged.program.effects:
         raise errors.InvalidArgument(
             f"The proposal {proposal.name} scores with factor/observe.",
             where=place,

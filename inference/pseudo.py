@@ -18,7 +18,7 @@ from ppl.program import CHOICE, DRAW, FACTOR, Choice, Path
 from ppl.program import Step as ProgramStep
 from ppl.walk import Result, Rule, walk
 
-from .filtering import particle_filter
+from .filtering import Filtered, particle_filter
 from .resample import Scheme
 from .schemes import systematic
 from .series import Series, again
@@ -65,29 +65,50 @@ def filter_series(
     >>> print(f"{evidence:.4f}")  # 3/4 * (3/4 + 1/8) + 1/4 * 1/2 * (1/4 + 3/8)
     0.7344
     """
+    _, call, finished = series_of(target, address)
+
+    def step(weighted: Weighted) -> Weighted:
+        model, init, xs, given = call()
+        found = finished(
+            particle_filter(
+                model, init, given, n, xs=xs, scheme=scheme, threshold=threshold, history=True
+            )
+        )
+        return Weighted(found.value, weighted.log_weight + found.log_weight)
+
+    return step
+
+
+def series_of(target: Target, address: str | Path) -> tuple[Series, Callable, Callable]:
+    """What a filter of a series of a target runs on, and how its particles are the target's.
+
+    Returns:
+      The series; `() -> (model, init, xs, observations)`, as `particle_filter` takes; and, from a
+      `Filtered` with its path, to weighted traces of the target.
+
+    Raises:
+      AddressNotFound, InvalidArgument: as for `filter_series`.
+    """
     series = Series.of(target, address)
     check_rest(target, series)
     seen = target.observed
+    arguments = Arguments.of(target.args, {}, target.model.fixed)
     everything = Target(target.model, target.args)
 
-    def step(weighted: Weighted) -> Weighted:
-        arguments = Arguments.of(target.args, {}, target.model.fixed)
-        model, init, xs = series.call(arguments, seen)
+    def call() -> tuple:
         given = series.in_order(nest({path: seen[path] for path in series.given}))
-        found = particle_filter(
-            model, init, given, n, xs=xs, scheme=scheme, threshold=threshold, history=True
-        )
+        return *series.call(arguments, seen), given
+
+    def whole(path: Any) -> dict[Path, Any]:
+        return {**seen, **flatten(series.in_order(path))}
+
+    def finished(found: Filtered) -> Weighted:
         paths = genealogy(found)
-
-        def whole(path: Any) -> dict[Path, Any]:
-            return {**seen, **flatten(series.in_order(path))}
-
         traces = jax.vmap(lambda path: everything.at(nest(whole(path)))[0])(paths.value)
         one = jax.tree.map(lambda leaf: leaf[0], paths.value)
-        rest = series.log_rest(arguments, whole(one))
-        return Weighted(traces, weighted.log_weight + paths.log_weight + rest)
+        return Weighted(traces, paths.log_weight + series.log_rest(arguments, whole(one)))
 
-    return step
+    return series, call, finished
 
 
 def check_rest(target: Target, series: Series, kept: frozenset[Path] = frozenset()) -> None:
@@ -203,15 +224,36 @@ class _Marginal:
     using: Callable[[Target], Step]
 
     def __call__(self, *args: Any) -> None:
-        prior = GenerativeFunction(
-            Prior(self.model, self.observations, self.kept), self.model.fixed, "prior"
-        )
-        values = inline(prior(*args))
-        rest = Target(self.model, args, nest({**flatten(self.observations), **flatten(values)}))
-        estimate = log_evidence(self.using(rest)(unit()))
-        density, _ = prior.assess(values, *args)
-        # off the support both are -inf
-        factor(jnp.where(jnp.isfinite(density), estimate - density, -jnp.inf))
+        target = Target(self.model, args, self.observations)
+
+        def log_density(values: Mapping[str, Any]) -> jax.Array:
+            return log_evidence(self.using(rest(target, values))(unit()))
+
+        scored(target, self.kept, log_density)
+
+
+def rest(target: Target, values: Mapping[str, Any]) -> Target:
+    """The target with these latents observed, too."""
+    seen = {**flatten(target.observations), **flatten(values)}
+    return Target(target.model, target.args, nest(seen))
+
+
+def scored(
+    target: Target, kept: frozenset[Path], log_density: Callable[[dict], jax.Array]
+) -> dict[str, Any]:
+    """In a model: make the kept latents as the target's model does, and give them a density.
+
+    Whatever made them, their measure has then this log density, or this estimate of one.
+    """
+    prior = GenerativeFunction(
+        Prior(target.model, target.observations, kept), target.model.fixed, "prior"
+    )
+    values = inline(prior(*target.args))
+    estimate = log_density(values)
+    density, _ = prior.assess(values, *target.args)
+    # off the support both are -inf
+    factor(jnp.where(jnp.isfinite(density), estimate - density, -jnp.inf))
+    return values
 
 
 @partial(

@@ -1,0 +1,289 @@
+"""Ways to a target, each with its conditional version: the particles given that one is known.
+
+An algorithm makes particles whose weighted measure is the target. Read backwards, the target
+draws one particle, and the conditional version draws the others around it: conditional
+importance sampling, conditional SMC (Andrieu, Doucet and Holenstein 2010). The pair is what
+a density needs that is only estimated: `stochastic`.
+
+The conditional versions are the same steps, with the known particle held in its place, and
+with ancestors drawn for the others alone. Resampling is multinomial: ancestors that depend
+on one another would have to be made conditional each in its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import lax
+
+from ppl import Masked, Target, Trace, draw, errors
+from ppl.addresses import as_path, flatten, nest
+from ppl.program import DRAW
+
+from .annealing import (
+    MakeKernel,
+    annealed,
+    begun,
+    levels,
+    on_latents,
+    powered,
+    schedule,
+    traces_of,
+)
+from .conditional import conditional_filter
+from .particles import over, reweight
+from .pseudo import filter_series, series_of
+from .resample import when_ess_below
+from .schemes import multinomial
+from .temper import heat
+from .weighted import Step, Weighted, each, importance, lift, spawn, start, then, unit
+
+
+@dataclass(frozen=True, eq=False)
+class Algorithm:
+    """E[mean_i e^(w_i) f(x_i, Z)] = sum over x of g(x) E_x[f(x, Z)], Z the mean weight.
+
+    On the left the particles are those of the step to a target g, on the right those of the
+    conditional version given x. With f = f(x) it says that the step is proper. Called with a
+    target, an algorithm is its step, so it goes where a function from targets to steps does.
+
+    Attributes:
+      name: for messages.
+      step: from a target to a proper step from the unit measure to it, whose values are traces.
+      given: `(target, trace) -> particles`, a random program; the first one is the trace.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_importance, collapse, start, unit
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> def kernel(trace):  # what is drawn from the particles around a trace
+    ...     return collapse(by_importance(3).given(target, trace)).value
+    >>> def fair():
+    ...     s = start(target)(unit())
+    ...     return jnp.exp(s.log_weight) * kernel(s.value)["fair"]
+    >>> print(f"{integrate(fair)():.4f}")  # p(fair, heads): it leaves the target invariant
+    0.2500
+    """
+
+    name: str
+    step: Callable[[Target], Step]
+    given: Callable[[Target, Trace], Weighted]
+
+    def __call__(self, target: Target) -> Step:
+        return self.step(target)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def by_importance(n: int) -> Algorithm:
+    """`importance(target, n)`, and n - 1 draws beside a trace.
+
+    Raises:
+      InvalidArgument: `n` is less than 1.
+
+    Source: Andrieu, Doucet and Holenstein, Particle Markov chain Monte Carlo methods (JRSS B
+    2010), section 4.1.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_importance, log_evidence
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> def inverse(fair):
+    ...     found = by_importance(3).given(target, target.at({"fair": fair})[0])
+    ...     return jnp.exp(-log_evidence(found))
+    >>> mean = 0.4 * integrate(inverse)(1) + 0.6 * integrate(inverse)(0)  # over the posterior
+    >>> print(f"{1 / mean:.4f}")  # the evidence
+    0.6250
+    """
+    spawn(n)
+
+    def given(target: Target, trace: Trace) -> Weighted:
+        _check_known(target)
+        held = Weighted(trace, heat(target, trace))
+        return _beside(held, n, each(start(target)), unit())
+
+    return Algorithm(f"by_importance({n})", lambda target: importance(target, n), given)
+
+
+def by_filter(address: str | tuple[str, ...], n: int, *, threshold: float = 0.5) -> Algorithm:
+    """`filter_series(target, address, n)`, and a `conditional_filter` along a trace.
+
+    Args:
+      address: of the series, all of the target's latents, as for `filter_series`.
+      n: number of particles, 2 or more.
+      threshold: as for `particle_filter`, but less than 1: a conditional filter resamples
+        weights that are even, too, if it always does.
+
+    Raises:
+      InvalidArgument: `n` is less than 2, or the threshold is not in [0, 1); and as for
+        `filter_series`, where it meets a target.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_filter
+    >>> from ppl import Target, gen, sample, scan, seed
+    >>> import jax
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 1.0))
+    ...     return z, None
+    >>> model = gen(lambda: sample("walk", scan(walk, 3)(0.0)))
+    >>> target = Target(model, (), {"walk": {"y": jnp.array([0.5, 1.0, 2.0])}})
+    >>> old = target.at({"walk": {"z": jnp.array([0.2, 0.9, 1.7])}})[0]
+    >>> found = seed(by_filter("walk", 10).given)(jax.random.key(0), target, old)
+    >>> bool((found.value["walk", "z"][0] == old["walk", "z"]).all()), found.log_weight.shape
+    (True, (10,))
+    """
+    if n < 2 or not 0 <= threshold < 1:
+        raise errors.InvalidArgument(
+            "A filter with a conditional version needs particles, and even weights kept.",
+            where=errors.caller(), given=f"n={n}, threshold={threshold}",
+            expected="n >= 2 and 0 <= threshold < 1", fix="by_filter(address, 20, threshold=0.5)",
+        )  # fmt: skip
+
+    def step(target: Target) -> Step:
+        return filter_series(target, address, n, scheme=multinomial, threshold=threshold)
+
+    def given(target: Target, trace: Trace) -> Weighted:
+        series, call, finished = series_of(target, address)
+        model, init, xs, seen = call()
+        values = flatten(trace.choices)
+        path = nest(series.in_order({name: values[name] for name in series.paths}))
+        found = conditional_filter(
+            model, init, seen, path, n, xs=xs,
+            ancestor_sampling=False, threshold=threshold,
+        )  # fmt: skip
+        return finished(found)
+
+    return Algorithm(f"by_filter({errors.show(as_path(address))}, {n})", step, given)
+
+
+def by_annealing(
+    n: int,
+    kernel: MakeKernel,
+    powers: int | Sequence[float] | jax.Array = 16,
+    *,
+    reverse: MakeKernel,
+    threshold: float = 0.5,
+) -> Algorithm:
+    """`annealed(target, n, kernel, powers)`, and the same around a trace, which has gone through
+    the kernels backwards first.
+
+    Args:
+      n, kernel, powers, threshold: as for `annealed`, which resamples by `multinomial`.
+      reverse: from a target to the kernel that is the reversal of `kernel` there: `kernel`
+        itself where that is reversible (`mh`, `gibbs` of one block, `random_walk`, `hmc`), or
+        `cycle(b, a)` for `cycle(a, b)`. Another one gives another density than the samples
+        have; `semantics.check_kernel` of the two after each other does not show it, but
+        `Kernel.reverse` of its matrix does.
+
+    Raises:
+      InvalidArgument: as for `annealed`, where it meets a target.
+
+    Source: Andrieu, Doucet and Holenstein (2010), section 2.4, for the samplers of Del Moral,
+    Doucet and Jasra, Sequential Monte Carlo samplers (JRSS B 2006).
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_annealing, log_evidence, mh
+    >>> from ppl import Target, gen, integrate, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> again = lambda t: mh(t, "fair")
+    >>> way = by_annealing(2, again, (0.0, 0.4, 1.0), reverse=again)
+    >>> def inverse(fair):
+    ...     found = way.given(target, target.at({"fair": fair})[0])
+    ...     return jnp.exp(-log_evidence(found))
+    >>> mean = 0.4 * integrate(inverse)(1) + 0.6 * integrate(inverse)(0)  # over the posterior
+    >>> print(f"{1 / mean:.4f}")  # the evidence
+    0.6250
+    """
+    spawn(n)
+
+    def step(target: Target) -> Step:
+        return annealed(target, n, kernel, powers, threshold=threshold, scheme=multinomial)
+
+    def given(target: Target, trace: Trace) -> Weighted:
+        _check_known(target)
+        raised = schedule(target, powers)
+        again = when_ess_below(threshold, _keeping_first) if threshold and n > 1 else then()
+
+        def back(after: Any, power: Any) -> tuple[Any, Any]:
+            return on_latents(target, reverse, power)(after), after
+
+        first, path = lax.scan(back, target.choices(trace), raised[1:], reverse=True)
+
+        def stage(row: tuple) -> Step:
+            before, power, after = row
+            more = reweight(lambda x: powered(levels(target, x), power - before))
+            move = each(lift(on_latents(target, kernel, power)))
+
+            def moved(s: Weighted) -> Weighted:
+                held = Weighted(after, s.log_weight[0])
+                return _with(held, move(_others(s))) if n > 1 else spawn(1)(held)
+
+            return then(more, again, moved)
+
+        held = Weighted(first, powered(levels(target, first), raised[0]))
+        began = _beside(held, n, each(begun(target, raised[0])), unit())
+        rows = raised[:-1], raised[1:], path
+        return then(over(stage, rows), traces_of(target))(began)
+
+    return Algorithm(f"by_annealing({n})", step, given)
+
+
+# -- a particle that is held ----------------------------------------------------------------------
+
+
+def _beside(held: Weighted, n: int, step: Step, before: Weighted) -> Weighted:
+    """n particles: the held one, and what the step makes of n - 1 copies."""
+    return _with(held, step(spawn(n - 1)(before))) if n > 1 else spawn(1)(held)
+
+
+def _with(held: Weighted, others: Weighted) -> Weighted:
+    return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), held, others)
+
+
+def _others(s: Weighted) -> Weighted:
+    return jax.tree.map(lambda leaf: leaf[1:], s)
+
+
+def _keeping_first(weights: jax.Array) -> jax.Array:
+    """Multinomial ancestors, given that the first particle is its own."""
+    others = draw(dist.CategoricalProbs(weights).expand([len(weights) - 1]))
+    return jnp.concatenate([jnp.zeros(1, others.dtype), others])
+
+
+def _check_known(target: Target) -> None:
+    """Raise unless the density of the target is known at its latents."""
+    if DRAW in target.model._prepare(target.args, {}).staged.program.effects:
+        given = f"draw() in {target.model.name}"
+        expected, fix = "a model all of whose randomness has addresses", "give the draws addresses"
+    elif any(isinstance(value, Masked) for value in target.observed.values()):
+        given = "a Masked observation, the rest of which is no latent"
+        expected, fix = "whole choices", "split the choice into two, one of them observed"
+    else:
+        return
+    raise errors.InvalidArgument(
+        "The density of the target is not known at its latents.",
+        where=(errors.defined(target.model.fn), errors.caller()),
+        given=given,
+        expected=expected,
+        fix=fix,
+    )

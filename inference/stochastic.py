@@ -1,0 +1,337 @@
+"""Generative functions whose density is estimated by an algorithm, for drawn and given values.
+
+An algorithm that draws x from a target leaves behind an estimate of the density with which it
+did: g(x) / Z, Z its mean weight. Its reciprocal is unbiased for x as drawn; run conditionally on
+a given x, the estimate itself is. So an algorithm is a proposal, a guide, or a part of a model.
+
+Source: Lew, Ghavamizadeh, Rinard and Mansinghka, Probabilistic programming with stochastic
+probabilities (PLDI 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl import Call, GenerativeFunction, Masked, Selection, Site, Target, Trace, errors
+from ppl.addresses import flatten, nest
+from ppl.arguments import Arguments
+from ppl.program import Path
+from ppl.sites import check_values
+
+from .algorithms import Algorithm
+from .pseudo import check_kept, rest, scored
+from .weighted import Step, Weighted, collapse, log_evidence, unit
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Stochastic:
+    """A generative function run by an algorithm; made by `normalize` and `marginalize`.
+
+    `simulate` draws x with E[f(x) e^(-score)] = the integral of f over the support, and `assess`
+    has E[e^score] = the density of what `simulate` draws. That is what a proposal needs, in
+    `propose`, `mhg`, `advance` and `translate`.
+
+    In a model, `sample("address", this(args))` has the same measure, by other means: choices
+    are made as in a model, and weighed by what `assess` makes of them. So that model scores,
+    and is not simulated.
+
+    Attributes:
+      density: the generative function that does so, of which traces are.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import Stochastic, by_importance, normalize
+    >>> from ppl import Target, gen, sample, seed
+    >>> @gen
+    ... def normal(y):
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mu, 1.0))
+    >>> post: Stochastic = normalize(lambda y: Target(normal, (y,), {"y": y}), by_importance(5))
+    >>> trace = seed(post.simulate)(jax.random.key(0), 1.0)
+    >>> list(post.sites(1.0)), list(trace.choices)
+    ([('mu',)], ['mu'])
+    """
+
+    density: GenerativeFunction
+
+    @property
+    def name(self) -> str:
+        return self.density.name
+
+    @property
+    def fn(self) -> Any:
+        return self.density.fn
+
+    def __repr__(self) -> str:
+        return f"<stochastic density {self.name}>"
+
+    def __call__(self, *args: Any) -> Call:
+        return self.density(*args)
+
+    def simulate(self, *args: Any) -> Trace:
+        """x as the algorithm draws it; E[f(x) e^(-score)] = the integral of f.
+
+        A score of +inf says that the algorithm found nothing: all weights were zero. Then x is
+        any value, and is weighed by zero, or refused.
+        """
+        return self._trace(self.fn.drawn(*args), args)
+
+    def assess(self, choices: Mapping[str, Any], *args: Any) -> tuple[Any, Any]:
+        """`(score, return value)`: E[e^score] = the density with which `simulate` draws them.
+
+        Raises:
+          MissingChoice: a choice is not given.
+          AddressNotFound, ShapeError, DtypeError, SupportError: as of a generative function.
+          InvalidArgument: the algorithm has no conditional version.
+        """
+        trace = self.at(choices, *args)
+        return trace.score, trace.retval
+
+    def at(self, choices: Mapping[str, Any], *args: Any) -> Trace:
+        """The trace with these choices, whose score is that of `assess`."""
+        known = self.sites(*args)
+        given = check_values(known, choices, "assess", (self.name,), filler=True)
+        for path, site in known.items():
+            if path not in given:
+                raise errors.MissingChoice(
+                    f"assess needs a value for {errors.show(path)}.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    expected=f"shape {site.shape}, {site.support}",
+                    fix="give it, or let simulate make all of them",
+                )
+        return self._trace(self.fn.given(nest({path: given[path] for path in known}), *args), args)
+
+    def sites(self, *args: Any) -> dict[Path, Site]:
+        """The choices, as of a generative function."""
+        return self.fn.sites(*args)
+
+    def _trace(self, made: tuple, args: tuple) -> Trace:
+        choices, present, score, retval = made
+        arguments = Arguments.of(args, {}, self.density.fixed)
+        return Trace(self.density, arguments, choices, jnp.asarray(score, float), retval, present)
+
+    def _prepare(self, args: tuple, kwargs: dict) -> Any:
+        return self.density._prepare(args, kwargs)
+
+
+def normalize(
+    target: Target | Callable[..., Target], using: Algorithm | Callable[[Target], Step]
+) -> Stochastic:
+    """The target as a generative function: what `using` draws from it, and with what density.
+
+    The law is that of `collapse` after the algorithm, which is the normalised target the more
+    particles there are; densities are estimated without bias for any number of them.
+
+    Args:
+      target: a target, or a function from arguments to one: for a proposal of `advance`,
+        `(state, x, observed) -> target`.
+      using: `by_importance(n)`, `by_filter(address, n)` or `by_annealing(n, kernel)`. A function
+        from targets to proper steps, as `marginal` takes, gives draws only: their density
+        can be estimated, that of given values cannot.
+
+    Raises:
+      InvalidArgument: raised when it is used: `target` gives no target, or one without latents
+        or with part of an array observed.
+
+    Source: `normalize` of Lew et al. (PLDI 2023); the extended space of Andrieu, Doucet and
+    Holenstein (JRSS B 2010).
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_importance, normalize
+    >>> from ppl import Target, gen, integrate, law, sample
+    >>> @gen
+    ... def coin():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
+    >>> posterior = normalize(Target(coin, (), {"heads": 1}), by_importance(2))
+    >>> law(lambda: posterior.simulate()["fair"])().masses.round(4).tolist()
+    [0.55, 0.45]
+    >>> mean = lambda fair: jnp.exp(posterior.assess({"fair": fair})[0])
+    >>> [round(float(integrate(mean)(fair)), 4) for fair in (0, 1)]
+    [0.55, 0.45]
+    """
+    if isinstance(target, Target):
+        law, name = _Normalized(target, None, using), target.model.name
+    else:
+        law, name = _Normalized(None, target, using), getattr(target, "__name__", "target")
+    return Stochastic(GenerativeFunction(law, name=f"normalize({name})"))
+
+
+def marginalize(
+    model: GenerativeFunction,
+    keep: Selection | str | tuple[str, ...],
+    using: Algorithm | Callable[[Target], Step],
+) -> Stochastic:
+    """The law of some of a model's choices, the others summed out by the algorithm.
+
+    `simulate` makes all choices and forgets the others, so the law is exact; the density of
+    the kept ones is the evidence that `using` finds for the rest. Beside a target of kept
+    latents, `marginal`, this is a proposal: one with auxiliary choices.
+
+    Args:
+      model: a generative function; it does not score.
+      keep: addresses. In a model, but not in a proposal, how they are made may not depend on
+        the others.
+      using: as for `normalize`; without a conditional version there are densities of given
+        values only.
+
+    Raises:
+      InvalidArgument, AddressNotFound, CannotSimulate: raised when it is used, as for `marginal`
+        and `simulate`.
+
+    Source: `marginal` of Lew et al. (PLDI 2023).
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import by_importance, marginalize
+    >>> from ppl import gen, integrate, sample
+    >>> @gen
+    ... def lamp():
+    ...     on = sample("on", dist.Bernoulli(0.5))
+    ...     sample("seen", dist.Bernoulli(jnp.where(on == 1, 0.75, 0.25)))
+    >>> seen = marginalize(lamp, "seen", by_importance(2))
+    >>> print(f"{integrate(lambda: jnp.exp(seen.assess({'seen': 1})[0]))():.4f}")
+    0.5000
+    >>> print(f"{integrate(lambda: jnp.exp(-seen.simulate().score))():.4f}")  # two values
+    2.0000
+    """
+    law = _Marginalized(model, keep, using)
+    return Stochastic(GenerativeFunction(law, model.fixed, f"marginalize({model.name})"))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["fixed"], meta_fields=["make", "using"])
+@dataclass(frozen=True, eq=False)
+class _Normalized:
+    """What `using` draws from the fixed target, or from what `make` makes of the arguments."""
+
+    fixed: Target | None
+    make: Callable[..., Target] | None
+    using: Algorithm | Callable[[Target], Step]
+
+    def sites(self, *args: Any) -> dict[Path, Site]:
+        target = self.target(*args)
+        return {path: target.sites[path] for path in target.latents}
+
+    def drawn(self, *args: Any) -> tuple:
+        target = self.target(*args)
+        found = _traces(self.using, target)
+        one = collapse(found) if jnp.ndim(found.log_weight) else found
+        trace = one.value
+        score = jnp.where(one.log_weight == -jnp.inf, jnp.inf, trace.score - one.log_weight)
+        kept = frozenset(target.latents)
+        return *_only(trace, kept), score, trace.retval
+
+    def given(self, choices: Mapping[str, Any], *args: Any) -> tuple:
+        target = self.target(*args)
+        trace, score = target.at(choices)
+        mass = log_evidence(_conditional(self.using)(target, trace))
+        score = jnp.where(score == -jnp.inf, score, score - mass)
+        return *_only(trace, frozenset(target.latents)), score, trace.retval
+
+    def __call__(self, *args: Any) -> Any:
+        target = self.target(*args)
+        values = scored(target, frozenset(target.latents), lambda x: self.given(x, *args)[2])
+        return target.at(values)[0].retval
+
+    def target(self, *args: Any) -> Target:
+        target = self.fixed if self.make is None else self.make(*args)
+        if not isinstance(target, Target):
+            fault = type(target).__name__, "a Target", "return Target(model, args, observations)"
+        elif not target.latents:
+            fault = "a target without latents", "something to draw", "observe fewer choices"
+        elif any(isinstance(value, Masked) for value in target.observed.values()):
+            fault = (
+                "an array observed in part, the rest of which is no latent",
+                "whole choices",
+                "split the choice into two, one of them observed",
+            )
+        else:
+            return target
+        given, expected, fix = fault
+        raise errors.InvalidArgument(
+            "There is no target to normalize.",
+            where=(errors.defined(self.make), errors.caller()) if self.make else errors.caller(),
+            given=given,
+            expected=expected,
+            fix=fix,
+        )
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=["keep", "using"])
+@dataclass(frozen=True, eq=False)
+class _Marginalized:
+    """Some choices of a model, and the evidence of the others given them."""
+
+    model: GenerativeFunction
+    keep: Selection | str | tuple[str, ...]
+    using: Algorithm | Callable[[Target], Step]
+
+    def sites(self, *args: Any) -> dict[Path, Site]:
+        target, kept = self.target(*args)
+        return {path: site for path, site in target.sites.items() if path in kept}
+
+    def drawn(self, *args: Any) -> tuple:
+        trace = self.model.simulate(*args)
+        target, kept = self.target(*args)
+        choices, present = _only(trace, kept)
+        others = rest(target, choices)
+        known, _ = others.at(_only(trace, frozenset(others.latents))[0])
+        score = log_evidence(_conditional(self.using)(others, known))
+        return choices, present, score, choices
+
+    def given(self, choices: Mapping[str, Any], *args: Any) -> tuple:
+        target, kept = self.target(*args)
+        found = _traces(self.using, rest(target, choices))
+        one = jax.tree.map(lambda leaf: leaf[0], found) if jnp.ndim(found.log_weight) else found
+        return *_only(one.value, kept), log_evidence(found), choices
+
+    def __call__(self, *args: Any) -> Any:
+        target, kept = self.target(*args)
+        check_kept(target, kept)
+        return scored(target, kept, lambda values: self.given(values, *args)[2])
+
+    def target(self, *args: Any) -> tuple[Target, frozenset[Path]]:
+        target = Target(self.model, args)
+        chosen = target.selection(self.keep)
+        return target, frozenset(path for path in target.latents if chosen(path))
+
+
+def _traces(using: Callable[[Target], Step], target: Target) -> Weighted:
+    """What an algorithm makes of a target."""
+    found = using(target)(unit())
+    if not isinstance(found.value, Trace):
+        raise errors.InvalidArgument(
+            "The algorithm gives no traces of its target.",
+            where=(errors.defined(using), errors.caller()),
+            given=f"values of type {type(found.value).__name__}",
+            expected="a step whose values are traces, as those of importance or annealed are",
+            fix="make traces of its latents: target.at(latents)[0], under jax.vmap",
+        )
+    return found
+
+
+def _only(trace: Trace, kept: frozenset[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The kept choices of a trace, and which of them are there."""
+
+    def part(tree: Mapping[str, Any]) -> dict[str, Any]:
+        return nest({path: value for path, value in flatten(tree).items() if path in kept})
+
+    return part(trace.choices), part(trace.present)
+
+
+def _conditional(using: Any) -> Callable:
+    """The conditional version of an algorithm."""
+    if not isinstance(using, Algorithm):
+        raise errors.InvalidArgument(
+            "The algorithm has no conditional version, which one of its two densities needs.",
+            where=(errors.defined(using), errors.caller()),
+            given="a function from targets to steps",
+            expected="by_importance, by_filter, by_annealing, or an Algorithm of one's own",
+            fix="using=by_importance(10)",
+        )
+    return using.given
