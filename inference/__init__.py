@@ -8,6 +8,7 @@ from .ancestry import filter_error, log_evidence_error, relative_variance
 from .annealing import annealed, retarget, reverse_annealed
 from .choose import choose
 from .conditional import conditional_filter, particle_gibbs
+from .degeneracy import degeneracy
 from .draws import Draws
 from .ensemble import stretch
 from .export import to_datatree
@@ -26,6 +27,7 @@ from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
 from .move import Move, accept, metropolize, mhg, weigh
 from .nested import Nested, nested_sampling
+from .particle_run import ParticleRun, run_particles
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
@@ -73,6 +75,7 @@ __all__ = [
     "Loo",
     "Move",
     "Nested",
+    "ParticleRun",
     "Path",
     "Stochastic",
     "Summary",
@@ -93,6 +96,7 @@ __all__ = [
     "collapse",
     "conditional_filter",
     "cycle",
+    "degeneracy",
     "delayed_acceptance",
     "each",
     "effective_sample_size",
@@ -147,6 +151,7 @@ __all__ = [
     "retarget",
     "reverse_annealed",
     "reweight",
+    "run_particles",
     "sample_posterior",
     "sghmc",
     "sgld",

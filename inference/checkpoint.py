@@ -33,8 +33,14 @@ def fingerprint(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
+CHAINS = "model, data, kernel, key, numbers of chains, draws and warm-up steps, and versions of jax"
+"""What makes a run of chains the run that it is."""
+
+
 class Checkpoint:
     """The folder `path` for the run with this `identity` (see `fingerprint`).
+
+    `same` says of what the identity is made, for messages.
 
     >>> import tempfile, numpy as np
     >>> from inference.checkpoint import Checkpoint
@@ -48,8 +54,8 @@ class Checkpoint:
     ([0.0, 1.0], 5, 3, [[1.0, 1.0, 1.0]])
     """
 
-    def __init__(self, path: str | os.PathLike, identity: str):
-        self.path, self.identity = Path(path), identity
+    def __init__(self, path: str | os.PathLike, identity: str, same: str = CHAINS):
+        self.path, self.identity, self.same = Path(path), identity, same
 
     def save_draws(self, start: int, block: dict[str, np.ndarray]) -> None:
         """Draws from `start` on; arrays of shape (chains, count, ...) by name."""
@@ -79,8 +85,7 @@ class Checkpoint:
                 "The checkpoint is of another run.",
                 where=str(file),
                 given=f"a run {str(found['identity'])[:12]}",
-                expected=f"this run, {self.identity[:12]}: the same model, data, kernel, key, "
-                "numbers of chains, draws and warm-up steps, and versions of jax",
+                expected=f"this run, {self.identity[:12]}: the same {self.same}",
                 fix="give another folder, or remove this one to start again",
             )
         leaves = [_typed(found[f"leaf_{i}"], leaf) for i, leaf in enumerate(like)]

@@ -155,8 +155,22 @@ def over(make: Callable[[Any], Step], data: Any) -> Step:
     >>> end.log_weight.round(4).tolist()
     [0.0, 6.0]
     """
-    run = recorded(make, data)
-    return lambda weighted: run(weighted)[0]
+    return Over(make, data)
+
+
+@dataclass(frozen=True, eq=False)
+class Over:
+    """A step for each row of data, as `over` makes them: one that can be run row by row."""
+
+    make: Callable[[Any], Step]
+    data: Any
+
+    def __call__(self, weighted: Weighted) -> Weighted:
+        return self.recorded(weighted)[0]
+
+    def recorded(self, weighted: Weighted) -> tuple[Weighted, History]:
+        """The end, and a `History` of the steps."""
+        return recorded(self.make, self.data)(weighted)
 
 
 def recorded(

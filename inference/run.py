@@ -9,7 +9,6 @@ change a draw.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -31,11 +30,10 @@ from .draws import Draws
 from .kernel import Kernel, as_kernel
 from .kernels import iterate
 from .missing import imputing
+from .pace import Pace
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
 
-# A block grows until it takes this long; nothing between blocks is noticed at this rate.
-_SECONDS = 0.5
 _BUFFER = 1024  # steps
 _BUFFER_BYTES = 2**26
 _ATTEMPTS = 100
@@ -137,7 +135,7 @@ class _Run:
         self.draws, self.warmup, self.thin = draws, warmup, thin
         self.warmed = self.kept = 0
         self.collected: list[dict] = []
-        self.pace = _Pace()
+        self.pace = Pace()
         self.store: Checkpoint | None = None
 
     def start(self, key: jax.Array, how: str, given: dict) -> None:
@@ -353,24 +351,6 @@ def _steps(programs: Blocks, chains: Chains, thin: int, buffer: int) -> Callable
     if thin > 1:
         programs = replace(programs, kernel=iterate(programs.kernel, thin))
     return jax.jit(chains.over(programs.steps(buffer)))
-
-
-class _Pace:
-    """How many steps a block has: it doubles until a block takes long enough."""
-
-    def __init__(self):
-        self.count = 16
-
-    def next(self, most: int) -> int:
-        # several processes must agree, and their clocks do not
-        return most if jax.process_count() > 1 else min(self.count, most)
-
-    def timed(self, block: Callable, arguments: tuple[tuple, tuple]) -> Any:
-        before = time.monotonic()
-        result = jax.block_until_ready(block(*arguments))
-        if time.monotonic() - before < _SECONDS:
-            self.count *= 2
-        return result
 
 
 def _shapes(pairs: list[tuple]) -> str:

@@ -63,13 +63,19 @@ def then(*steps: Step) -> Step:
     >>> float(then(add, then(add, add))(unit()).log_weight)
     3.0
     """
+    return Then(steps)
 
-    def composed(weighted: Weighted) -> Weighted:
-        for step in steps:
+
+@dataclass(frozen=True, eq=False)
+class Then:
+    """Steps in order, as `then` composes them: a step whose parts can be looked at."""
+
+    steps: tuple[Step, ...]
+
+    def __call__(self, weighted: Weighted) -> Weighted:
+        for step in self.steps:
             weighted = step(weighted)
         return weighted
-
-    return composed
 
 
 def each(step: Step) -> Step:

@@ -246,3 +246,24 @@ def test_two_processes_make_the_bits_of_one():
     alone = finished(python(code, 1))
     pair = [python(code, 2, address, str(number)) for number in (0, 1)]
     assert [finished(process)[-1] for process in pair] == [alone[-1]] * 2
+
+
+@pytest.mark.slow
+def test_a_long_run_on_four_devices_is_saved_and_is_that_of_one(tmp_path):
+    code = (
+        f"folder = {str(tmp_path)!r}"
+        + """
+from inference import run_particles
+many = islands(8, 100)
+settle = lambda s: many(Weighted(jnp.zeros(()), s.log_weight))
+def run(mesh, folder):
+    put = then() if mesh is None else spread(mesh)
+    def row(y):
+        inside = then(when_ess_below(0.5), each(advance(level, {"y": y})))
+        return then(when_ess_below(0.9), each(within(inside)), put)
+    found = run_particles(jax.random.key(0), then(settle, over(row, ys)), checkpoint=folder)
+    return b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(found.result))
+print(run(None, None) == run(mesh, folder) == run(mesh, folder))
+"""
+    )
+    assert finished(python(code, 4)) == ["True"]

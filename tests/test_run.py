@@ -85,7 +85,7 @@ def test_batches_do_not_change_the_draws(whole, batch_size):
 
 
 def test_sizes_of_blocks_do_not_change_the_draws(whole, monkeypatch):
-    monkeypatch.setattr("inference.run._Pace.next", lambda self, most: min(7, most))
+    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(7, most))
     assert same(run(), whole)
 
 
@@ -106,7 +106,7 @@ class Killed(BaseException):
 def test_killed_at_any_write_and_resumed_it_is_the_same_run(
     whole, tmp_path, monkeypatch, write, renamed
 ):
-    monkeypatch.setattr("inference.run._Pace.next", lambda self, most: min(16, most))
+    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(16, most))
     count, replace = 0, os.replace
 
     def dies(partial, name):
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
 def test_a_damaged_file_is_named(tmp_path, monkeypatch, name, damage):
     if (name, damage) == ("state.npz", "gone"):
         pytest.skip("without a state there is no checkpoint")
-    monkeypatch.setattr("inference.run._Pace.next", lambda self, most: min(16, most))
+    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(16, most))
     run(checkpoint=tmp_path / "run")
     file = tmp_path / "run" / name
     content = bytearray(file.read_bytes())
@@ -179,7 +179,7 @@ def test_checkpoints_hold_no_pickles(tmp_path):
 
 
 def test_interrupted_it_keeps_what_it_has(whole, monkeypatch):
-    monkeypatch.setattr("inference.run._Pace.next", lambda self, most: min(20, most))
+    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(20, most))
 
     def advance_once(phase, done, total):
         if (phase, done) == ("sampling", 40):
@@ -281,7 +281,7 @@ def test_no_finite_start_is_said_before_the_loop_compiles(monkeypatch):
 
 
 def test_a_value_that_is_no_number_stops_the_run_and_keeps_the_rest(monkeypatch):
-    monkeypatch.setattr("inference.run._Pace.next", lambda self, most: min(20, most))
+    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(20, most))
 
     def step(count, trace):
         mu = jnp.where(trace["mu"] > 0, jnp.nan, trace["mu"] + 1 / 32)

@@ -1,0 +1,284 @@
+"""Running particles for long: progress, checkpoints, Ctrl-C, and what is said at the end.
+
+The random program is the one that `seed` runs, with the same random numbers; the host drives
+its outermost loop, so that the observations of a filter, or the powers of an annealing, come in
+blocks (`host_loop`). What happens between two blocks can change no number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl import errors
+from ppl.randomness import checked_key
+
+from .checkpoint import Checkpoint, fingerprint
+from .degeneracy import FLOOR, degeneracy, parts
+from .host_loop import HostLoop, Slots, on_host
+from .pace import Pace
+from .particles import History, Over
+from .progress import bar
+from .verdict import Verdict
+from .weighted import Step, Then, Weighted, log_evidence, unit
+
+SAME = "program, data, key, numbers of particles and steps, and versions of jax"
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleRun:
+    """What `run_particles` gives.
+
+    Attributes:
+      result: what the program returns; of a step, its particles.
+      history: the log evidence and the effective number of particles after each step that was
+        done, if the program tells: filters, annealing, and steps made by `over` do.
+      observations: what each step observed, to name it by.
+      status: "complete", or after how many steps it was interrupted; and from which step on
+        (counted from 0) all weights are zero, if any.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import ParticleRun, particle_filter, run_particles
+    >>> from ppl import gen, sample
+    >>> @gen
+    ... def walk(z, _):
+    ...     z = sample("z", dist.Normal(z, 1.0))
+    ...     sample("y", dist.Normal(z, 0.5))
+    ...     return z, None
+    >>> ys = {"y": jnp.array([0.5, 30.0, 1.0])}
+    >>> filtering = lambda: particle_filter(walk, 0.0, ys, 1000)
+    >>> run: ParticleRun = run_particles(jax.random.key(0), filtering, observations=ys)
+    >>> run.status, run.verdict().name
+    ('complete', 'step 1, "y" = 30')
+    """
+
+    result: Any
+    history: History | None
+    observations: Any = None
+    status: str = "complete"
+
+    @property
+    def particles(self) -> Weighted:
+        """The last particles.
+
+        Raises:
+          InvalidArgument: there are none in the result.
+        """
+        found = next(parts(self.result, Weighted), None)
+        if found is None:
+            raise errors.InvalidArgument(
+                "There are no particles in the result.", where=errors.caller(),
+                given=f"a {type(self.result).__name__}", expected="what a filter gives",
+                fix="return the particles, or take what you need from run.result",
+            )  # fmt: skip
+        return found
+
+    @property
+    def log_evidence(self) -> jax.Array:
+        """The log of the mean weight of the last particles; -inf if all weights are zero."""
+        return log_evidence(self.particles)
+
+    def verdict(self, floor: float = FLOOR) -> Verdict:
+        """Whether enough particles counted at every step; see `degeneracy`."""
+        return degeneracy((self.particles, self.history), self.observations, floor=floor)
+
+    def __repr__(self) -> str:
+        told = [f"{type(self.result).__name__}"]
+        if next(parts(self.result, Weighted), None) is not None:
+            told.append(f"{self.particles.log_weight.size} particles")
+            told.append(f"log evidence {float(self.log_evidence):.6g}")
+        if self.history is not None:
+            told.insert(1, f"{len(self.history.ess)} steps")
+        return f"ParticleRun({', '.join(told)}; {self.status})"
+
+
+def run_particles(
+    key: jax.Array,
+    program: Callable[..., Any],
+    *,
+    observations: Any = None,
+    progress: bool = True,
+    checkpoint: str | os.PathLike | None = None,
+) -> ParticleRun:
+    """`seed(program)(key)`, with the outermost loops in blocks: shown, saved, interruptible.
+
+    The random numbers are those of `seed`, whatever is shown or saved, and blocks of any sizes
+    give the same bits (those of one compiled program may be rounded otherwise). Ctrl-C returns
+    what is done, if what the program makes of its steps can be told without the others: the
+    history and the particles so far. Else it goes through, and a checkpoint has the steps.
+
+    Args:
+      key: one PRNG key.
+      program: a random program without arguments, as `lambda: particle_filter(...)` or
+        `lambda: adaptive_annealing(...)`; or a step from the unit measure that `then` and
+        `over` made, as `annealed(...)` or `smc2(...)`. Keep it, and a second run compiles
+        nothing.
+      observations: what each step observed, arrays with T rows: a verdict names it. Of a step
+        it is the data of `over` if left out.
+      progress: a bar, on a terminal only.
+      checkpoint: a folder, saved to after each block; a run that finds one of itself there goes
+        on from it, to the same bits.
+
+    Raises:
+      InvalidKey: `key` is not one PRNG key.
+      InvalidArgument: the program has no loop that draws.
+      CheckpointError: the checkpoint is damaged, or of another run.
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference import annealed, random_walk, run_particles
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mu, 0.5))
+    >>> step = annealed(Target(model, (), {"y": 2.0}), 1000, random_walk, 8)
+    >>> run = run_particles(jax.random.key(0), step)
+    >>> run.result.value["mu"].shape, run.history.ess.shape, bool(run.verdict())
+    ((1000,), (7,), True)
+    """
+    key = checked_key(key)
+    of_step = isinstance(program, (Then, Over))
+    if of_step and observations is None:
+        rows = [part.data for part in _flat(program) if isinstance(part, Over)]
+        observations = rows[0] if len(rows) == 1 else None
+    programs = HostLoop.of(_telling(program) if of_step else program)
+    if not programs.loops:
+        raise errors.InvalidArgument(
+            "There is no loop to drive.", where=(errors.defined(program), errors.caller()),
+            given="a program whose outermost level has no lax.scan that draws",
+            expected="a filter, an annealing, or a step made by `over`",
+            fix="seed(program)(key) runs it at once",
+        )  # fmt: skip
+    slots, keys = programs.begin(key)
+    status = "complete"
+    with bar(progress) as advance:
+        for i, loop in enumerate(programs.loops):
+            course = _Course(programs, i, slots, keys)
+            if checkpoint is not None:
+                folder = Path(checkpoint) if len(programs.loops) == 1 else Path(checkpoint, str(i))
+                course.resume(folder, key)
+            phase = "steps" if len(programs.loops) == 1 else f"steps of loop {i + 1}"
+            try:
+                while course.done < loop.length:
+                    course.block()
+                    advance(phase, course.done, loop.length)
+            except KeyboardInterrupt:
+                last = i == len(programs.loops) - 1
+                if not (last and course.done and programs.ends_by_rows):
+                    raise
+                status = f"interrupted after {course.done} of {loop.length} steps"
+            slots = programs.past(i + 1, course.finished(), keys)
+    result = programs.result(slots)
+    if of_step:
+        result, history = result
+    else:
+        history = next(parts(result, History), None)
+    if history is not None:
+        zero = np.flatnonzero(np.asarray(history.log_evidence) == -np.inf)
+        status += f"; all weights are zero from step {zero[0]} on" if zero.size else ""
+    return ParticleRun(result, history, observations, status)
+
+
+class _Course:
+    """The state on the host of one loop, of which `done` steps are done."""
+
+    def __init__(self, programs: HostLoop, loop: int, slots: Slots, keys: Any):
+        self.programs, self.loop, self.slots = programs, loop, slots
+        carry, *self.fixed = programs.operands(loop, slots, keys)
+        # as the block gives it back, so that it is compiled once
+        self.state: tuple[list, int] = [jnp.asarray(x) for x in carry], 0
+        self.blocks: list[list[np.ndarray]] = []
+        self.run, self.pace = programs.block(loop), Pace()
+        self.store: Checkpoint | None = None
+
+    @property
+    def done(self) -> int:
+        return self.state[1]
+
+    def block(self) -> None:
+        """Some steps more."""
+        carry, done = self.state
+        left = self.programs.loops[self.loop].length - done
+        count = self.pace.next(min(self.programs.buffer(self.loop), left))
+        carry, rows = self.pace.timed(self.run, self._arguments(carry, done, count))
+        new = [on_host(x)[:count] for x in rows]
+        if self.store is not None:
+            leaves = [on_host(x) for x in carry]
+            if jax.process_index() == 0:
+                # what the store counts on is a chain axis in front
+                self.store.save_draws(done, {**_named(new), "steps": np.zeros((1, count))})
+                self.store.save_state(leaves, 0, done + count)
+        self.blocks = [*self.blocks, new]
+        self.state = carry, done + count
+
+    def _arguments(self, carry: list, start: int, count: int) -> tuple:
+        return (*self.fixed, carry, np.asarray(start), np.asarray(count))
+
+    def resume(self, folder: Path, key: jax.Array) -> None:
+        """Go on from the checkpoint in the folder, if there is one."""
+        carry, done = self.state
+        text = self.run.lower(*self._arguments(carry, done, 1)).as_text()
+        data = (self.fixed, carry, jax.random.key_data(key))
+        arrays = [x.tobytes() for x in map(_plain, jax.tree.leaves(data))]
+        identity = fingerprint(text.encode(), jax.__version__.encode(), *arrays)
+        self.store = Checkpoint(folder, identity, SAME)
+        found = self.store.load(carry)
+        if found is not None:
+            leaves, _, kept = found
+            self.state = [jnp.asarray(x) for x in leaves], kept
+            rows = self.store.draws(kept)
+            self.blocks = [[rows[name][0] for name in sorted(rows, key=_number) if name != "steps"]]
+
+    def finished(self) -> Slots:
+        """The slots after the loop, with the rows of the steps that are done."""
+        rows = [np.concatenate(x) for x in zip(*self.blocks, strict=True)]
+        return self.programs.finished(self.loop, self.slots, self.state[0], rows)
+
+
+def _named(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"row {i}": x[None] for i, x in enumerate(rows)}
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("row ")) if name.startswith("row ") else -1
+
+
+def _plain(x: Any) -> np.ndarray:
+    x = jnp.asarray(x)
+    return on_host(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+@lru_cache(maxsize=16)
+def _telling(step: Then | Over) -> Callable[[], tuple[Weighted, History | None]]:
+    """The step from the unit measure as a random program that tells its history, too."""
+    return partial(_told, step)
+
+
+def _told(step: Then | Over) -> tuple[Weighted, History | None]:
+    weighted, histories = unit(), []
+    for part in _flat(step):
+        if isinstance(part, Over):
+            weighted, history = part.recorded(weighted)
+            histories.append(history)
+        else:
+            weighted = part(weighted)
+    if not histories:
+        return weighted, None
+    if len(histories) == 1:
+        return weighted, histories[0]
+    return weighted, jax.tree.map(lambda *x: jnp.concatenate(x), *histories)
+
+
+def _flat(step: Step) -> list[Step]:
+    """The steps that `then` composed, of however many levels."""
+    if isinstance(step, Then):
+        return [part for inner in step.steps for part in _flat(inner)]
+    return [step]
