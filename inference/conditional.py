@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import lax
 
 from ppl import GenerativeFunction, Masked, Selection, Target, Trace, draw, errors
 from ppl.addresses import flatten, nest
@@ -17,7 +16,7 @@ from ppl.program import DRAW, FACTOR
 from .filtering import Filtered, Path
 from .kernel import Kernel, Stats
 from .particles import History, advance, recorded
-from .resample import effective_sample_size
+from .resample import effective_sample_size, when_few
 from .series import Series
 from .smoothing import genealogy
 from .weighted import Step, Weighted, collapse, each, log_evidence, normalized, spawn
@@ -101,27 +100,24 @@ def conditional_filter(
         return Weighted((*both.value, ancestors), both.log_weight)
 
     def make(row: tuple) -> Step:
-        def resampled(s: Weighted) -> tuple[jax.Array, jax.Array]:
+        def resampled(s: Weighted) -> Weighted:
+            states, _ = s.value
             others = draw(dist.CategoricalProbs(normalized(s.log_weight)).expand([n - 1]))
             parent = jnp.zeros((), others.dtype)
             if ancestor_sampling:
-                trace, score = jax.vmap(lambda state: onward(state, row))(s.value)
+                trace, score = jax.vmap(lambda state: onward(state, row))(states)
                 score = jnp.where(_as_first(trace.retval[0]), score, -jnp.inf)
                 parent = draw(dist.CategoricalProbs(normalized(s.log_weight + score)))
             even = jnp.full_like(s.log_weight, log_evidence(s))
-            return jnp.concatenate([parent[None], others]), even
+            return Weighted((states, jnp.concatenate([parent[None], others])), even)
 
-        def kept(s: Weighted) -> tuple[jax.Array, jax.Array]:
-            return jnp.arange(n), s.log_weight
+        again = resampled if threshold == 1 else when_few(threshold, resampled)
 
         def step(s: Weighted) -> Weighted:
-            if threshold == 1:
-                ancestors, log_weight = resampled(s)
-            else:
-                few = effective_sample_size(s.log_weight) < threshold * n
-                ancestors, log_weight = lax.cond(few, resampled, kept, s)
-            before = jax.tree.map(lambda leaf: leaf[ancestors], s.value)
-            return grown(row, Weighted(before, log_weight), ancestors)
+            chosen = again(Weighted((s.value, jnp.arange(n)), s.log_weight))
+            states, ancestors = chosen.value
+            before = jax.tree.map(lambda leaf: leaf[ancestors], states)
+            return grown(row, Weighted(before, chosen.log_weight), ancestors)
 
         return step
 
