@@ -21,6 +21,7 @@ from . import (
     resampling,
     slicing,
     smc,
+    stochastic,
     trace_mh,
 )
 
@@ -46,6 +47,7 @@ ENTRIES = tuple(
         resampling,
         kalman,
         gradients,
+        stochastic,
     )
     for entry in family.ENTRIES
 )
