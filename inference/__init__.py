@@ -27,6 +27,7 @@ from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
 from .move import Move, accept, metropolize, mhg, weigh
 from .nested import Nested, nested_sampling
+from .particle_plots import plot_ancestry, plot_ess, plot_weights
 from .particle_run import ParticleRun, run_particles
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
@@ -136,9 +137,12 @@ __all__ = [
     "particle_filter",
     "particle_gibbs",
     "particle_metric",
+    "plot_ancestry",
+    "plot_ess",
     "plot_posterior",
     "plot_predictive",
     "plot_trace",
+    "plot_weights",
     "posterior_predictive",
     "prior_predictive",
     "propose",

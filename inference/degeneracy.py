@@ -92,10 +92,9 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
     if step is not None:
         todo = "widen the model, or propose by the observation"
         return failed("evidence", step, 0.0, "all weights are zero, and so is the evidence", todo)
-    step = int(np.argmin(ess))
-    least = max(floor * n, min(2, n))
-    if ess[step] < least * (1 - 64 * np.finfo(ess.dtype).eps):
-        text = f"{ess[step]:.1f} of {n} particles count (fewer than {least:g})"
+    step, bound = int(np.argmin(ess)), least(n, floor)
+    if below(ess, bound)[step]:
+        text = f"{ess[step]:.1f} of {n} particles count (fewer than {bound:g})"
         todo = "take more particles, smaller steps, or a proposal that looks at what is seen"
         return failed("ess", step, float(ess[step]), text, todo)
     told = f"at least {ess[step]:.0f} of {n} particles count at each of {len(ess)} steps"
@@ -104,8 +103,21 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
     return Verdict(True, "", "", math.nan, f"nothing amiss: {told}")
 
 
+def least(n: int, floor: float) -> float:
+    """How many of n particles must count: this fraction, and two if there are two."""
+    return max(floor * n, min(2, n))
+
+
+def below(ess: np.ndarray, bound: float) -> np.ndarray:
+    """Where the effective number is below a bound, by more than it is rounded."""
+    return ess < bound * (1 - 64 * np.finfo(ess.dtype).eps)
+
+
 def parts(found: Any, kind: type) -> Iterator[Any]:
-    """The records of a kind in a result, in order, and not what is inside of them."""
+    """The records of a kind in a result, or in that of a run, in order; not those inside them."""
+    run = getattr(found, "result", None)
+    if run is not None:
+        found = (run, found.history)
     leaves = jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, kind))
     return (x for x in leaves if isinstance(x, kind))
 

@@ -21,8 +21,10 @@ import numpy as np
 from ppl import errors
 from ppl.randomness import checked_key
 
+from .ancestry import log_evidence_error
 from .checkpoint import Checkpoint, fingerprint
 from .degeneracy import FLOOR, degeneracy, parts
+from .filtering import Filtered
 from .host_loop import HostLoop, Slots, on_host
 from .pace import Pace
 from .particles import History, Over
@@ -86,15 +88,37 @@ class ParticleRun:
         """The log of the mean weight of the last particles; -inf if all weights are zero."""
         return log_evidence(self.particles)
 
+    @property
+    def standard_error(self) -> jax.Array:
+        """Of the log evidence of a filter, from this run alone; see `log_evidence_error`.
+
+        Raises:
+          InvalidArgument: it is no filter, or one that did not resample by `multinomial`.
+        """
+        found = next(parts(self.result, Filtered), None)
+        if found is None:
+            raise errors.InvalidArgument(
+                "The error of one run is known of filters.", where=errors.caller(),
+                given=f"a {type(self.result).__name__}",
+                expected="particle_filter(..., scheme=multinomial)",
+                fix="log_evidence_error of the log evidences of several runs",
+            )  # fmt: skip
+        return log_evidence_error(found)
+
     def verdict(self, floor: float = FLOOR) -> Verdict:
         """Whether enough particles counted at every step; see `degeneracy`."""
-        return degeneracy((self.particles, self.history), self.observations, floor=floor)
+        return degeneracy(self, self.observations, floor=floor)
+
+    @property
+    def _tells_error(self) -> bool:
+        return any(found.ancestry is not None for found in parts(self.result, Filtered))
 
     def __repr__(self) -> str:
         told = [f"{type(self.result).__name__}"]
         if next(parts(self.result, Weighted), None) is not None:
             told.append(f"{self.particles.log_weight.size} particles")
-            told.append(f"log evidence {float(self.log_evidence):.6g}")
+            error = f" +- {float(self.standard_error):.2g}" if self._tells_error else ""
+            told.append(f"log evidence {float(self.log_evidence):.6g}{error}")
         if self.history is not None:
             told.insert(1, f"{len(self.history.ess)} steps")
         return f"ParticleRun({', '.join(told)}; {self.status})"

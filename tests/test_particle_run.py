@@ -17,7 +17,9 @@ from inference import (
     each,
     islands,
     log_evidence,
+    log_evidence_error,
     mh,
+    multinomial,
     over,
     particle_filter,
     recorded,
@@ -390,3 +392,17 @@ def test_long_observations_are_shown_by_their_ends():
     ys = {"y": jnp.zeros((4, 100)).at[3, -1].set(5.0), "z": jnp.arange(4)}
     found = told(jnp.zeros((4, 3)).at[3].set(-jnp.inf), ys)
     assert found.name == 'step 3, "y" = [0., 0., ..., 0., 5.], "z" = 3'
+
+
+# -- the error of the evidence --------------------------------------------------------------------
+
+
+def test_a_filter_tells_the_error_of_its_evidence():
+    known = lambda: particle_filter(hidden, 0, SEEN, 200, scheme=multinomial)  # noqa: E731
+    found = run(known)
+    plain = log_evidence_error(jax.jit(seed(known))(KEY))
+    np.testing.assert_allclose(found.standard_error, plain, rtol=1e-9)
+    assert f" +- {float(plain):.2g}; complete" in repr(found)
+    for program in (PROGRAM, annealed(COINS, 40, flips, 6)):
+        with pytest.raises(errors.InvalidArgument, match="multinomial"):
+            _ = run(program).standard_error
