@@ -9,6 +9,7 @@ from .annealing import annealed, retarget, reverse_annealed
 from .choose import choose
 from .conditional import conditional_filter, particle_gibbs
 from .degeneracy import degeneracy
+from .correlated import auxiliary_marginal, correlated
 from .draws import Draws
 from .ensemble import stretch
 from .export import to_datatree
@@ -29,6 +30,7 @@ from .move import Move, accept, metropolize, mhg, weigh
 from .nested import Nested, nested_sampling
 from .particle_plots import plot_ancestry, plot_ess, plot_weights
 from .particle_run import ParticleRun, run_particles
+from .ordering import sort_by
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
@@ -88,6 +90,7 @@ __all__ = [
     "advance",
     "annealed",
     "as_kernel",
+    "auxiliary_marginal",
     "backward_sample",
     "birth_death",
     "by_annealing",
@@ -96,6 +99,7 @@ __all__ = [
     "choose",
     "collapse",
     "conditional_filter",
+    "correlated",
     "cycle",
     "degeneracy",
     "delayed_acceptance",
@@ -161,6 +165,7 @@ __all__ = [
     "sgld",
     "slice_sample",
     "smc2",
+    "sort_by",
     "spawn",
     "split_merge",
     "spread",

@@ -33,6 +33,7 @@ def filter_series(
     *,
     scheme: Scheme = systematic,
     threshold: float = 0.5,
+    order: Callable[[Any], jax.Array] | None = None,
 ) -> Step:
     """From the unit measure to `target`, by a particle filter of a series of latents.
 
@@ -43,7 +44,8 @@ def filter_series(
     Args:
       address: of a latent in a `lax.scan` of the model, or that of the call
         `sample(address, scan(step)(init, xs))`.
-      n, scheme, threshold: as for `particle_filter`.
+      n, scheme, threshold, order: as for `particle_filter`; `order` is of the list of the arrays
+        in the carry of the scan.
 
     Raises:
       AddressNotFound: there is no such choice.
@@ -69,11 +71,11 @@ def filter_series(
 
     def step(weighted: Weighted) -> Weighted:
         model, init, xs, given = call()
-        found = finished(
-            particle_filter(
-                model, init, given, n, xs=xs, scheme=scheme, threshold=threshold, history=True
-            )
-        )
+        run = particle_filter(
+            model, init, given, n, xs=xs, scheme=scheme, threshold=threshold, order=order,
+            history=True,
+        )  # fmt: skip
+        found = finished(run)
         return Weighted(found.value, weighted.log_weight + found.log_weight)
 
     return step

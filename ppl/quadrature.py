@@ -52,7 +52,8 @@ def gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 def midpoints(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The middles of n cells of equal probability."""
     u = (np.arange(n) + 0.5) / n
-    x = np.asarray(jax.scipy.special.ndtri(u)) if kind == "normal" else u
+    with jax.ensure_compile_time_eval():  # nodes are numbers under `jit`, too
+        x = np.asarray(jax.scipy.special.ndtri(u)) if kind == "normal" else u
     return x, np.full(n, 1 / n)
 
 
