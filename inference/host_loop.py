@@ -9,29 +9,124 @@ that `seed` gives it: steps and their keys are those of the staged program (`ppl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl.program import DRAW, Draw, Loop, Step
+from ppl.program import DRAW, Draw, Loop, Step, While
 from ppl.randomness import Seed, checked_key, program_of
 from ppl.staging import Staged
 from ppl.walk import construct, walk
 
 _BUFFER = 1024  # steps
 _BUFFER_BYTES = 2**26
+_RULE = Seed()
 
-Slots = dict[int, Any]
+Slots: TypeAlias = dict[int, Any]
 """Values of the staged program by their number."""
 
 
 @dataclass(frozen=True, eq=False)
-class HostLoop:
+class Scanned:
+    """A `lax.scan`, of which the number of steps is known; `avals` are those of its rows."""
+
+    step: Loop
+    avals: tuple[Any, ...]
+
+    @property
+    def length(self) -> int:
+        return self.step.length
+
+    @property
+    def buffer(self) -> int:
+        """How many steps a block has at most."""
+        size = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in self.avals)
+        return max(1, min(_BUFFER, _BUFFER_BYTES // max(1, size), self.length))
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The slots of what it gives for each step."""
+        return self.step.outputs[self.step.carries :]
+
+    def start(self, args: list, keys: Any) -> tuple[Any, Any]:
+        """The state before the first step, and what does not change."""
+        split = self.step.constants + self.step.carries
+        carry = [jnp.asarray(x) for x in args[self.step.constants : split]]
+        return carry, (args[: self.step.constants], args[split:], keys)
+
+    def block(self, fixed: Any, state: Any, start: Any, count: Any) -> tuple[Any, list]:
+        """`count` steps from number `start` on: the state after them, and a buffer of rows."""
+        shared, own, keys = fixed
+
+        def one(i: Any, carried: tuple) -> tuple:
+            carry, kept = carried
+            row = start + i
+            row = self.length - 1 - row if self.step.reverse else row
+            x, mine = jax.tree.map(lambda leaf: leaf[row], (own, keys))
+            outs, _, _ = walk(self.step.body, [*shared, *carry, *x], _RULE, mine)
+            rows = zip(kept, outs[self.step.carries :], strict=True)
+            return outs[: self.step.carries], [b.at[i].set(y) for b, y in rows]
+
+        kept = [jnp.zeros((self.buffer, *x.shape[1:]), x.dtype) for x in self.avals]
+        return jax.lax.fori_loop(0, count, one, (list(state), kept))
+
+    def done(self, state: Any, most: int) -> tuple[int, bool]:
+        """How many steps are done, at most so many, and whether there are no more."""
+        return most, most == self.length
+
+    def outs(self, state: Any, rows: list) -> list:
+        """What the loop gives, its rows in the order of its inputs."""
+        return [*state, *(x[::-1] if self.step.reverse else x for x in rows)]
+
+
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """A `lax.while_loop`, which says itself when it is over; it has no rows."""
+
+    step: While
+
+    length = None
+    buffer = 1 << 30
+    rows: tuple[int, ...] = ()
+
+    def start(self, args: list, keys: Any) -> tuple[Any, Any]:
+        """The state before the first turn, and what does not change."""
+        key, alive, carry = _first(self)(args, keys)
+        state = jnp.zeros((), int), jax.random.key_data(key), alive, carry
+        return state, (args, keys)
+
+    def block(self, fixed: Any, state: Any, start: Any, count: Any) -> tuple[Any, list]:
+        """`count` turns, or fewer if the loop is over: the state after them."""
+        args, keys = fixed
+        _, turn = _RULE.turns(self.step, args)
+
+        def one(state: tuple) -> tuple:
+            number, data, alive, carry = state
+            key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
+            key, alive, carry = turn((key, alive, carry))
+            return number + 1, jax.random.key_data(key), alive, carry
+
+        def going(state: tuple) -> jax.Array:
+            return state[2] & (state[0] < start + count)
+
+        return jax.lax.while_loop(going, one, state), []
+
+    def done(self, state: Any, most: int) -> tuple[int, bool]:
+        """How many turns are done, at most so many, and whether there are no more."""
+        return int(state[0]), not bool(state[2])
+
+    def outs(self, state: Any, rows: list) -> list:
+        """What the loop gives."""
+        return state[3]
+
+
+@dataclass(frozen=True, eq=False)
+class Hosted:
     """The programs of a random program: what is around its loops, and a block of each loop.
 
     Attributes:
@@ -40,28 +135,28 @@ class HostLoop:
       around: the steps before, between and after them: one more than there are loops.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference.host_loop import HostLoop
+    >>> from inference.host_loop import Hosted
     >>> from ppl import draw, seed
     >>> def walk():
     ...     def step(x, _):
-    ...         x = x + draw(dist.Normal(0.0, 1.0))
+    ...         x = x + draw(dist.DiscreteUniform(1, 6))
     ...         return x, x
-    ...     return jax.lax.scan(step, 0.0, None, length=5)
-    >>> programs = HostLoop.of(walk)
+    ...     return jax.lax.scan(step, 0, None, length=5)[0]
+    >>> programs = Hosted.of(walk)
     >>> slots, keys = programs.begin(jax.random.key(0))
-    >>> carry, *fixed = programs.operands(0, slots, keys)
+    >>> state, fixed = programs.start(0, slots, keys)
     >>> for start, count in ((0, 2), (2, 3)):
-    ...     carry, rows = programs.block(0)(*fixed, carry, start, count)
-    >>> abs(carry[0] - seed(walk)(jax.random.key(0))[0]).item() < 1e-6
+    ...     state, rows = programs.block(0)(fixed, state, start, count)
+    >>> state[0].item() == seed(walk)(jax.random.key(0)).item()
     True
     """
 
     staged: Staged
-    loops: tuple[Loop, ...]
+    loops: tuple[Scanned | Turned, ...]
     around: tuple[tuple[Step, ...], ...]
 
     @classmethod
-    def of(cls, f: Callable[[], Any]) -> HostLoop:
+    def of(cls, f: Callable[[], Any]) -> Hosted:
         """The programs of `f`; the same ones if it is the same function.
 
         Raises:
@@ -86,35 +181,19 @@ class HostLoop:
         mine = {step.name: keys[step.name] for step in steps if DRAW in step.effects}
         return {**slots, **_between(self, part)(read, mine)}
 
-    def operands(self, loop: int, slots: Slots, keys: Any) -> tuple[list, list, list, Any]:
-        """The carry of a loop, what its steps share, what each has of its own, and its keys."""
-        step = self.loops[loop]
-        split = step.constants + step.carries
-        args = [slots[i] for i in step.inputs]
-        return args[step.constants : split], args[: step.constants], args[split:], keys[step.name]
+    def start(self, loop: int, slots: Slots, keys: Any) -> tuple[Any, Any]:
+        """The state of a loop before its first step, and what does not change."""
+        step = self.loops[loop].step
+        return self.loops[loop].start([slots[i] for i in step.inputs], keys[step.name])
 
-    def block(self, loop: int) -> Callable[..., tuple[list, list]]:
-        """`(shared, own, keys, carry, start, count) -> (carry, rows)`, in a buffer of rows."""
+    def block(self, loop: int) -> Callable[..., tuple[Any, list]]:
+        """`(fixed, state, start, count) -> (state, rows)`, compiled once."""
         return _block(self, loop)
 
-    def buffer(self, loop: int) -> int:
-        """How many steps a block has at most."""
-        avals = self.staged.program.avals
-        rows = [avals[i] for i in self.rows(loop)]
-        size = sum(math.prod(x.shape[1:]) * x.dtype.itemsize for x in rows)
-        return max(1, min(_BUFFER, _BUFFER_BYTES // max(1, size), self.loops[loop].length))
-
-    def rows(self, loop: int) -> tuple[int, ...]:
-        """The slots of what a loop gives for each of its steps."""
-        step = self.loops[loop]
-        return step.outputs[step.carries :]
-
-    def finished(self, loop: int, slots: Slots, carry: list, rows: list) -> Slots:
-        """The slots with what a loop gave, and rows in the order of its inputs."""
-        step = self.loops[loop]
-        if step.reverse:
-            rows = [x[::-1] for x in rows]
-        return {**slots, **dict(zip(step.outputs, [*carry, *rows], strict=True))}
+    def finished(self, loop: int, slots: Slots, state: Any, rows: list) -> Slots:
+        """The slots with what a loop gave."""
+        outs = self.loops[loop].outs(state, rows)
+        return {**slots, **dict(zip(self.loops[loop].step.outputs, outs, strict=True))}
 
     @cached_property
     def ends_by_rows(self) -> bool:
@@ -122,7 +201,7 @@ class HostLoop:
 
         Then some of its rows make a result, too: fewer rows, beside what its last step left.
         """
-        rows = {*self.rows(len(self.loops) - 1)}
+        rows = {*self.loops[-1].rows}
         return not any(rows & {*step.inputs} for step in self.around[-1])
 
     def result(self, slots: Slots) -> Any:
@@ -130,30 +209,39 @@ class HostLoop:
         return self.staged.rebuild([slots[i] for i in self.staged.program.outputs])
 
 
+@lru_cache(maxsize=64)
+def _first(loop: Turned) -> Callable[[list, Any], tuple]:
+    return jax.jit(lambda args, keys: _RULE.turns(loop.step, args)[0](keys))
+
+
 @lru_cache(maxsize=16)
-def _parted(staged: Staged) -> HostLoop:
-    loops: list[Loop] = []
+def _parted(staged: Staged) -> Hosted:
+    avals = staged.program.avals
+    loops: list[Scanned | Turned] = []
     around: list[list[Step]] = [[]]
     for step in staged.program.steps:
-        if isinstance(step, Loop) and DRAW in step.effects:
-            loops.append(step)
-            around.append([])
+        if DRAW in step.effects and isinstance(step, Loop):
+            loops.append(Scanned(step, tuple(avals[i] for i in step.outputs[step.carries :])))
+        elif DRAW in step.effects and isinstance(step, While):
+            loops.append(Turned(step))
         else:
             around[-1].append(step)
-    return HostLoop(staged, tuple(loops), tuple(map(tuple, around)))
+            continue
+        around.append([])
+    return Hosted(staged, tuple(loops), tuple(map(tuple, around)))
 
 
 @lru_cache(maxsize=64)
-def _keys(programs: HostLoop) -> Callable:
-    return jax.jit(lambda key: Seed().enter(programs.staged.program, key))
+def _keys(programs: Hosted) -> Callable:
+    return jax.jit(lambda key: _RULE.enter(programs.staged.program, key))
 
 
 @lru_cache(maxsize=64)
-def _between(programs: HostLoop, part: int) -> Callable[[Slots, Any], Slots]:
+def _between(programs: Hosted, part: int) -> Callable[[Slots, Any], Slots]:
     """The steps around `part`, from the slots they read to those they write for others."""
     steps = programs.around[part]
-    rule = Seed()
-    read = {i for step in _later(programs, part) for i in step.inputs}
+    read = {i for later in programs.around[part + 1 :] for step in later for i in step.inputs}
+    read.update(i for loop in programs.loops[part:] for i in loop.step.inputs)
     read.update(programs.staged.program.outputs)
 
     def run(slots: Slots, keys: Any) -> Slots:
@@ -163,41 +251,18 @@ def _between(programs: HostLoop, part: int) -> Callable[[Slots, Any], Slots]:
             if DRAW not in step.effects:
                 outs = step.evaluate(*args)
             elif isinstance(step, Draw):
-                outs = rule.visit(step, args, keys)[0]
+                outs = _RULE.visit(step, args, keys)[0]
             else:
-                outs = construct(step, args, rule, keys)[0]
+                outs = construct(step, args, _RULE, keys)[0]
             made.update(zip(step.outputs, outs, strict=True))
         return {i: x for i, x in made.items() if i in read}
 
     return jax.jit(run)
 
 
-def _later(programs: HostLoop, part: int) -> Iterable[Step]:
-    for loop, steps in zip(programs.loops[part:], programs.around[part + 1 :], strict=True):
-        yield loop
-        yield from steps
-
-
 @lru_cache(maxsize=64)
-def _block(programs: HostLoop, loop: int) -> Callable[..., tuple[list, list]]:
-    step, rule = programs.loops[loop], Seed()
-    avals = [programs.staged.program.avals[i] for i in programs.rows(loop)]
-    buffer = programs.buffer(loop)
-
-    def block(shared, own, keys, carry, start, count):
-        def one(i: Any, state: tuple) -> tuple:
-            carry, kept = state
-            row = start + i
-            row = step.length - 1 - row if step.reverse else row
-            x, mine = jax.tree.map(lambda leaf: leaf[row], (own, keys))
-            outs, _, _ = walk(step.body, [*shared, *carry, *x], rule, mine)
-            rows = zip(kept, outs[step.carries :], strict=True)
-            return outs[: step.carries], [b.at[i].set(y) for b, y in rows]
-
-        kept = [jnp.zeros((buffer, *x.shape[1:]), x.dtype) for x in avals]
-        return jax.lax.fori_loop(0, count, one, (list(carry), kept))
-
-    return jax.jit(block)
+def _block(programs: Hosted, loop: int) -> Callable[..., tuple[Any, list]]:
+    return jax.jit(programs.loops[loop].block)
 
 
 def on_host(x: Any) -> np.ndarray:

@@ -25,7 +25,8 @@ from .ancestry import log_evidence_error
 from .checkpoint import Checkpoint, fingerprint
 from .degeneracy import FLOOR, degeneracy, parts
 from .filtering import Filtered
-from .host_loop import HostLoop, Slots, on_host
+from .host_loop import Hosted, Slots, on_host
+from .nested import STATUS, Nested
 from .pace import Pace
 from .particles import History, Over
 from .progress import bar
@@ -45,7 +46,7 @@ class ParticleRun:
         done, if the program tells: filters, annealing, and steps made by `over` do.
       observations: what each step observed, to name it by.
       status: "complete", or after how many steps it was interrupted; and from which step on
-        (counted from 0) all weights are zero, if any.
+        (counted from 0) all weights are zero, if any; and how nested sampling ended.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import ParticleRun, particle_filter, run_particles
@@ -90,17 +91,19 @@ class ParticleRun:
 
     @property
     def standard_error(self) -> jax.Array:
-        """Of the log evidence of a filter, from this run alone; see `log_evidence_error`.
+        """Of the log evidence, from this run alone; of a filter by `log_evidence_error`.
 
         Raises:
-          InvalidArgument: it is no filter, or one that did not resample by `multinomial`.
+          InvalidArgument: it is no nested sampling, and no filter that resampled by `multinomial`.
         """
+        if isinstance(self.result, Nested):
+            return self.result.standard_error
         found = next(parts(self.result, Filtered), None)
         if found is None:
             raise errors.InvalidArgument(
-                "The error of one run is known of filters.", where=errors.caller(),
-                given=f"a {type(self.result).__name__}",
-                expected="particle_filter(..., scheme=multinomial)",
+                "The error of one run is known of filters and of nested sampling.",
+                where=errors.caller(), given=f"a {type(self.result).__name__}",
+                expected="particle_filter(..., scheme=multinomial), or nested_sampling(...)",
                 fix="log_evidence_error of the log evidences of several runs",
             )  # fmt: skip
         return log_evidence_error(found)
@@ -111,7 +114,8 @@ class ParticleRun:
 
     @property
     def _tells_error(self) -> bool:
-        return any(found.ancestry is not None for found in parts(self.result, Filtered))
+        filters = parts(self.result, Filtered)
+        return isinstance(self.result, Nested) or any(f.ancestry is not None for f in filters)
 
     def __repr__(self) -> str:
         told = [f"{type(self.result).__name__}"]
@@ -135,16 +139,17 @@ def run_particles(
     """`seed(program)(key)`, with the outermost loops in blocks: shown, saved, interruptible.
 
     The random numbers are those of `seed`, whatever is shown or saved, and blocks of any sizes
-    give the same bits (those of one compiled program may be rounded otherwise). Ctrl-C returns
-    what is done, if what the program makes of its steps can be told without the others: the
-    history and the particles so far. Else it goes through, and a checkpoint has the steps.
+    give the same bits. (`jax.jit(seed(program))` is another compiled program, which may round
+    otherwise, and chaotic kernels amplify that.) Ctrl-C returns what is done, if what the program
+    makes of its steps can be told without the others: the history and the particles so far. Else
+    it goes through, and a checkpoint has the steps.
 
     Args:
       key: one PRNG key.
-      program: a random program without arguments, as `lambda: particle_filter(...)` or
-        `lambda: adaptive_annealing(...)`; or a step from the unit measure that `then` and
-        `over` made, as `annealed(...)` or `smc2(...)`. Keep it, and a second run compiles
-        nothing.
+      program: a random program without arguments, as `lambda: particle_filter(...)`,
+        `lambda: adaptive_annealing(...)` or `lambda: nested_sampling(...)`; or a step from the
+        unit measure that `then` and `over` made, as `annealed(...)` or `smc2(...)`. Keep it,
+        and a second run compiles nothing.
       observations: what each step observed, arrays with T rows: a verdict names it. Of a step
         it is the data of `over` if left out.
       progress: a bar, on a terminal only.
@@ -173,32 +178,33 @@ def run_particles(
     if of_step and observations is None:
         rows = [part.data for part in _flat(program) if isinstance(part, Over)]
         observations = rows[0] if len(rows) == 1 else None
-    programs = HostLoop.of(_telling(program) if of_step else program)
+    programs = Hosted.of(_telling(program) if of_step else program)
     if not programs.loops:
         raise errors.InvalidArgument(
             "There is no loop to drive.", where=(errors.defined(program), errors.caller()),
-            given="a program whose outermost level has no lax.scan that draws",
+            given="a program whose outermost level has no lax.scan or while_loop that draws",
             expected="a filter, an annealing, or a step made by `over`",
             fix="seed(program)(key) runs it at once",
         )  # fmt: skip
     slots, keys = programs.begin(key)
     status = "complete"
+    several = len(programs.loops) > 1
     with bar(progress) as advance:
         for i, loop in enumerate(programs.loops):
             course = _Course(programs, i, slots, keys)
             if checkpoint is not None:
-                folder = Path(checkpoint) if len(programs.loops) == 1 else Path(checkpoint, str(i))
-                course.resume(folder, key)
-            phase = "steps" if len(programs.loops) == 1 else f"steps of loop {i + 1}"
+                course.resume(Path(checkpoint, str(i)) if several else Path(checkpoint), key)
+            phase = f"steps of loop {i + 1}" if several else "steps"
             try:
-                while course.done < loop.length:
+                while not course.over:
                     course.block()
                     advance(phase, course.done, loop.length)
             except KeyboardInterrupt:
                 last = i == len(programs.loops) - 1
                 if not (last and course.done and programs.ends_by_rows):
                     raise
-                status = f"interrupted after {course.done} of {loop.length} steps"
+                of = f" of {loop.length}" if loop.length else ""
+                status = f"interrupted after {course.done}{of} steps"
             slots = programs.past(i + 1, course.finished(), keys)
     result = programs.result(slots)
     if of_step:
@@ -208,71 +214,71 @@ def run_particles(
     if history is not None:
         zero = np.flatnonzero(np.asarray(history.log_evidence) == -np.inf)
         status += f"; all weights are zero from step {zero[0]} on" if zero.size else ""
+    if isinstance(result, Nested):
+        status += f"; {STATUS[int(result.status)]}"
     return ParticleRun(result, history, observations, status)
 
 
 class _Course:
     """The state on the host of one loop, of which `done` steps are done."""
 
-    def __init__(self, programs: HostLoop, loop: int, slots: Slots, keys: Any):
+    def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any):
         self.programs, self.loop, self.slots = programs, loop, slots
-        carry, *self.fixed = programs.operands(loop, slots, keys)
-        # as the block gives it back, so that it is compiled once
-        self.state: tuple[list, int] = [jnp.asarray(x) for x in carry], 0
+        state, self.fixed = programs.start(loop, slots, keys)
+        self.at: tuple[Any, int] = state, 0
         self.blocks: list[list[np.ndarray]] = []
         self.run, self.pace = programs.block(loop), Pace()
         self.store: Checkpoint | None = None
 
     @property
     def done(self) -> int:
-        return self.state[1]
+        return self.at[1]
+
+    @property
+    def over(self) -> bool:
+        return self.programs.loops[self.loop].done(*self.at)[1]
 
     def block(self) -> None:
         """Some steps more."""
-        carry, done = self.state
-        left = self.programs.loops[self.loop].length - done
-        count = self.pace.next(min(self.programs.buffer(self.loop), left))
-        carry, rows = self.pace.timed(self.run, self._arguments(carry, done, count))
-        new = [on_host(x)[:count] for x in rows]
+        loop, (state, start) = self.programs.loops[self.loop], self.at
+        left = loop.buffer if loop.length is None else loop.length - start
+        count = self.pace.next(min(loop.buffer, left))
+        state, rows = self.pace.timed(self.run, self._arguments(state, start, count))
+        done, _ = loop.done(state, start + count)
+        new = [on_host(x)[: done - start] for x in rows]
         if self.store is not None:
-            leaves = [on_host(x) for x in carry]
+            leaves = [on_host(x) for x in jax.tree.leaves(state)]
             if jax.process_index() == 0:
                 # what the store counts on is a chain axis in front
-                self.store.save_draws(done, {**_named(new), "steps": np.zeros((1, count))})
-                self.store.save_state(leaves, 0, done + count)
+                kept = {f"row {i}": x[None] for i, x in enumerate(new)}
+                self.store.save_draws(start, {**kept, "steps": np.zeros((1, done - start))})
+                self.store.save_state(leaves, 0, done)
         self.blocks = [*self.blocks, new]
-        self.state = carry, done + count
+        self.at = state, done
 
-    def _arguments(self, carry: list, start: int, count: int) -> tuple:
-        return (*self.fixed, carry, np.asarray(start), np.asarray(count))
+    def _arguments(self, state: Any, start: int, count: int) -> tuple:
+        return self.fixed, state, np.asarray(start), np.asarray(count)
 
     def resume(self, folder: Path, key: jax.Array) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
-        carry, done = self.state
-        text = self.run.lower(*self._arguments(carry, done, 1)).as_text()
-        data = (self.fixed, carry, jax.random.key_data(key))
+        state, start = self.at
+        text = self.run.lower(*self._arguments(state, start, 1)).as_text()
+        data = (self.fixed, state, jax.random.key_data(key))
         arrays = [x.tobytes() for x in map(_plain, jax.tree.leaves(data))]
         identity = fingerprint(text.encode(), jax.__version__.encode(), *arrays)
         self.store = Checkpoint(folder, identity, SAME)
-        found = self.store.load(carry)
+        leaves, tree = jax.tree.flatten(state)
+        found = self.store.load(leaves)
         if found is not None:
-            leaves, _, kept = found
-            self.state = [jnp.asarray(x) for x in leaves], kept
-            rows = self.store.draws(kept)
-            self.blocks = [[rows[name][0] for name in sorted(rows, key=_number) if name != "steps"]]
+            saved, _, done = found
+            self.at = jax.tree.unflatten(tree, [jnp.asarray(x) for x in saved]), done
+            rows = self.store.draws(done)
+            self.blocks = [[rows[f"row {i}"][0] for i in range(len(rows) - 1)]]
 
     def finished(self) -> Slots:
         """The slots after the loop, with the rows of the steps that are done."""
         rows = [np.concatenate(x) for x in zip(*self.blocks, strict=True)]
-        return self.programs.finished(self.loop, self.slots, self.state[0], rows)
-
-
-def _named(rows: list[np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"row {i}": x[None] for i, x in enumerate(rows)}
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix("row ")) if name.startswith("row ") else -1
+        return self.programs.finished(self.loop, self.slots, self.at[0], rows)
 
 
 def _plain(x: Any) -> np.ndarray:

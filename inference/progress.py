@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[str, int, int], None]
+Advance = Callable[[str, int, int | None], None]
 
 
 @contextlib.contextmanager
 def bar(show: bool) -> Iterator[Advance]:
     """`advance(phase, done, total)`, which moves a bar; nothing off a terminal.
+
+    The total is None where it is not known.
 
     >>> from inference.progress import bar
     >>> with bar(show=False) as advance:
@@ -32,7 +34,7 @@ def bar(show: bool) -> Iterator[Advance]:
     with Progress(*columns, console=console) as progress:
         tasks: dict = {}
 
-        def advance(phase: str, done: int, total: int) -> None:
+        def advance(phase: str, done: int, total: int | None) -> None:
             if phase not in tasks:
                 tasks[phase] = progress.add_task(phase, total=total)
             progress.update(tasks[phase], completed=done)

@@ -19,7 +19,7 @@ from . import arithmetic, distributions, errors
 from .arguments import Arguments
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
-from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, bodies
+from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, While, bodies
 from .staging import Staged, stage
 from .supports import check_parameters
 from .walk import Result, Rule, walk
@@ -175,13 +175,27 @@ class Seed(Rule):
         return [value], ({"draws": {step.name: value}} if self.record else {}), {}
 
     def while_loop(self, step, args, key) -> Result:
+        first, turn = self.turns(step, args)
+        _, _, outs = jax.lax.while_loop(lambda state: jnp.any(state[1]), turn, first(key))
+        return outs, {}, {}
+
+    def turns(self, step: While, args: list) -> tuple[Callable, Callable]:
+        """A `while_loop` as `first(key)`, the state before it, and `turn(state)`, one turn on.
+
+        A state is the key of the rest, whether the test holds, and the carry.
+        """
         split = step.test_constants + step.body_constants
         of_test, of_body = args[: step.test_constants], args[step.test_constants : split]
 
         def going(key, carry):
             return walk(step.test, [*of_test, *carry], self, key)[0][0]
 
-        def body(state):
+        def first(key):
+            key, mine = jax.random.split(key)
+            carry = args[split:]
+            return key, going(mine, carry), carry
+
+        def turn(state):
             key, alive, carry = state
             key, of_test, mine = jax.random.split(key, 3)
             moved = walk(step.body, [*of_body, *carry], self, mine)[0]
@@ -190,11 +204,7 @@ class Seed(Rule):
                 moved = [_where(alive, x, y) for x, y in zip(moved, carry, strict=True)]
             return key, alive & going(of_test, moved), moved
 
-        key, first = jax.random.split(key)
-        carry = args[split:]
-        start = key, going(first, carry), carry
-        _, _, outs = jax.lax.while_loop(lambda state: jnp.any(state[1]), body, start)
-        return outs, {}, {}
+        return first, turn
 
 
 def _where(rows: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -20,6 +20,7 @@ from inference import (
     log_evidence_error,
     mh,
     multinomial,
+    nested_sampling,
     over,
     particle_filter,
     recorded,
@@ -292,6 +293,55 @@ def test_smc2_and_islands():
 
     apart = then(started, islands(3, 8), over(row, SEEN["y"]))
     assert run(apart).result.value.value.shape == (3, 8)
+
+
+DIGITS = Target(
+    gen(
+        lambda: sample(
+            "y",
+            dist.Bernoulli(
+                0.05 + 0.09 * sample("b", dist.DiscreteUniform(0, 9).expand([3])).mean()
+            ).expand([6]),
+        )
+    ),
+    (),
+    {"y": COINS.observations["y"]},
+)
+
+
+def nested():
+    return nested_sampling(DIGITS, 40, lambda above: mh(above, "b"), batch=4)
+
+
+def test_nested_sampling_is_driven_turn_by_turn(tmp_path, monkeypatch, sevens, caplog):
+    plain = jax.jit(seed(nested))(KEY)
+    found = run(nested, checkpoint=tmp_path)
+    assert (found.result.particles.value["b"] == plain.particles.value["b"]).all()
+    assert int(found.result.iterations) == int(plain.iterations) > 14
+    assert found.status == "complete; plateau"
+    assert found.standard_error == found.result.standard_error and " +- " in repr(found)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        assert same(run(nested), found)
+    assert not [r for r in caplog.records if "Finished XLA" in r.getMessage()]
+    assert same(run(nested, checkpoint=tmp_path), found)
+    stop_at(monkeypatch, 14)
+    part = run(nested, checkpoint=tmp_path / "again")
+    assert part.status == "interrupted after 14 steps; out of iterations"
+    assert int(part.result.iterations) == 14
+    monkeypatch.undo()
+    assert same(run(nested, checkpoint=tmp_path / "again"), found)
+
+
+def test_a_while_loop_between_others(sevens):
+    def program():
+        low = jax.lax.while_loop(
+            lambda x: x < 40, lambda x: x + draw(dist.Poisson(1.0)), draw(dist.Poisson(2.0))
+        )
+        rows = jax.lax.scan(lambda c, _: (c, c + draw(dist.Poisson(1.0))), low, None, length=9)[1]
+        return rows, jax.lax.while_loop(lambda x: x < 0, lambda x: x + draw(dist.Poisson(1.0)), 3)
+
+    ours, plain = run(program).result, seed(program)(KEY)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), ours, plain))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
