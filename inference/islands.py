@@ -54,10 +54,11 @@ def within(step: Step) -> Step:
     return inside
 
 
-def islands(k: int, n: int) -> Step:
+def islands(k: int, n: int | None = None) -> Step:
     """`k` islands of `n` copies of one weighted value; the measure stays the same.
 
-    Every leaf gets axes of sizes (k, n) in front. `merged` undoes it.
+    Every leaf gets axes of sizes (k, n) in front. `merged` undoes it. Without `n` an island is
+    the one value, for a step `within` that makes particles of it, as `annealed(...)` does.
 
     Raises:
       InvalidArgument: `k` or `n` is less than 1.
@@ -71,7 +72,7 @@ def islands(k: int, n: int) -> Step:
     >>> flat.value.shape, f"{log_evidence(flat):.4f}"
     ((6,), '0.5000')
     """
-    people = spawn(n)
+    people = then() if n is None else spawn(n)
 
     def settle(s: Weighted) -> Weighted:
         return Weighted(people(Weighted(s.value, jnp.zeros_like(s.log_weight))), s.log_weight)
@@ -109,10 +110,12 @@ def merged(weighted: Weighted) -> Weighted:
 def spread(mesh: Mesh) -> Step:
     """Particles, or islands, over the devices of a mesh; the weighted value stays the same.
 
-    Values are split along the mesh's first axis, and with them all that is done to each;
-    log weights are on every device. So of `then(each(within(step)), spread(mesh))` one number
-    an island is communicated, its weight: resampling within islands is local, while weights are
-    exact. A `resample` of the islands themselves moves some of them between devices.
+    Values are split along the mesh's first axis, and with them all that is done to each; log
+    weights are on every device. So of `then(each(within(step)), spread(mesh))` one number an
+    island is communicated, its weight: resampling within islands is local, while weights are
+    exact. (Base randomness that a program draws at once for several steps may cross over between
+    neighbours, a few numbers in all.) A `resample` of the islands themselves moves some of them
+    between devices.
 
     Under `jit`, between the steps of an `over`. Random numbers do not depend on where they are
     made, so the devices make what one device makes.

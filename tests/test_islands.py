@@ -20,10 +20,12 @@ import pytest
 from inference import (
     Weighted,
     advance,
+    annealed,
     each,
     islands,
     log_evidence,
     merged,
+    mh,
     multinomial,
     over,
     particle_filter,
@@ -33,7 +35,8 @@ from inference import (
     when_ess_below,
     within,
 )
-from ppl import errors, gen, integrate, law, sample, seed
+from ppl import Target, errors, gen, integrate, law, sample, seed
+from semantics import check_proper
 
 EXACT = 1e-12  # sums of 1e5 products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])
@@ -96,6 +99,22 @@ def test_nothing_passes_between_islands():
     flat = merged(found)
     assert not jnp.isnan(flat.log_weight).any()
     np.testing.assert_allclose(jnp.exp(log_evidence(flat)), 3.5, rtol=1e-15)
+
+
+def test_whole_algorithms_on_islands():
+    """Annealing on each of two islands: the measure is the target, and so is its mass."""
+
+    @gen
+    def coin():
+        b = sample("b", dist.Categorical(jnp.array([0.6, 0.4])))
+        sample("y", dist.Bernoulli(jnp.array([0.2, 0.9])[b]))
+
+    def step(target):
+        how = {"powers": (0.0, 1.0), "scheme": multinomial, "threshold": 1.0}
+        inside = annealed(target, 2, lambda t: mh(t, "b"), **how)
+        return then(islands(2), each(within(inside)), merged)
+
+    check_proper(step, Target(coin, (), {"y": 1})).require()
 
 
 def test_one_island_is_a_population():
