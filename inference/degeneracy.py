@@ -39,7 +39,8 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
       observation, its `value` the effective number, or the evidence.
 
     Raises:
-      InvalidArgument: there are no particles in what was found, or the floor is no fraction.
+      InvalidArgument: there are no particles in what was found, there are fewer observations than
+        steps, or the floor is no fraction.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import degeneracy, particle_filter
@@ -73,6 +74,9 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
         ess = np.asarray(effective_sample_size(particles.log_weight))[None]
     else:
         masses, ess = np.asarray(history.log_evidence), np.asarray(history.ess)
+        if observations is None:
+            observations = getattr(found, "observations", None)
+        check_rows(observations, len(ess))
 
     def at(step: int) -> str:
         if history is None:
@@ -101,6 +105,21 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
     if history is None:
         told = f"{ess[step]:.0f} of {n} particles count"
     return Verdict(True, "", "", math.nan, f"nothing amiss: {told}")
+
+
+def check_rows(observations: Any, steps: int) -> None:
+    """Every step has its observation; a run that was interrupted has some that it did not see.
+
+    Raises:
+      InvalidArgument: there are fewer rows than steps.
+    """
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(observations)}
+    if any(not length or length[0] < steps for length in lengths):
+        raise errors.InvalidArgument(
+            "There are fewer observations than steps.", where=errors.caller(),
+            given=f"first axes of {sorted(lengths)}", expected=f"{steps} rows in each array",
+            fix="observations=ys, with ys as the filter has them",
+        )  # fmt: skip
 
 
 def least(n: int, floor: float) -> float:

@@ -56,7 +56,7 @@ class Scanned:
     def start(self, args: list, keys: Any) -> tuple[Any, Any]:
         """The state before the first step, and what does not change."""
         split = self.step.constants + self.step.carries
-        carry = [jnp.asarray(x) for x in args[self.step.constants : split]]
+        carry = [_strong(x) for x in args[self.step.constants : split]]
         return carry, (args[: self.step.constants], args[split:], keys)
 
     def block(self, fixed: Any, state: Any, start: Any, count: Any) -> tuple[Any, list]:
@@ -92,6 +92,7 @@ class Turned:
 
     length = None
     buffer = 1 << 30
+    avals: tuple[Any, ...] = ()
     rows: tuple[int, ...] = ()
 
     def start(self, args: list, keys: Any) -> tuple[Any, Any]:
@@ -263,6 +264,12 @@ def _between(programs: Hosted, part: int) -> Callable[[Slots, Any], Slots]:
 @lru_cache(maxsize=64)
 def _block(programs: Hosted, loop: int) -> Callable[..., tuple[Any, list]]:
     return jax.jit(programs.loops[loop].block)
+
+
+def _strong(x: Any) -> jax.Array:
+    """An array whose type is not that of a Python number: such as a block gives back."""
+    x = jnp.asarray(x)
+    return x.astype(x.dtype) if getattr(x, "weak_type", False) else x
 
 
 def on_host(x: Any) -> np.ndarray:

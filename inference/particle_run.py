@@ -23,7 +23,7 @@ from ppl.randomness import checked_key
 
 from .ancestry import log_evidence_error
 from .checkpoint import Checkpoint, fingerprint
-from .degeneracy import FLOOR, degeneracy, parts
+from .degeneracy import FLOOR, check_rows, degeneracy, parts
 from .filtering import Filtered
 from .host_loop import Hosted, Slots, on_host
 from .nested import STATUS, Nested
@@ -158,7 +158,8 @@ def run_particles(
 
     Raises:
       InvalidKey: `key` is not one PRNG key.
-      InvalidArgument: the program has no loop that draws.
+      InvalidArgument: the program has no loop that draws, or another number of steps than of
+        observations.
       CheckpointError: the checkpoint is damaged, or of another run.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
@@ -186,6 +187,8 @@ def run_particles(
             expected="a filter, an annealing, or a step made by `over`",
             fix="seed(program)(key) runs it at once",
         )  # fmt: skip
+    if len(programs.loops) == 1 and programs.loops[0].length is not None:
+        check_rows(observations, programs.loops[0].length)
     slots, keys = programs.begin(key)
     status = "complete"
     several = len(programs.loops) > 1
@@ -225,8 +228,9 @@ class _Course:
     def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any):
         self.programs, self.loop, self.slots = programs, loop, slots
         state, self.fixed = programs.start(loop, slots, keys)
-        self.at: tuple[Any, int] = state, 0
-        self.blocks: list[list[np.ndarray]] = []
+        # the state, how many steps are done, and their rows: assigned at once, as Ctrl-C may
+        # come between any two lines
+        self.at: tuple[Any, int, list[list[np.ndarray]]] = state, 0, []
         self.run, self.pace = programs.block(loop), Pace()
         self.store: Checkpoint | None = None
 
@@ -236,11 +240,11 @@ class _Course:
 
     @property
     def over(self) -> bool:
-        return self.programs.loops[self.loop].done(*self.at)[1]
+        return self.programs.loops[self.loop].done(*self.at[:2])[1]
 
     def block(self) -> None:
         """Some steps more."""
-        loop, (state, start) = self.programs.loops[self.loop], self.at
+        loop, (state, start, blocks) = self.programs.loops[self.loop], self.at
         left = loop.buffer if loop.length is None else loop.length - start
         count = self.pace.next(min(loop.buffer, left))
         state, rows = self.pace.timed(self.run, self._arguments(state, start, count))
@@ -253,15 +257,14 @@ class _Course:
                 kept = {f"row {i}": x[None] for i, x in enumerate(new)}
                 self.store.save_draws(start, {**kept, "steps": np.zeros((1, done - start))})
                 self.store.save_state(leaves, 0, done)
-        self.blocks = [*self.blocks, new]
-        self.at = state, done
+        self.at = state, done, [*blocks, new]
 
     def _arguments(self, state: Any, start: int, count: int) -> tuple:
         return self.fixed, state, np.asarray(start), np.asarray(count)
 
     def resume(self, folder: Path, key: jax.Array) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
-        state, start = self.at
+        state, start, _ = self.at
         text = self.run.lower(*self._arguments(state, start, 1)).as_text()
         data = (self.fixed, state, jax.random.key_data(key))
         arrays = [x.tobytes() for x in map(_plain, jax.tree.leaves(data))]
@@ -271,14 +274,18 @@ class _Course:
         found = self.store.load(leaves)
         if found is not None:
             saved, _, done = found
-            self.at = jax.tree.unflatten(tree, [jnp.asarray(x) for x in saved]), done
+            state = jax.tree.unflatten(tree, [jnp.asarray(x) for x in saved])
             rows = self.store.draws(done)
-            self.blocks = [[rows[f"row {i}"][0] for i in range(len(rows) - 1)]]
+            self.at = state, done, [[rows[f"row {i}"][0] for i in range(len(rows) - 1)]]
 
     def finished(self) -> Slots:
         """The slots after the loop, with the rows of the steps that are done."""
-        rows = [np.concatenate(x) for x in zip(*self.blocks, strict=True)]
-        return self.programs.finished(self.loop, self.slots, self.at[0], rows)
+        state, _, blocks = self.at
+        rows = []
+        for i, aval in enumerate(self.programs.loops[self.loop].avals):
+            none = np.zeros((0, *aval.shape[1:]), aval.dtype)
+            rows.append(np.concatenate([none, *(block[i] for block in blocks)]))
+        return self.programs.finished(self.loop, self.slots, state, rows)
 
 
 def _plain(x: Any) -> np.ndarray:

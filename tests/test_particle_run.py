@@ -32,6 +32,7 @@ from inference import (
     when_ess_below,
     within,
 )
+from inference.host_loop import Hosted
 from ppl import Target, draw, errors, gen, sample, seed
 
 KEY = jax.random.key(5)
@@ -108,6 +109,17 @@ def test_a_second_run_compiles_nothing(whole, caplog):
     with jax.log_compiles(), caplog.at_level("WARNING"):
         assert same(run(), whole)
     assert not [r for r in caplog.records if "Finished XLA" in r.getMessage()]
+
+
+def test_blocks_are_compiled_once(sevens):
+    """From Python numbers too, whose types are weak before the first step."""
+
+    def program():
+        step = lambda c, _: (c + draw(dist.Normal(0.0, 1.0)), c)  # noqa: E731
+        return jax.lax.scan(step, 0.0, None, length=20)[1]
+
+    run(program)
+    assert Hosted.of(program).block(0)._cache_size() == 1
 
 
 class Killed(BaseException):
@@ -387,6 +399,8 @@ def test_weights_that_are_all_zero_are_evidence_zero_and_a_status():
         (lambda: run(filtering(n=0)), "at least one particle"),
         (lambda: run(then(spawn(3))), "no loop to drive"),
         (lambda: run(lambda: draw(dist.Normal(0.0, 1.0))), "no loop to drive"),
+        (lambda: run(observations=jnp.zeros(49)), "fewer observations than steps"),
+        (lambda: told(jnp.zeros((3, 2)), jnp.zeros(2)), "fewer observations than steps"),
         (lambda: degeneracy(3.0), "no particles to judge"),
         (lambda: degeneracy(Weighted((), jnp.zeros(2)), floor=2.0), "floor is a fraction"),
         (lambda: run(LONELY).log_evidence, "no particles in the result"),
