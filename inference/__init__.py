@@ -48,6 +48,7 @@ from .stochastic import Stochastic, marginalize, normalize
 from .summary import Summary
 from .temper import temper
 from .tempering import parallel_tempering
+from .translate import translate
 from .verdict import Divergences, Verdict
 from .waste_free import waste_free
 from .weighted import (
@@ -177,6 +178,7 @@ __all__ = [
     "temper",
     "then",
     "to_datatree",
+    "translate",
     "unit",
     "waste_free",
     "weigh",

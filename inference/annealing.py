@@ -67,15 +67,7 @@ def retarget(source: Target, target: Target) -> Step:
                     expected="two targets of the same latents",
                     fix="move across spaces by weigh(Move(...), source, target)",
                 )
-    weighed = weigh(Move(_nothing, lambda x, u: (x, u)), source, target)
-
-    def step(weighted: Weighted) -> Weighted:
-        dead = (weighted.log_weight == -jnp.inf) | (weighted.value.score == -jnp.inf)
-        moved = weighed(weighted)
-        # what has no mass keeps none: -inf less -inf is no number
-        return replace(moved, log_weight=jnp.where(dead, -jnp.inf, moved.log_weight))
-
-    return step
+    return weigh(Move(_nothing, lambda x, u: (x, u)), source, target)
 
 
 @gen

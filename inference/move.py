@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -94,7 +95,7 @@ def _log_abs_det(outputs: Callable, leaves: list, tree: Any, moving: list[int]) 
 
 def _moved(move: Move, x: dict, u: dict) -> tuple[dict, dict, Any]:
     """`(x', u', log |det|)` over the continuous leaves that change."""
-    leaves, tree = jax.tree.flatten((x, u))
+    tree = jax.tree.structure((x, u))
     outs, out_tree = jax.tree.flatten(move.involution(x, u))
     if out_tree != tree:
         raise errors.InvalidArgument(
@@ -119,14 +120,43 @@ def _moved(move: Move, x: dict, u: dict) -> tuple[dict, dict, Any]:
     known = getattr(move, "log_det", None)  # `check_move` takes anything with the other two
     if known is not None:
         return new_x, new_u, known(x, u)
-    pairs = enumerate(zip(leaves, outs, strict=True))
-    moving = [i for i, (a, b) in pairs if a is not b and _continuous(a)]
+    return new_x, new_u, log_det_moved(move.involution, x, u, (new_x, new_u))
+
+
+def log_det_moved(there: Callable, x: dict, u: dict, after: tuple[dict, dict]) -> jax.Array:
+    """log |det| of `there` at (x, u), `after` being its value: of the continuous leaves that it
+    makes, by those that it does not pass on as they are, to wherever it passes them.
+
+    Raises:
+      ShapeError: they are not as many numbers.
+    """
+    leaves, tree = jax.tree.flatten((x, u))
+    outs = jax.tree.leaves(after)
+    left = [i for i, leaf in enumerate(leaves) if _continuous(leaf)]
+    made = []
+    for j, out in enumerate(outs):
+        same = [i for i in left if leaves[i] is out]
+        if same:
+            left.remove(same[0])
+        elif _continuous(out):
+            made.append(j)
+    given, found = (
+        sum(jnp.size(x[i]) for i in which) for x, which in ((leaves, left), (outs, made))
+    )
+    if given != found:
+        raise errors.ShapeError(
+            "The map of a move is not one to one: it does not keep the number of coordinates.",
+            where=(errors.defined(there), errors.caller()),
+            given=f"{found} continuous numbers made of {given}, beside those passed on",
+            expected="as many continuous numbers in (latents', u') as in (latents, u)",
+            fix="let u' have what is needed to come back, and u what is needed to go",
+        )
 
     def outputs(x: dict, u: dict) -> list:
-        after = jax.tree.leaves(move.involution(x, u))
-        return [after[i] for i in moving]
+        again = jax.tree.leaves(there(x, u))
+        return [again[j] for j in made]
 
-    return new_x, new_u, _log_abs_det(outputs, leaves, tree, moving)
+    return _log_abs_det(outputs, leaves, tree, left)
 
 
 def propose(move: Move, target: Target, trace: Trace, check: bool = False) -> tuple[Trace, Any]:
@@ -233,14 +263,32 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
     0.6250
     """
 
+    return weighed(source, target, move.proposal, move.proposal, partial(_moved, move))
+
+
+def weighed(
+    source: Target, target: Target, forward: Any, backward: Any, moved: Callable, check: Any = None
+) -> Step:
+    """The step of log w = g'(x') + q'(u'|x') + log |det| - g(x) - q(u|x).
+
+    Args:
+      forward, backward: from x to u, and from x' to u'.
+      moved: `(x, u) -> (x', u', log |det|)`.
+      check: of `((x, u), (x', u'), log ratio)`, giving the log ratio again.
+    """
+
     def step(weighted: Weighted) -> Weighted:
         x = source.choices(weighted.value)
-        forward = move.proposal.simulate(x)
-        new_x, new_u, log_det = _moved(move, x, forward.choices)
-        backward, _ = move.proposal.assess(new_u, new_x)
+        drawn = forward.simulate(x)
+        new_x, new_u, log_det = moved(x, drawn.choices)
+        back, _ = backward.assess(new_u, new_x)
         changed, after = target.at(new_x)
-        ratio = after - weighted.value.score + backward - forward.score + log_det
-        return Weighted(changed, weighted.log_weight + ratio)
+        ratio = after - weighted.value.score + back - drawn.score + log_det
+        if check is not None:
+            ratio = check((x, drawn.choices), (new_x, new_u), ratio)
+        # what has no mass keeps none: -inf less -inf is no number
+        dead = (weighted.log_weight == -jnp.inf) | (weighted.value.score == -jnp.inf)
+        return Weighted(changed, jnp.where(dead, -jnp.inf, weighted.log_weight + ratio))
 
     return step
 

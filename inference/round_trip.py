@@ -13,7 +13,14 @@ import numpy as np
 from ppl import errors
 
 
-def came_back(before: Any, after: Any, log_ratio: jax.Array, involution: Callable) -> jax.Array:
+def came_back(
+    before: Any,
+    after: Any,
+    log_ratio: jax.Array,
+    involution: Callable,
+    what: str = "The involution of a move is not its own inverse.",
+    fix: str = "return the u that brings the move back; semantics.check_move shows a point",
+) -> jax.Array:
     """`log_ratio`, and an error of the host's where `after` is another point than `before`.
 
     Of continuous coordinates half of the digits must be right, relative above one; others
@@ -36,7 +43,7 @@ def came_back(before: Any, after: Any, log_ratio: jax.Array, involution: Callabl
         for (part, *rest), _ in jax.tree.leaves_with_path(before)
     ]
     like = jax.ShapeDtypeStruct(log_ratio.shape, log_ratio.dtype)
-    judge = partial(_judge, names, errors.defined(involution))
+    judge = partial(_judge, what, fix, names, errors.defined(involution))
     return jax.pure_callback(judge, like, apart, log_ratio, vmap_method="broadcast_all")
 
 
@@ -50,17 +57,19 @@ def _apart(a: Any, b: Any) -> jax.Array:
     return jnp.max(jnp.where(jnp.isnan(gap), jnp.inf, gap), initial=0.0)
 
 
-def _judge(names: list[str], where: str, apart: Any, log_ratio: Any) -> np.ndarray:
+def _judge(
+    what: str, fix: str, names: list[str], where: str, apart: Any, log_ratio: Any
+) -> np.ndarray:
     worst = np.asarray(apart).reshape(-1, len(names) + 1).max(0)
     i = int(worst.argmax())
     if worst[i] > 1:
         raise errors.InvalidArgument(
-            "The involution of a move is not its own inverse.",
+            what,
             where=f"{names[i]} at {where}",
-            given=f"twice applied, {names[i]} is off by {worst[i]:.3g} times the most allowed"
+            given=f"there and back, {names[i]} is off by {worst[i]:.3g} times the most allowed"
             if np.isfinite(worst[i])
-            else f"twice applied, {names[i]} is another value",
+            else f"there and back, {names[i]} is another value",
             expected="the same latents and u again",
-            fix="return the u that brings the move back; semantics.check_move shows a point",
+            fix=fix,
         )
     return np.asarray(log_ratio)

@@ -23,6 +23,7 @@ from . import (
     smc,
     stochastic,
     trace_mh,
+    translate,
 )
 
 ENTRIES = tuple(
@@ -48,6 +49,7 @@ ENTRIES = tuple(
         kalman,
         gradients,
         stochastic,
+        translate,
     )
     for entry in family.ENTRIES
 )
