@@ -19,7 +19,7 @@ from ppl import Target, errors
 
 from .annealing import MakeKernel, begun, levels, on_latents, powered, schedule, traces_of
 from .kernel import Kernel
-from .mcmc.adaptation import Metric
+from .mcmc.metric import Metric, shrunk
 from .particles import History, recorded
 from .resample import Scheme, effective_sample_size, when_ess_below
 from .schemes import systematic
@@ -221,8 +221,8 @@ def particle_metric(kernel: Kernel, particles: Weighted) -> Metric:
     """The inverse mass matrix as the particles' covariance in the kernel's coordinates.
 
     For kernels whose parameters are a `Metric`, as `random_walk`, `hmc` and `mala`; the step
-    size stays. Diagonal or dense as the kernel's own, and drawn towards 1e-3 as far as few
-    particles count: with the effective number m, by 5 / (m + 5) (Stan reference manual).
+    size stays. Diagonal or dense as the kernel's own, and that of so many positions as the
+    particles are worth: `inference.mcmc.metric.shrunk`.
 
     Raises:
       InvalidArgument: the kernel has other parameters.
@@ -252,9 +252,8 @@ def particle_metric(kernel: Kernel, particles: Weighted) -> Metric:
     weights = normalized(particles.log_weight)
     centred = z - weights @ z
     if metric.inverse_mass.ndim == 1:
-        covariance, unit_metric = weights @ centred**2, jnp.ones(z.shape[1], z.dtype)
+        covariance = weights @ centred**2
     else:
         covariance = (weights[:, None] * centred).T @ centred
-        unit_metric = jnp.eye(z.shape[1], dtype=z.dtype)
-    m = effective_sample_size(particles.log_weight)
-    return metric._replace(inverse_mass=(m * covariance + 5e-3 * unit_metric) / (m + 5))
+    n = effective_sample_size(particles.log_weight)
+    return metric._replace(inverse_mass=shrunk(covariance, n, metric.inverse_mass))

@@ -13,7 +13,7 @@ from ppl import Target, draw
 
 from .adaptive import particle_metric
 from .kernel import Kernel, Stats
-from .mcmc.adaptation import Metric
+from .mcmc.metric import Metric
 from .mcmc.point import Point, on_points
 from .mcmc.slices import slice_sample
 from .mcmc.space import Space

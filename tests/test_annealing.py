@@ -261,7 +261,10 @@ def test_a_metric_of_the_particles(dense):
     found = particle_metric(kernel, particles)
     covariance = np.cov(np.log(s), x, aweights=w, ddof=0)
     m = w.sum() ** 2 / (w**2).sum()
-    expected = (m * covariance + 5e-3 * np.eye(2)) / (m + 5)
+    r2 = covariance[0, 1] ** 2 / covariance.diagonal().prod()
+    share = (1 - r2) ** 2 / m / r2  # what chance makes of r^2
+    assert (5 / (m + 5)) ** 2 < share < 1
+    expected = covariance * np.array([[1, 1 - share], [1 - share, 1]])
     expected = expected if dense else np.diagonal(expected)
     np.testing.assert_allclose(found.inverse_mass, expected, rtol=1e-12)
     assert found.step_size == kernel.parameters.step_size

@@ -16,10 +16,11 @@ import pytest
 from scipy import stats
 
 from inference import Weighted, as_kernel, cycle, each, hmc, iterate, lift, mh, mixture, nuts, spawn
-from inference.mcmc.adaptation import Metric, windows
+from inference.mcmc.adaptation import windows
 from inference.mcmc.delayed import FIRST, delayed_acceptance
 from inference.mcmc.hmc import Hamiltonian
 from inference.mcmc.langevin import mala
+from inference.mcmc.metric import Metric, kinetic_energy, shrunk, unit_metric
 from inference.mcmc.slices import elliptical_slice, prior_draw, slice_sample
 from inference.mcmc.walk import random_walk
 from ppl import Target, draw, factor, gen, integrate, record, sample, seed, select
@@ -247,16 +248,63 @@ def test_steps_have_the_covariance_of_the_metric(inverse_mass):
 
 
 def test_slices_warm_up_to_the_variances_and_keep_their_width():
-    """Stan's regularised variances, of the positions in the window from 15 to 89 of 100."""
+    """The variances of the positions in Stan's window from 15 to 89 of 100."""
     z = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 5.0]
     tuning = windows(lambda state: state, Metric(2.5, jnp.ones(2)), None)
     found = tuning.init(None, 100)
     for each_z in z:
         found = tuning.update(found, jnp.asarray(each_z), {})
-    metric, n = tuning.freeze(found), 75
-    expected = n / (n + 5) * z[15:90].var(0, ddof=1) + 1e-3 * 5 / (n + 5)
-    np.testing.assert_allclose(metric.inverse_mass, expected, rtol=1e-12)
+    metric = tuning.freeze(found)
+    np.testing.assert_allclose(metric.inverse_mass, z[15:90].var(0, ddof=1), rtol=1e-12)
     assert metric.step_size == 2.5
+
+
+def test_short_windows_go_by_gradients():
+    """Positions that have hardly moved, of a normal density of very unlike scales."""
+    variances = np.array([1e-8, 1e6])
+    z = 1e-3 * np.random.default_rng(0).normal(size=(20, 2)) * np.sqrt(variances)
+    for dense in (False, True):
+        start = unit_metric(0.1, 2, float, dense)
+        tuning = windows(lambda state: state, start, None, gradient=lambda state: state / variances)
+        found = tuning.init(None, 20)._replace(updated=jnp.arange(20) < 9, ends=jnp.arange(20) == 8)
+        for each_z in z:
+            found = tuning.update(found, jnp.asarray(each_z), {})
+        expected = np.diag(variances) if dense else variances
+        np.testing.assert_allclose(tuning.freeze(found).inverse_mass, expected, rtol=1e-12)
+
+
+def test_a_covariance_is_shrunk_whatever_the_units():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 3))
+    covariance, units, n = np.cov(z.T), np.array([1e-6, 1.0, 1e4]), jnp.array(40)
+    found = shrunk(jnp.asarray(covariance), n, jnp.eye(3))
+    scaled = shrunk(jnp.asarray(np.outer(units, units) * covariance), n, jnp.eye(3))
+    np.testing.assert_allclose(scaled, np.outer(units, units) * found, rtol=1e-12)
+    np.testing.assert_allclose(np.diagonal(found), np.diagonal(covariance), rtol=1e-12)
+
+
+def test_a_covariance_of_few_positions_is_no_plane():
+    """Of two points on a line; and a coordinate that stayed keeps the mass it had."""
+    line = jnp.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    found = shrunk(line, jnp.array(5), 7.0 * jnp.eye(3))
+    rounding = 10 * 3 * np.finfo(float).eps
+    off = 2.0 * (1 - 0.25 - rounding)  # (5 / (5 + 5))^2
+    np.testing.assert_allclose(found, [[1, off, 0], [off, 4, 0], [0, 0, 7]], rtol=1e-12)
+    alone = shrunk(jnp.zeros((2, 2)), jnp.array(5), 7.0 * jnp.eye(2))
+    np.testing.assert_allclose(alone, 7.0 * np.eye(2), rtol=1e-12)
+
+
+def test_no_kinetic_energy_is_negative():
+    """Sums of products that overflow, of both signs, were -inf: such a point was accepted."""
+    rng = np.random.default_rng(0)
+    mass = jnp.asarray(np.cov(rng.normal(size=(10, 30))), jnp.float32)
+    r = rng.normal(size=(1000, 10)) * 10.0 ** rng.uniform(15, 28, size=(1000, 1))
+    found = jax.jit(jax.vmap(partial(kinetic_energy, mass)))(jnp.asarray(r, jnp.float32))
+    exact = 0.5 * np.einsum("ij,jk,ik->i", r, np.asarray(mass, float), r)
+    np.testing.assert_array_equal(found[exact > 3.5e38], np.inf)
+    small = exact < 1e36
+    rounding = 10 * np.linalg.cond(mass) * np.finfo(np.float32).eps
+    np.testing.assert_allclose(found[small], exact[small], rtol=rounding)
 
 
 def test_delayed_acceptance_tunes_the_kernel_of_the_first_stage():

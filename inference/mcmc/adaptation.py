@@ -3,7 +3,9 @@
 The step size follows the acceptance probability by dual averaging (Nesterov 2009; Hoffman
 and Gelman 2014, section 3.2), the inverse mass matrix is the covariance of the positions in
 windows of growing length (Stan reference manual, "HMC algorithm parameters"), both by
-numpyro's functions. After `n` steps nothing changes any more: the parameters are frozen.
+numpyro's functions; it is `shrunk` in a way of ours. In short windows, where positions have
+not spread yet, it is `by_slopes`. After `n` steps nothing changes any more: the parameters are
+frozen.
 """
 
 from __future__ import annotations
@@ -17,31 +19,10 @@ import numpy as np
 from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
 
 from ..kernel import State, Stats, Tuning
+from .metric import Metric, by_slopes, shrunk
 
-
-class Metric(NamedTuple):
-    """The step size and the inverse mass matrix, diagonal (n,) or dense (n, n).
-
-    >>> import jax.numpy as jnp
-    >>> from inference.mcmc.adaptation import Metric
-    >>> Metric(0.5, jnp.ones(2)).inverse_mass.tolist()
-    [1.0, 1.0]
-    """
-
-    step_size: Any
-    inverse_mass: jax.Array
-
-    @property
-    def deviations(self) -> jax.Array:
-        """Standard deviations of the coordinates, of shape (n,)."""
-        variances = self.inverse_mass
-        return jnp.sqrt(variances if variances.ndim == 1 else jnp.diagonal(variances))
-
-    def spread(self, noise: jax.Array) -> jax.Array:
-        """Noise of unit covariance as noise of covariance `inverse_mass`."""
-        if self.inverse_mass.ndim == 1:
-            return self.deviations * noise
-        return jnp.linalg.cholesky(self.inverse_mass) @ noise
+# Fewer positions than so, or than five a coordinate, are too few for a covariance.
+FEW = 150
 
 
 class _Found(NamedTuple):
@@ -52,6 +33,7 @@ class _Found(NamedTuple):
     ends: jax.Array
     averaging: tuple
     covariance: tuple
+    slopes: tuple  # the variances of the gradients
     metric: Metric
 
 
@@ -60,6 +42,7 @@ def windows(
     metric: Metric,
     target_accept: float | None,
     adapt_mass: bool = True,
+    gradient: Callable[[State], jax.Array] | None = None,
 ) -> Tuning:
     """The tuning of a kernel with a `Metric` as parameters and `accept` in its statistics.
 
@@ -68,11 +51,16 @@ def windows(
       metric: where to start.
       target_accept: the average acceptance probability to reach; None keeps the step size,
         and needs no `accept`.
+      adapt_mass: whether the inverse mass matrix changes.
+      gradient: of a state, of the log density or the potential; where there is none, all
+        windows count positions alone.
     """
     start: Any
     start, learn = dual_averaging()
     none, add, covariance = welford_covariance(diagonal=metric.inverse_mass.ndim == 1)
+    none_yet, add_slope, variances = welford_covariance(diagonal=True)
     size = metric.inverse_mass.shape[-1]
+    few = min(5 * size, FEW) if gradient is not None else 0
 
     def init(state: State, n: int) -> _Found:
         # of a warm-up of no steps `update` is traced, though never run
@@ -88,6 +76,7 @@ def windows(
             ends=jnp.asarray(ends),
             averaging=_typed(start(jnp.log(10 * step_size)), dtype),
             covariance=_typed(none(size), dtype),
+            slopes=_typed(none_yet(size), dtype),
             metric=Metric(step_size, metric.inverse_mass),
         )
 
@@ -101,20 +90,29 @@ def windows(
         z = position(state)
         added = _typed(add(z, found.covariance), dtype)
         kept = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, found.covariance)
+        slopes = found.slopes
+        if gradient is not None:
+            added = _typed(add_slope(gradient(state), slopes), dtype)
+            slopes = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, slopes)
 
         def renewed(_: None) -> tuple:
-            inverse_mass = covariance(kept, regularize=True)[0]
+            (matrix, *_), n, before = covariance(kept), kept[2], found.metric.inverse_mass
+            inverse_mass = shrunk(matrix, n, before)
+            if few:
+                early = by_slopes(matrix, variances(slopes)[0], before)
+                inverse_mass = jnp.where(n < few, early, inverse_mass)
             begun = start(jnp.log(10.0) + jnp.log(step_size))
-            return _typed(begun, dtype), _typed(none(size), dtype), inverse_mass
+            return _typed((begun, none(size), none_yet(size)), dtype), inverse_mass
 
         def same(_: None) -> tuple:
-            return averaging, kept, found.metric.inverse_mass
+            return (averaging, kept, slopes), found.metric.inverse_mass
 
-        averaging, kept, inverse_mass = jax.lax.cond(at_end, renewed, same, None)
+        (averaging, kept, slopes), inverse_mass = jax.lax.cond(at_end, renewed, same, None)
         return found._replace(
             time=found.time + 1,
             averaging=averaging,
             covariance=kept,
+            slopes=slopes,
             metric=Metric(step_size, inverse_mass),
         )
 

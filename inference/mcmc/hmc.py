@@ -13,8 +13,9 @@ from numpyro.infer.hmc_util import IntegratorState, euclidean_kinetic_energy, ve
 
 from ppl import Selection, Target, Trace, draw, errors
 
-from ..kernel import Kernel, Stats
-from .adaptation import Metric, windows
+from ..kernel import Kernel, Stats, Tuning
+from .adaptation import windows
+from .metric import Metric, kinetic_energy, unit_metric
 from .space import Space
 from .tree import DIVERGENT
 
@@ -31,11 +32,9 @@ class Phase(NamedTuple):
 class Hamiltonian:
     """What Hamiltonian kernels share: energies, leapfrog steps, momenta, and traces."""
 
-    def __init__(self, target: Target, selection: Any, step_size: float, dense: bool):
+    def __init__(self, target: Target, selection: Any, step_size: float, dense: bool | None):
         self.space = Space(target, selection)
-        n, dtype = self.space.size, self.space.dtype
-        inverse_mass = jnp.eye(n, dtype=dtype) if dense else jnp.ones(n, dtype)
-        self.metric = Metric(step_size, inverse_mass)
+        self.metric = unit_metric(step_size, self.space.size, self.space.dtype, dense)
 
     def enter(self, trace: Trace) -> Phase:
         rest, z = self.space.rest(trace), self.space.position(trace)
@@ -59,6 +58,10 @@ class Hamiltonian:
         """`(step size, inverse mass, state) -> state`, by numpyro's velocity Verlet."""
         return velocity_verlet(self.potential(rest), euclidean_kinetic_energy)[1]
 
+    def tuning(self, target_accept: float) -> Tuning:
+        """How the step size and the mass are found."""
+        return windows(_position, self.metric, target_accept, gradient=_gradient)
+
     def momentum(self, inverse_mass: jax.Array) -> jax.Array:
         """r ~ N(0, inverse_mass^-1)."""
         n = self.space.size
@@ -74,7 +77,7 @@ def hmc(
     *,
     steps: int,
     step_size: float = 0.1,
-    dense: bool = False,
+    dense: bool | None = None,
     target_accept: float = 0.8,
 ) -> Kernel:
     """Hamiltonian Monte Carlo; leaves `target` invariant (Duane et al. 1987; Neal 2011, 5.2).
@@ -90,7 +93,8 @@ def hmc(
       selection: continuous latents; all latents if left out.
       steps: leapfrog steps of a trajectory, a Python int.
       step_size: used as it is without a warm-up, and as the start of one.
-      dense: whether the warm-up finds a dense mass matrix instead of a diagonal one.
+      dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
+        most 64 coordinates if left out.
       target_accept: the acceptance probability that the warm-up aims at.
 
     Raises:
@@ -114,7 +118,7 @@ def hmc(
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
         r = system.momentum(metric.inverse_mass)
-        energy = phase.potential + euclidean_kinetic_energy(metric.inverse_mass, r)
+        energy = phase.potential + kinetic_energy(metric.inverse_mass, r)
         leapfrog = system.leapfrog(phase.rest)
         start = IntegratorState(phase.z, r, phase.potential, phase.gradient)
 
@@ -123,10 +127,10 @@ def hmc(
 
         end, _ = jax.lax.scan(one, start, None, length=steps)
         moved = Phase(phase.rest, end.z, end.potential_energy, end.z_grad)
-        after = end.potential_energy + euclidean_kinetic_energy(metric.inverse_mass, end.r)
+        after = end.potential_energy + kinetic_energy(metric.inverse_mass, end.r)
         return _kept(phase, moved, energy, after, steps)
 
-    tuning = windows(lambda phase: phase.z, system.metric, target_accept)
+    tuning = system.tuning(target_accept)
     return Kernel(
         name="hmc",
         step=step,
@@ -137,6 +141,14 @@ def hmc(
         read=system.read,
         valid=system.valid,
     )
+
+
+def _position(phase: Phase) -> jax.Array:
+    return phase.z
+
+
+def _gradient(phase: Phase) -> jax.Array:
+    return phase.gradient
 
 
 def _kept(old: Phase, new: Phase, before: Any, after: Any, steps: int) -> tuple[Phase, Stats]:

@@ -32,7 +32,7 @@ def mala(
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
     step_size: float = 0.1,
-    dense: bool = False,
+    dense: bool | None = None,
     target_accept: float = 0.574,
 ) -> Kernel:
     """The Metropolis-adjusted Langevin algorithm; leaves `target` invariant.

@@ -12,8 +12,8 @@ from numpyro.distributions import constraints
 from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
-from .adaptation import Metric, windows
 from .hmc import Hamiltonian, Phase, check_positive
+from .metric import Metric
 from .tree import Point, grow
 
 
@@ -44,7 +44,7 @@ def nuts(
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
     step_size: float = 0.1,
-    dense: bool = False,
+    dense: bool | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
 ) -> Kernel:
@@ -61,7 +61,8 @@ def nuts(
     Args:
       selection: continuous latents; all latents if left out.
       step_size: used as it is without a warm-up, and as the start of one.
-      dense: whether the warm-up finds a dense mass matrix instead of a diagonal one.
+      dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
+        most 64 coordinates if left out.
       target_accept: the acceptance probability that the warm-up aims at.
       max_depth: a trajectory has at most 2**max_depth - 1 steps.
 
@@ -105,7 +106,7 @@ def nuts(
         }
         return moved, stats
 
-    tuning = windows(lambda phase: phase.z, system.metric, target_accept)
+    tuning = system.tuning(target_accept)
     return Kernel(
         name="nuts",
         step=step,

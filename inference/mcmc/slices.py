@@ -20,8 +20,9 @@ from ppl.program import CHOICE, FACTOR, Choice, Path, Step
 from ppl.walk import Result, Rule, walk
 
 from ..kernel import Kernel, Stats
-from .adaptation import Metric, windows
+from .adaptation import windows
 from .hmc import check_positive
+from .metric import Metric
 from .point import Point, on_points
 from .space import Space
 

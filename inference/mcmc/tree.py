@@ -17,6 +17,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from .metric import kinetic_energy, velocity
 from .together import together
 
 # A trajectory whose energy error is larger than this is called divergent (Stan's number).
@@ -176,7 +177,8 @@ class _Trees:
 
     def grow(self, start: Point, value: jax.Array) -> Tree:
         chains, n = start.z.shape
-        energy = value + self.each(_kinetic, start.r).astype(value.dtype)
+        kinetic = self.each(lambda shared, r: kinetic_energy(shared[1], r), start.r)
+        energy = value + kinetic.astype(value.dtype)
         uniforms = self.uniforms(0, 2 * self.max_depth + 1 + _BLOCK, value.dtype)
         coins, block = jnp.split(uniforms, [2 * self.max_depth + 1], 1)
         zeros, none = jnp.zeros(chains, value.dtype), jnp.zeros(chains, bool)
@@ -273,13 +275,13 @@ class _Trees:
         self, shared: list, sign: jax.Array, going: jax.Array, start: Point
     ) -> tuple[Point, jax.Array, jax.Array]:
         """A step of one chain, with the potential and the kinetic energy after it."""
-        step_size, _, *consts = shared
+        step_size, inverse_mass, *consts = shared
         step_size = sign * step_size
         r = start.r - 0.5 * step_size * start.gradient
-        z = jnp.where(going, start.z + step_size * _velocity(shared, r), start.z)
+        z = jnp.where(going, start.z + step_size * velocity(inverse_mass, r), start.z)
         value, gradient = jax.core.eval_jaxpr(self.jaxpr, consts, z)
         r = r - 0.5 * step_size * gradient
-        return Point(z, r, gradient), value, _kinetic(shared, r)
+        return Point(z, r, gradient), value, kinetic_energy(inverse_mass, r)
 
     def looked_back(
         self, rows: jax.Array, leaf: jax.Array, before: jax.Array, end: Point, sign: jax.Array
@@ -337,15 +339,6 @@ class _Trees:
             return jax.random.uniform(key, (n,), dtype)
 
         return jax.vmap(one)(self.bits)
-
-
-def _velocity(shared: list, r: jax.Array) -> jax.Array:
-    inverse_mass = shared[1]
-    return inverse_mass * r if inverse_mass.ndim == 1 else inverse_mass @ r
-
-
-def _kinetic(shared: list, r: jax.Array) -> jax.Array:
-    return 0.5 * jnp.dot(r, _velocity(shared, r))
 
 
 def _turned(

@@ -13,7 +13,8 @@ from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
 from ..move import accepted
-from .adaptation import Metric, windows
+from .adaptation import windows
+from .metric import Metric, unit_metric
 from .point import Point, on_points
 from .space import Space
 
@@ -23,7 +24,7 @@ def random_walk(
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
     step_size: float | None = None,
-    dense: bool = False,
+    dense: bool | None = None,
     target_accept: float | None = None,
 ) -> Kernel:
     """Gaussian steps in unconstrained space, accepted by the ratio of the densities there.
@@ -37,7 +38,8 @@ def random_walk(
       selection: continuous latents; all latents if left out.
       step_size: standard deviation of a step, in units of the warm-up's; 2.38 / sqrt(n) for n
         coordinates if left out (Roberts, Gelman and Gilks 1997).
-      dense: whether the warm-up finds a full covariance instead of a diagonal one.
+      dense: whether the warm-up finds a full covariance or a diagonal one; full for at most 64
+        coordinates if left out.
       target_accept: what the warm-up aims at; 0.44 for one coordinate and 0.234 for more if
         left out (Roberts and Rosenthal 2001).
 
@@ -60,8 +62,8 @@ def random_walk(
     """
     space = Space(target, selection)
     n = space.size
-    unit = jnp.eye(n, dtype=space.dtype) if dense else jnp.ones(n, space.dtype)
-    metric = Metric(2.38 / math.sqrt(n) if step_size is None else step_size, unit)
+    size = 2.38 / math.sqrt(n) if step_size is None else step_size
+    metric = unit_metric(size, n, space.dtype, dense)
     if target_accept is None:
         target_accept = 0.44 if n == 1 else 0.234
 
