@@ -12,6 +12,7 @@ from .degeneracy import degeneracy
 from .correlated import auxiliary_marginal, correlated
 from .draws import Draws
 from .ensemble import stretch
+from .enumerated import Enumerated
 from .export import to_datatree
 from .filtering import Ancestry, Filtered, Path, particle_filter
 from .gibbs import gibbs
@@ -73,6 +74,7 @@ __all__ = [
     "Belief",
     "Divergences",
     "Draws",
+    "Enumerated",
     "Filtered",
     "History",
     "Kernel",

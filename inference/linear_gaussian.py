@@ -1,9 +1,8 @@
-"""A walk in which values are affine in one Gaussian vector e, and choices made from them Gaussian.
+"""Choices that are Gaussian, with means affine in one Gaussian vector e, summed out.
 
 Each scalar of a summed choice is an element of e, and what depends on it is `at + by e`. A
 choice that is not summed, but made from such a value, is drawn from its predictive law, and e
-is conditioned on it (Kalman 1960). How code depends on e is read off it, by `ppl.affine`;
-whatever is not affine, or not Gaussian, is refused by name before anything runs.
+is conditioned on it (Kalman 1960). How code depends on e is read off it, by `ppl.affine`.
 """
 
 from __future__ import annotations
@@ -16,31 +15,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import lax
 from jax.scipy.linalg import cho_solve
 from numpyro.distributions.transforms import ReshapeTransform
 
 from ppl import errors
 from ppl.affine import AFFINE, CONSTANT, Order, orders
-from ppl.effects import factor_p, sample_p
-from ppl.program import (
-    CHOICE,
-    FACTOR,
-    Branch,
-    Choice,
-    Draw,
-    Factor,
-    Path,
-    Program,
-    Pure,
-    Remat,
-    Step,
-)
+from ppl.effects import sample_p
+from ppl.program import Branch, Choice, Factor, Path, Program, Pure, Remat
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
-from ppl.walk import construct
 
-from .series import Again, again
+from .symbolic import aval_of, refused
 
 
 @jax.tree_util.register_dataclass
@@ -49,9 +34,9 @@ class Affine:
     """The value `at + by e`; `by` has the axis of e behind those of the value.
 
     >>> import jax.numpy as jnp
-    >>> from inference.linear_gaussian import Affine, through
+    >>> from inference.linear_gaussian import Affine, LinearGaussian
     >>> z = Affine(jnp.array(1.0), jnp.array([2.0, 0.0]))
-    >>> (y,) = through(lambda z: [3 * z + 4], [z.at], [z])
+    >>> (y,) = LinearGaussian({}, {}).through(lambda z: [3 * z + 4], [z.at], [z])
     >>> float(y.at), y.by.tolist()
     (7.0, [6.0, 0.0])
     """
@@ -112,41 +97,8 @@ def is_symbol(value: Any) -> bool:
     return isinstance(value, (Affine, Curved))
 
 
-def order_of(value: Any) -> Order:
-    if isinstance(value, Curved):
-        return Order(2, value.why)
-    return AFFINE if isinstance(value, Affine) else CONSTANT
-
-
 def at_of(value: Any) -> Any:
     return value.at if is_symbol(value) else value
-
-
-def through(f: Callable, avals: Sequence[Any], args: list) -> list:
-    """The outputs of `f`, a list, at these arguments."""
-    given = [order_of(value) for value in args]
-    if max(given, default=CONSTANT) == CONSTANT:
-        return f(*args)
-    out = orders(f, avals, given)
-    moving = [i for i, order in enumerate(given) if order == AFFINE]
-
-    def affine(*at: Any) -> tuple[list, list]:
-        full = [at_of(value) for value in args]
-        for i, value in zip(moving, at, strict=True):
-            full[i] = value
-        outs = f(*full)
-        return [v for v, order in zip(outs, out, strict=True) if order == AFFINE], outs
-
-    at, push, outs = jax.linearize(affine, *[args[i].at for i in moving], has_aux=True)
-    by = jax.vmap(push, -1, -1)(*[args[i].by for i in moving]) if at else []
-    pairs = iter(zip(at, by, strict=True))
-
-    def symbol(value: Any, order: Order) -> Any:
-        if order.degree == 2:
-            return Curved(value, order.why)
-        return Affine(*next(pairs)) if order.degree else value
-
-    return [symbol(value, order) for value, order in zip(outs, out, strict=True)]
 
 
 def orders_of(program: Program, given: Sequence[Order], summed: frozenset[Path]) -> list[Order]:
@@ -155,7 +107,6 @@ def orders_of(program: Program, given: Sequence[Order], summed: frozenset[Path])
     env.update(zip(program.inputs, given, strict=True))
     for step in program.steps:
         args = [env[i] for i in step.inputs]
-        worst = max(args, default=CONSTANT)
         if isinstance(step, Pure):
             outs = _pure_orders(step, program, tuple(args))
         elif isinstance(step, Choice):
@@ -166,69 +117,79 @@ def orders_of(program: Program, given: Sequence[Order], summed: frozenset[Path])
         elif isinstance(step, Remat):
             outs = orders_of(step.body, args, summed)
         else:
-            mixed = worst.degree or step.paths & summed
-            outs = [Order(2, _construct(step)) if mixed else CONSTANT] * len(step.outputs)
+            mixed = max(args, default=CONSTANT).degree or step.paths & summed
+            why = f"{type(step).__name__.lower()} at {step.source}"
+            outs = [Order(2, why) if mixed else CONSTANT] * len(step.outputs)
         env.update(zip(step.outputs, outs, strict=True))
     return [env[i] for i in program.outputs]
 
 
 @lru_cache(maxsize=4096)
 def _pure_orders(step: Pure, program: Program, given: tuple[Order, ...]) -> list[Order]:
-    return orders(step.evaluate, [_aval(program, i) for i in step.inputs], given)
-
-
-def _aval(program: Program, slot: int) -> Any:
-    aval = program.avals[slot]
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-
-
-def _construct(step: Step) -> str:
-    return f"{type(step).__name__.lower()} at {step.source}"
+    return orders(step.evaluate, [aval_of(program, i) for i in step.inputs], given)
 
 
 @dataclass(frozen=True, eq=False)
-class Walker:
-    """Run a program whose choices in `places` are the elements of e at these positions.
-
-    Other choices are made at their addresses, so that a run is part of a model.
-    """
+class LinearGaussian:
+    """The algebra in which choices are the elements of e at these positions."""
 
     places: Mapping[Path, tuple[int, int]]
     sites: Mapping[Path, Site]
+    way: str = "in a linear and Gaussian way"
+    expected: str = (
+        "Normal or MultivariateNormal choices, whose means are affine in what is summed out, "
+        "and all else independent of it"
+    )
 
-    def run(self, program: Program, operands: Sequence[Any], law: Law) -> tuple[list, Law]:
-        env: dict[int, Any] = dict(program.constants)
-        env.update(zip(program.inputs, operands, strict=True))
-        for step in program.steps:
-            args = [env[i] for i in step.inputs]
-            involved = any(map(is_symbol, args)) or step.paths & self.places.keys()
-            if isinstance(step, Pure):
-                outs = through(step.evaluate, [_aval(program, i) for i in step.inputs], args)
-            elif not involved:
-                outs = self._made_again(step, args)
-            elif isinstance(step, Choice):
-                outs, law = self._choice(step, args, law)
-            elif isinstance(step, Branch):
-                outs, law = self._branch(step, args, law)
-            elif isinstance(step, Remat):
-                outs, law = self.run(step.body, args, law)
-            else:
-                raise self._refused(step)
-            env.update(zip(step.outputs, outs, strict=True))
-        return [env[i] for i in program.outputs], law
+    def is_symbol(self, value: Any) -> bool:
+        return is_symbol(value)
 
-    def _made_again(self, step: Step, args: list) -> list:
-        """A step that has nothing to do with e."""
-        if isinstance(step, Choice):
-            return [again(step, args)]
-        if isinstance(step, Factor):
-            factor_p.bind(args[0], source=step.source)
-            return []
-        random = step.effects & {CHOICE, FACTOR}
-        return construct(step, args, Again(), {})[0] if random else step.evaluate(*args)
+    def kind_of(self, value: Any) -> Order:
+        if isinstance(value, Curved):
+            return Order(2, value.why)
+        return AFFINE if isinstance(value, Affine) else CONSTANT
 
-    def _choice(self, step: Choice, args: list, law: Law) -> tuple[list, Law]:
-        """A summed choice, or one that is made from them."""
+    def kinds(self, program: Program, given: list) -> list[Order]:
+        return orders_of(program, given, frozenset(self.places))
+
+    def of_kind(self, value: Any, kind: Order, law: Law) -> Any:
+        at = jnp.asarray(at_of(value))
+        if kind.degree == 2:
+            return Curved(at, kind.why)
+        if kind.degree == 1 and not is_symbol(value):
+            return Affine(at, jnp.zeros((*at.shape, law.mean.size), at.dtype))
+        return value if is_symbol(value) else at
+
+    def through(self, f: Callable, avals: Sequence[Any], args: list) -> list:
+        given = [self.kind_of(value) for value in args]
+        out = orders(f, avals, given)
+        moving = [i for i, order in enumerate(given) if order == AFFINE]
+
+        def affine(*at: Any) -> tuple[list, list]:
+            full = [at_of(value) for value in args]
+            for i, value in zip(moving, at, strict=True):
+                full[i] = value
+            outs = f(*full)
+            return [v for v, order in zip(outs, out, strict=True) if order == AFFINE], outs
+
+        if not any(order == AFFINE for order in out):
+            outs, pairs = affine(*[args[i].at for i in moving])[1], iter(())
+        else:
+            at, push, outs = jax.linearize(affine, *[args[i].at for i in moving], has_aux=True)
+            by = jax.vmap(push, -1, -1)(*[args[i].by for i in moving])
+            pairs = iter(zip(at, by, strict=True))
+
+        def symbol(value: Any, order: Order) -> Any:
+            if order.degree == 2:
+                return Curved(value, order.why)
+            return Affine(*next(pairs)) if order.degree else value
+
+        return [symbol(value, order) for value, order in zip(outs, out, strict=True)]
+
+    def factor(self, step: Factor, args: list, law: Law) -> Law:
+        raise refused(step, self)
+
+    def choice(self, step: Choice, args: list, law: Law) -> tuple[Any, Law]:
         spec, dtype = step.spec, law.mean.dtype
         mean, factor = self._parts(step, args)
         by = jnp.zeros((factor.shape[0], law.mean.size), dtype)
@@ -238,83 +199,28 @@ class Walker:
         if step.path in self.places:
             by = by.at[:, slice(*self.places[step.path])].set(factor)
             by = by.astype(spec.dtype).reshape(*spec.shape, law.mean.size)
-            return [Affine(mean.astype(spec.dtype).reshape(spec.shape), by)], law
+            return Affine(mean.astype(spec.dtype).reshape(spec.shape), by), law
         mean, noise = mean + by @ law.mean, factor @ factor.T
         root = _root(by @ law.covariance @ by.T + noise)
         predictive = _normal(mean.astype(spec.dtype), root.astype(spec.dtype), spec.shape)
         leaves, params = bind_parameters(predictive, step.source, errors.show(step.path))
         (value,) = sample_p.bind(*leaves, **params, address=step.path, source=step.source)
         innovation = value.reshape(-1).astype(dtype) - mean
-        return [value], law.given(by, root, noise, innovation)
+        return value, law.given(by, root, noise, innovation)
 
     def _parts(self, step: Choice, args: list) -> tuple[Any, Any]:
         """The mean of a choice, of shape (k,), and a factor of its covariance, (k, k)."""
         spec = step.spec
-        site = self.sites[step.path]
         if type(_innermost(spec.tree.unflatten(spec.leaves))) not in _NOISE:
-            raise self._refused(step, f"a choice from {site.kind}")
+            raise refused(step, self, f"a choice from {self.sites[step.path].kind}")
         f = partial(_mean_and_factor, spec)
-        mean, factor = orders(f, spec.leaves, [order_of(value) for value in args])
+        mean, factor = orders(f, spec.leaves, [self.kind_of(value) for value in args])
         if factor.degree:
-            raise self._refused(step, "a scale that depends on it")
+            raise refused(step, self, "a scale that depends on it")
         if mean.degree == 2:
-            raise self._refused(step, f"a mean that is not affine in it, but made by `{mean.why}`")
-        found, known = through(f, spec.leaves, args)
+            raise refused(step, self, f"a mean that is not affine in it, but made by `{mean.why}`")
+        found, known = self.through(f, spec.leaves, args)
         return found, known
-
-    def _branch(self, step: Branch, args: list, law: Law) -> tuple[list, Law]:
-        index, operands = args[0], args[1:]
-        if is_symbol(index):
-            raise self._refused(step, "a choice between branches")
-        given, summed = [order_of(value) for value in operands], frozenset(self.places)
-        each = [orders_of(branch, given, summed) for branch in step.branches]
-        joint = [max(same) for same in zip(*each, strict=True)]
-        size = law.mean.size
-
-        def taken(branch: Program) -> Callable:
-            def run(operands: list, law: Law) -> tuple[list, Law]:
-                outs, law = self.run(branch, operands, law)
-                return [_as(v, order, size) for v, order in zip(outs, joint, strict=True)], law
-
-            return run
-
-        return lax.switch(index, [taken(branch) for branch in step.branches], operands, law)
-
-    def _refused(self, step: Step, given: str = "") -> errors.InvalidArgument:
-        """The error for a step that is not linear and Gaussian, and that e has to do with."""
-        names = "; ".join(map(errors.show, self.places))
-        inside = sorted(step.paths & self.places.keys()) or sorted(step.paths & self.sites.keys())
-        path = step.path if isinstance(step, Choice) else inside[0] if inside else None
-        shown = f"{errors.show(path)} at {self.sites[path].source}" if path else _construct(step)
-        first = next(iter(self.places))
-        what = errors.show(path) if path else _NAMES.get(type(step), "A construct")
-        fix = f"leave {names} to the particles, or make this affine in it"
-        if not isinstance(step, (Choice, Draw, Factor, Branch)):
-            given = f"{_construct(step)}, with it inside or as input"
-            fix = "make one choice of an array: dist.Normal(loc, scale) with a loc of shape (k,)"
-        if isinstance(step, Factor):
-            fix = "make data choices, and observe them by address, instead of observe or factor"
-        return errors.InvalidArgument(
-            f"{what} does not depend in a linear and Gaussian way on {names}, summed out.",
-            where=(shown, f"{errors.show(first)} at {self.sites[first].source}", errors.caller()),
-            given=given or "a score or parameter that depends on it",
-            expected="Normal or MultivariateNormal choices, whose means are affine in what is "
-            "summed out, and all else independent of it",
-            fix=fix,
-        )
-
-
-_NAMES = {Factor: "A factor", Draw: "A draw", Branch: "A branch"}
-
-
-def _as(value: Any, order: Order, size: int) -> Any:
-    """A value that depends at most as said, so that branches put out the same kind."""
-    at = jnp.asarray(at_of(value))
-    if order.degree == 2:
-        return Curved(at, order.why)
-    if order.degree == 1 and not is_symbol(value):
-        return Affine(at, jnp.zeros((*at.shape, size), at.dtype))
-    return value if is_symbol(value) else at
 
 
 def _innermost(d: Any) -> Any:

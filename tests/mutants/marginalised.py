@@ -11,6 +11,7 @@ with the randomness of its estimate. Here that takes four values, so that all is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -135,6 +136,94 @@ def library(target: Target, wrong: str = "") -> Callable[[Weighted], Weighted]:
     return step
 
 
+# -- finite latents summed out -------------------------------------------------------------------
+
+STATES = jnp.array([[[0.8, 0.2], [0.3, 0.7]], [[0.1, 0.9], [0.6, 0.4]]])  # by regime
+SEES = jnp.array([0.9, 0.25])
+COINS = jnp.array([1, 0])
+
+
+@gen
+def hidden():
+    """The regimes' paths, with the sum over all paths of the states, one by one."""
+
+    def step(r, _):
+        r = sample("r", dist.Categorical(MOVES[r]))
+        return r, r
+
+    _, path = jax.lax.scan(step, 0, None, length=len(COINS))
+    total = 0.0
+    for states in itertools.product((0, 1), repeat=len(COINS)):
+        mass, before = 1.0, 0
+        for r, k, y in zip(path, states, COINS, strict=True):
+            mass = mass * STATES[r, before, k] * jnp.where(y == 1, SEES[k], 1 - SEES[k])
+            before = k
+        total = total + mass
+    factor(jnp.log(total))
+
+
+def forward(target: Target, wrong: str = "", n: int = 3) -> Callable[[Weighted], Weighted]:
+    """Particles of regimes that carry probabilities of the states (Rabiner 1989)."""
+
+    def step(weighted: Weighted) -> Weighted:
+        s = spawn(n)(weighted)
+        paths = jnp.zeros((n, len(COINS)), int)
+        probs = jnp.tile(jnp.array([1.0, 0.0]), (n, 1))
+        for t, y in enumerate(COINS):
+            if t:
+                moved = resample(Weighted((paths, probs), s.log_weight), multinomial)
+                s = Weighted((), moved.log_weight)
+                paths, probs = moved.value
+            r = draw(dist.Categorical(MOVES[paths[:, t - 1] if t else jnp.zeros(n, int)]))
+            paths = paths.at[:, t].set(r)
+            if wrong != "states stay":
+                moves = STATES[r].swapaxes(1, 2) if wrong == "transposed" else STATES[r]
+                probs = jnp.einsum("ni,nij->nj", probs, moves)
+            seen = jnp.where(y == 1, SEES, 1 - SEES)
+            total = probs @ seen
+            if wrong == "most probable state":
+                total = seen[jnp.argmax(probs, 1)]
+            if wrong == "mean of logs":
+                total = jnp.exp(probs @ jnp.log(seen))
+            s = Weighted((), s.log_weight + jnp.log(total))
+            if wrong != "not conditioned":
+                probs = probs * seen
+            if wrong != "not normalised":
+                probs = probs / probs.sum(1, keepdims=True)
+        return Weighted({"r": paths}, s.log_weight)
+
+    return step
+
+
+def library_forward(target: Target, wrong: str = "") -> Callable[[Weighted], Weighted]:
+    """The same by `inference.rao_blackwell`."""
+
+    @gen
+    def switching(state, _):
+        k, r = state
+        r = sample("r", dist.Categorical(MOVES[r]))
+        k = sample("k", dist.Categorical(STATES[r, k]))
+        sample("y", dist.Bernoulli(SEES[k]))
+        return (k, r), None
+
+    marginal, start = rao_blackwell(switching, "k", (0, 0))
+
+    def step(weighted: Weighted) -> Weighted:
+        found = particle_filter(
+            marginal, start, {"y": COINS}, 3, scheme=multinomial, threshold=1.0, history=True
+        )
+        paths = genealogy(found)
+        return Weighted({"r": paths.value["r"]}, weighted.log_weight + paths.log_weight)
+
+    return step
+
+
+_forward = family("forward algorithm in particles", check_proper, forward, Target(hidden))
+_library_forward = family(
+    "forward algorithm in particles", check_proper, library_forward, Target(hidden)
+)
+
+
 # -- estimates that keep their randomness --------------------------------------------------------
 
 PRIOR = jnp.array([0.6, 0.4])
@@ -240,6 +329,14 @@ ENTRIES = (
     _entry("mutant", "variance for scale", "the predictive variance for its scale"),
     _entry("mutant", "variance not updated", "the variance is not reduced by the datum"),
     _entry("mutant", "mean not updated", "the mean is not moved by the datum"),
+    _forward("correct", "", "three particles, multinomial"),
+    _library_forward("correct", "library", "inference.rao_blackwell of a finite choice"),
+    _forward("mutant", "states stay", "the probabilities are not moved by the step"),
+    _forward("mutant", "transposed", "moved by the transposed table"),
+    _forward("mutant", "most probable state", "weighed at the most probable state"),
+    _forward("mutant", "mean of logs", "weighed by the mean of the log densities"),
+    _forward("mutant", "not conditioned", "the probabilities are not those given the datum"),
+    _forward("mutant", "not normalised", "weights of data before count again"),
     _estimated("correct", "", "a latent by a proposal, the randomness anew or not"),
     _normals("correct", anew, "inference.correlated, normals drawn anew"),
     _normals("mutant", anew_and_added, "the normals walk, which does not keep their law"),
