@@ -56,6 +56,8 @@ def windows(
         windows count positions alone.
     """
     start: Any
+    covariance: Any
+    variances: Any
     start, learn = dual_averaging()
     none, add, covariance = welford_covariance(diagonal=metric.inverse_mass.ndim == 1)
     none_yet, add_slope, variances = welford_covariance(diagonal=True)
@@ -96,7 +98,7 @@ def windows(
             slopes = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, slopes)
 
         def renewed(_: None) -> tuple:
-            (matrix, *_), n, before = covariance(kept), kept[2], found.metric.inverse_mass
+            matrix, n, before = covariance(kept)[0], kept[2], found.metric.inverse_mass
             inverse_mass = shrunk(matrix, n, before)
             if few:
                 early = by_slopes(matrix, variances(slopes)[0], before)
