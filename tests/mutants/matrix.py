@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    ancestry,
     annealing,
     continuous,
     csmc,
@@ -41,6 +42,7 @@ ENTRIES = tuple(
         hamiltonian,
         slicing,
         smc,
+        ancestry,
         csmc,
         marginalised,
         islands,
