@@ -3,9 +3,10 @@
     python -m benchmarks.mcmc [--quick] [--json]
 
 NUTS runs four chains side by side with the defaults of each library (1000 steps of
-warm-up, 1000 draws), and is measured by the processor time of a whole run, warm-up
-included, that compiles nothing, for each effective sample of the scalar that mixes worst
-(bulk ESS by arviz-stats), over runs from several seeds in turns. The model of BlackJAX is
+warm-up, 1000 draws), and the peers with a dense mass matrix, too, where ours is dense by
+default. It is measured by the processor time of a whole run, warm-up included, that compiles
+nothing, for each effective sample of the scalar that mixes worst (bulk ESS by arviz-stats),
+and by the time on the clock, over runs from several seeds in turns. The model of BlackJAX is
 a log density written by hand; a run of NumPyro is compiled as a whole, because it would
 compile its loops again in each.
 """
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import blackjax
@@ -30,6 +33,7 @@ from arviz_stats.base import array_stats
 from numpyro.infer import MCMC, NUTS
 
 from inference import nuts, sample_posterior
+from inference.mcmc.metric import DENSE
 from inference.move import accepted
 from ppl import At, Target, draw, gen, sample, seed
 
@@ -38,6 +42,7 @@ from .measure import Figure, medians
 
 CHAINS = 4
 NUMPYRO, BLACKJAX, HAND = "NumPyro", "BlackJAX", "hand-written JAX"
+NUMPYRO_DENSE, BLACKJAX_DENSE = "NumPyro, dense", "BlackJAX, dense"
 
 
 @dataclass(frozen=True)
@@ -180,13 +185,13 @@ def ours(posterior: Posterior, n: int) -> Callable[[int], dict]:
     return run
 
 
-def of_numpyro(posterior: Posterior, n: int) -> Callable[[int], dict]:
+def of_numpyro(posterior: Posterior, n: int, dense: bool = False) -> Callable[[int], dict]:
     model = posterior.numpyro()
 
     @jax.jit
     def chains(key: jax.Array) -> dict:
         mcmc = MCMC(
-            NUTS(model),
+            NUTS(model, dense_mass=dense),
             num_warmup=n,
             num_samples=n,
             num_chains=CHAINS,
@@ -202,7 +207,7 @@ def of_numpyro(posterior: Posterior, n: int) -> Callable[[int], dict]:
     return run
 
 
-def of_blackjax(posterior: Posterior, n: int) -> Callable[[int], dict]:
+def of_blackjax(posterior: Posterior, n: int, dense: bool = False) -> Callable[[int], dict]:
     log_p = posterior.log_density()
 
     def chain(key: jax.Array) -> dict:
@@ -213,7 +218,9 @@ def of_blackjax(posterior: Posterior, n: int) -> Callable[[int], dict]:
             name: jax.random.uniform(k, posterior.shapes[name], minval=-2.0, maxval=2.0)
             for name, k in zip(names, keys, strict=True)
         }
-        adaptation = blackjax.window_adaptation(blackjax.nuts, log_p)
+        adaptation = blackjax.window_adaptation(
+            blackjax.nuts, log_p, is_mass_matrix_diagonal=not dense
+        )
         (state, parameters), _ = adaptation.run(warm, position, num_steps=n)
         kernel = blackjax.nuts(log_p, **parameters).step
 
@@ -240,9 +247,12 @@ def worst(draws: dict) -> float:
 
 def samplers(quick: bool) -> Iterator[Figure]:
     n, rounds = (200, 1) if quick else (1000, 5)
-    makers = {"ours": ours, NUMPYRO: of_numpyro, BLACKJAX: of_blackjax}
     for make in (eight_schools, logistic, hierarchical):
         posterior = make()
+        makers = {"ours": ours, NUMPYRO: of_numpyro, BLACKJAX: of_blackjax}
+        if sum(math.prod(shape) for shape in posterior.shapes.values()) <= DENSE:
+            makers[NUMPYRO_DENSE] = partial(of_numpyro, dense=True)
+            makers[BLACKJAX_DENSE] = partial(of_blackjax, dense=True)
         runs, firsts = {}, {}
         for name, maker in makers.items():
             runs[name] = maker(posterior, n)
@@ -250,19 +260,26 @@ def samplers(quick: bool) -> Iterator[Figure]:
             runs[name](0)
             firsts[name] = time.process_time() - start
         costs: dict[str, list[float]] = {name: [] for name in runs}
+        waits: dict[str, list[float]] = {name: [] for name in runs}
         times: dict[str, list[float]] = {name: [] for name in runs}
         for r in range(rounds):
             for name in runs if r % 2 == 0 else reversed(runs):
-                start = time.process_time()
+                start, began = time.process_time(), time.perf_counter()
                 draws = runs[name](r + 1)
                 times[name].append(time.process_time() - start)
-                costs[name].append(1e3 * times[name][-1] / worst(draws))
-        cost = {name: statistics.median(each) for name, each in costs.items()}
+                waited = time.perf_counter() - began
+                effective = worst(draws)
+                costs[name].append(1e3 * times[name][-1] / effective)
+                waits[name].append(1e3 * waited / effective)
+        cost, wait = (
+            {name: statistics.median(each) for name, each in of.items()} for of in (costs, waits)
+        )
         compiling = {name: firsts[name] - statistics.median(times[name]) for name in runs}
-        for peer in (NUMPYRO, BLACKJAX):
-            title = f"NUTS, {posterior.name}"
-            unit = "CPU ms per effective sample"
-            yield Figure(title, peer, unit, cost["ours"], cost[peer], 1.0)
+        title = f"NUTS, {posterior.name}"
+        for peer in [name for name in makers if name != "ours"]:
+            for unit, found in (("CPU ms", cost), ("ms", wait)):
+                unit = f"{unit} per effective sample"
+                yield Figure(title, peer, unit, found["ours"], found[peer], 1.0)
             yield Figure(
                 f"compiling {title}", peer, "CPU s", compiling["ours"], compiling[peer], 1.0
             )
