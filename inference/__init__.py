@@ -3,7 +3,7 @@
 from ppl._siblings import check as _check
 
 from .adaptive import Annealed, adaptive_annealing, particle_metric
-from .algorithms import Algorithm, by_annealing, by_filter, by_importance
+from .algorithms import Algorithm, by_filter, by_importance
 from .ancestry import filter_error, log_evidence_error, relative_variance
 from .annealing import annealed, retarget, reverse_annealed
 from .choose import choose
@@ -21,6 +21,7 @@ from .jumps import birth_death, one_row, split_merge
 from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
 from .loo import Loo, loo
+from .marginalized import marginalize
 from .mcmc.delayed import delayed_acceptance
 from .mcmc.hmc import hmc
 from .mcmc.langevin import mala, minibatch, sghmc, sgld
@@ -41,11 +42,12 @@ from .proposals import propose
 from .pseudo import filter_series, marginal
 from .rao_blackwell import Belief, rao_blackwell
 from .resample import effective_sample_size, resample, when_ess_below
+from .retraced import by_annealing
 from .run import sample_posterior
 from .schemes import killing, multinomial, residual, ssp, stratified, systematic
 from .smc2 import smc2
 from .smoothing import backward_sample, fixed_lag, genealogy
-from .stochastic import Stochastic, marginalize, normalize
+from .stochastic import Stochastic, normalize
 from .summary import Summary
 from .temper import temper
 from .tempering import parallel_tempering

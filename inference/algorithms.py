@@ -12,36 +12,25 @@ on one another would have to be made conditional each in its own way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
-from jax import lax
 
-from ppl import Masked, Target, Trace, draw, errors
+from ppl import GenerativeFunction, Masked, Target, Trace, errors, gen
 from ppl.addresses import as_path, flatten, nest
+from ppl.language import inline
 from ppl.program import DRAW
 
-from .annealing import (
-    MakeKernel,
-    annealed,
-    begun,
-    levels,
-    on_latents,
-    powered,
-    schedule,
-    traces_of,
-)
 from .conditional import conditional_filter
-from .particles import over, reweight
+from .move import Proposal
 from .pseudo import filter_series, series_of
-from .resample import when_ess_below
 from .schemes import multinomial
 from .temper import heat
-from .weighted import Step, Weighted, each, importance, lift, spawn, start, then, unit
+from .translate import translate
+from .weighted import Step, Weighted, each, spawn, start, then, unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +47,16 @@ class Algorithm:
       given: `(target, trace) -> particles`, a random program; the first one is the trace.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import by_importance, collapse, start, unit
+    >>> from inference import Algorithm, by_importance, collapse, start, unit
     >>> from ppl import Target, gen, integrate, sample
     >>> @gen
     ... def coin():
     ...     fair = sample("fair", dist.Bernoulli(0.5))
     ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
     >>> target = Target(coin, (), {"heads": 1})
+    >>> way: Algorithm = by_importance(3)
     >>> def kernel(trace):  # what is drawn from the particles around a trace
-    ...     return collapse(by_importance(3).given(target, trace)).value
+    ...     return collapse(way.given(target, trace)).value
     >>> def fair():
     ...     s = start(target)(unit())
     ...     return jnp.exp(s.log_weight) * kernel(s.value)["fair"]
@@ -85,14 +75,21 @@ class Algorithm:
         return self.name
 
 
-def by_importance(n: int) -> Algorithm:
+def by_importance(n: int, proposal: Proposal | None = None) -> Algorithm:
     """`importance(target, n)`, and n - 1 draws beside a trace.
+
+    Args:
+      proposal: of the target's arguments: makes all of its latents, in place of the model. Its
+        density may be estimated, so algorithms nest.
 
     Raises:
       InvalidArgument: `n` is less than 1.
+      MissingChoice, AddressNotFound: the proposal makes other choices than the latents, where it
+        meets a target.
 
     Source: Andrieu, Doucet and Holenstein, Particle Markov chain Monte Carlo methods (JRSS B
-    2010), section 4.1.
+    2010), section 4.1; Naesseth, Lindsten and Schön, Nested sequential Monte Carlo methods (ICML
+    2015), for proposals of estimated density.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import by_importance, log_evidence
@@ -111,12 +108,52 @@ def by_importance(n: int) -> Algorithm:
     """
     spawn(n)
 
-    def given(target: Target, trace: Trace) -> Weighted:
-        _check_known(target)
-        held = Weighted(trace, heat(target, trace))
-        return _beside(held, n, each(start(target)), unit())
+    def begun(target: Target) -> Step:
+        if proposal is None:
+            return start(target)
+        made = translate(_EMPTY, target, _bound(proposal, target.args), None, lambda x, u: (u, {}))
+        return then(start(_EMPTY), made)
 
-    return Algorithm(f"by_importance({n})", lambda target: importance(target, n), given)
+    def given(target: Target, trace: Trace) -> Weighted:
+        check_known(target)
+        if proposal is None:
+            level = heat(target, trace)
+        else:  # what making it would have weighed is the inverse of what unmaking it weighs
+            bound = _bound(proposal, target.args)
+            unmade = translate(target, _EMPTY, None, bound, lambda x, u: ({}, x))
+            level = -unmade(Weighted(trace, jnp.zeros(()))).log_weight
+        return beside(Weighted(trace, level), n, each(begun(target)), unit())
+
+    def step(target: Target) -> Step:
+        return then(spawn(n), each(begun(target)))
+
+    return Algorithm(f"by_importance({n})", step, given)
+
+
+_EMPTY = Target(gen(lambda: None))
+
+
+def _bound(proposal: Proposal, args: tuple) -> Proposal:
+    """The proposal at these arguments, whatever is given to it."""
+    if isinstance(proposal, GenerativeFunction):
+        return GenerativeFunction(lambda x: inline(proposal(*args)), name=proposal.name)
+    return _Bound(proposal, args)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    proposal: Proposal
+    args: tuple
+
+    @property
+    def name(self) -> str:
+        return self.proposal.name
+
+    def simulate(self, *_: Any) -> Trace:
+        return self.proposal.simulate(*self.args)
+
+    def assess(self, choices: Any, *_: Any) -> tuple[Any, Any]:
+        return self.proposal.assess(choices, *self.args)
 
 
 def by_filter(address: str | tuple[str, ...], n: int, *, threshold: float = 0.5) -> Algorithm:
@@ -172,105 +209,20 @@ def by_filter(address: str | tuple[str, ...], n: int, *, threshold: float = 0.5)
     return Algorithm(f"by_filter({errors.show(as_path(address))}, {n})", step, given)
 
 
-def by_annealing(
-    n: int,
-    kernel: MakeKernel,
-    powers: int | Sequence[float] | jax.Array = 16,
-    *,
-    reverse: MakeKernel,
-    threshold: float = 0.5,
-) -> Algorithm:
-    """`annealed(target, n, kernel, powers)`, and the same around a trace, which has gone through
-    the kernels backwards first.
-
-    Args:
-      n, kernel, powers, threshold: as for `annealed`, which resamples by `multinomial`.
-      reverse: from a target to the kernel that is the reversal of `kernel` there: `kernel`
-        itself where that is reversible (`mh`, `gibbs` of one block, `random_walk`, `hmc`), or
-        `cycle(b, a)` for `cycle(a, b)`. Another one gives another density than the samples
-        have; `semantics.check_kernel` of the two after each other does not show it, but
-        `Kernel.reverse` of its matrix does.
-
-    Raises:
-      InvalidArgument: as for `annealed`, where it meets a target.
-
-    Source: Andrieu, Doucet and Holenstein (2010), section 2.4, for the samplers of Del Moral,
-    Doucet and Jasra, Sequential Monte Carlo samplers (JRSS B 2006).
-
-    >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import by_annealing, log_evidence, mh
-    >>> from ppl import Target, gen, integrate, sample
-    >>> @gen
-    ... def coin():
-    ...     fair = sample("fair", dist.Bernoulli(0.5))
-    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
-    >>> target = Target(coin, (), {"heads": 1})
-    >>> again = lambda t: mh(t, "fair")
-    >>> way = by_annealing(2, again, (0.0, 0.4, 1.0), reverse=again)
-    >>> def inverse(fair):
-    ...     found = way.given(target, target.at({"fair": fair})[0])
-    ...     return jnp.exp(-log_evidence(found))
-    >>> mean = 0.4 * integrate(inverse)(1) + 0.6 * integrate(inverse)(0)  # over the posterior
-    >>> print(f"{1 / mean:.4f}")  # the evidence
-    0.6250
-    """
-    spawn(n)
-
-    def step(target: Target) -> Step:
-        return annealed(target, n, kernel, powers, threshold=threshold, scheme=multinomial)
-
-    def given(target: Target, trace: Trace) -> Weighted:
-        _check_known(target)
-        raised = schedule(target, powers)
-        again = when_ess_below(threshold, _keeping_first) if threshold and n > 1 else then()
-
-        def back(after: Any, power: Any) -> tuple[Any, Any]:
-            return on_latents(target, reverse, power)(after), after
-
-        first, path = lax.scan(back, target.choices(trace), raised[1:], reverse=True)
-
-        def stage(row: tuple) -> Step:
-            before, power, after = row
-            more = reweight(lambda x: powered(levels(target, x), power - before))
-            move = each(lift(on_latents(target, kernel, power)))
-
-            def moved(s: Weighted) -> Weighted:
-                held = Weighted(after, s.log_weight[0])
-                return _with(held, move(_others(s))) if n > 1 else spawn(1)(held)
-
-            return then(more, again, moved)
-
-        held = Weighted(first, powered(levels(target, first), raised[0]))
-        began = _beside(held, n, each(begun(target, raised[0])), unit())
-        rows = raised[:-1], raised[1:], path
-        return then(over(stage, rows), traces_of(target))(began)
-
-    return Algorithm(f"by_annealing({n})", step, given)
-
-
 # -- a particle that is held ----------------------------------------------------------------------
 
 
-def _beside(held: Weighted, n: int, step: Step, before: Weighted) -> Weighted:
+def beside(held: Weighted, n: int, step: Step, before: Weighted) -> Weighted:
     """n particles: the held one, and what the step makes of n - 1 copies."""
-    return _with(held, step(spawn(n - 1)(before))) if n > 1 else spawn(1)(held)
+    return with_held(held, step(spawn(n - 1)(before))) if n > 1 else spawn(1)(held)
 
 
-def _with(held: Weighted, others: Weighted) -> Weighted:
+def with_held(held: Weighted, others: Weighted) -> Weighted:
+    """The held particle, and the others."""
     return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b]), held, others)
 
 
-def _others(s: Weighted) -> Weighted:
-    return jax.tree.map(lambda leaf: leaf[1:], s)
-
-
-def _keeping_first(weights: jax.Array) -> jax.Array:
-    """Multinomial ancestors, given that the first particle is its own."""
-    others = draw(dist.CategoricalProbs(weights).expand([len(weights) - 1]))
-    return jnp.concatenate([jnp.zeros(1, others.dtype), others])
-
-
-def _check_known(target: Target) -> None:
+def check_known(target: Target) -> None:
     """Raise unless the density of the target is known at its latents."""
     if DRAW in target.model._prepare(target.args, {}).staged.program.effects:
         given = f"draw() in {target.model.name}"

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,17 @@ from ppl import GenerativeFunction, Target, Trace, draw, errors
 from .kernel import Kernel, Stats
 from .round_trip import came_back
 from .weighted import Step, Weighted
+
+
+class Proposal(Protocol):
+    """What draws u and scores it: a generative function, or a `Stochastic` one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def simulate(self, *args: Any) -> Trace: ...
+
+    def assess(self, choices: Any, *args: Any) -> tuple[Any, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -267,7 +278,12 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
 
 
 def weighed(
-    source: Target, target: Target, forward: Any, backward: Any, moved: Callable, check: Any = None
+    source: Target,
+    target: Target,
+    forward: Proposal,
+    backward: Proposal,
+    moved: Callable,
+    check: Callable | None = None,
 ) -> Step:
     """The step of log w = g'(x') + q'(u'|x') + log |det| - g(x) - q(u|x).
 

@@ -18,14 +18,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import Call, GenerativeFunction, Masked, Selection, Site, Target, Trace, errors
+from ppl import Call, GenerativeFunction, Masked, Site, Target, Trace, errors
 from ppl.addresses import flatten, nest
 from ppl.arguments import Arguments
 from ppl.program import Path
 from ppl.sites import check_values
 
 from .algorithms import Algorithm
-from .pseudo import check_kept, rest, scored
+from .pseudo import scored
 from .weighted import Step, Weighted, collapse, log_evidence, unit
 
 
@@ -40,7 +40,7 @@ class Stochastic:
 
     In a model, `sample("address", this(args))` has the same measure, by other means: choices
     are made as in a model, and weighed by what `assess` makes of them. So that model scores,
-    and is not simulated.
+    and is not simulated. Kernels on it name the choices, as in `mh(target, ("address", "mu"))`.
 
     Attributes:
       density: the generative function that does so, of which traces are.
@@ -163,47 +163,6 @@ def normalize(
     return Stochastic(GenerativeFunction(law, name=f"normalize({name})"))
 
 
-def marginalize(
-    model: GenerativeFunction,
-    keep: Selection | str | tuple[str, ...],
-    using: Algorithm | Callable[[Target], Step],
-) -> Stochastic:
-    """The law of some of a model's choices, the others summed out by the algorithm.
-
-    `simulate` makes all choices and forgets the others, so the law is exact; the density of
-    the kept ones is the evidence that `using` finds for the rest. Beside a target of kept
-    latents, `marginal`, this is a proposal: one with auxiliary choices.
-
-    Args:
-      model: a generative function; it does not score.
-      keep: addresses. In a model, but not in a proposal, how they are made may not depend on
-        the others.
-      using: as for `normalize`; without a conditional version there are densities of given
-        values only.
-
-    Raises:
-      InvalidArgument, AddressNotFound, CannotSimulate: raised when it is used, as for `marginal`
-        and `simulate`.
-
-    Source: `marginal` of Lew et al. (PLDI 2023).
-
-    >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import by_importance, marginalize
-    >>> from ppl import gen, integrate, sample
-    >>> @gen
-    ... def lamp():
-    ...     on = sample("on", dist.Bernoulli(0.5))
-    ...     sample("seen", dist.Bernoulli(jnp.where(on == 1, 0.75, 0.25)))
-    >>> seen = marginalize(lamp, "seen", by_importance(2))
-    >>> print(f"{integrate(lambda: jnp.exp(seen.assess({'seen': 1})[0]))():.4f}")
-    0.5000
-    >>> print(f"{integrate(lambda: jnp.exp(-seen.simulate().score))():.4f}")  # two values
-    2.0000
-    """
-    law = _Marginalized(model, keep, using)
-    return Stochastic(GenerativeFunction(law, model.fixed, f"marginalize({model.name})"))
-
-
 @partial(jax.tree_util.register_dataclass, data_fields=["fixed"], meta_fields=["make", "using"])
 @dataclass(frozen=True, eq=False)
 class _Normalized:
@@ -219,19 +178,19 @@ class _Normalized:
 
     def drawn(self, *args: Any) -> tuple:
         target = self.target(*args)
-        found = _traces(self.using, target)
+        found = traces(self.using, target)
         one = collapse(found) if jnp.ndim(found.log_weight) else found
         trace = one.value
         score = jnp.where(one.log_weight == -jnp.inf, jnp.inf, trace.score - one.log_weight)
         kept = frozenset(target.latents)
-        return *_only(trace, kept), score, trace.retval
+        return *only(trace, kept), score, trace.retval
 
     def given(self, choices: Mapping[str, Any], *args: Any) -> tuple:
         target = self.target(*args)
         trace, score = target.at(choices)
-        mass = log_evidence(_conditional(self.using)(target, trace))
+        mass = log_evidence(conditional(self.using)(target, trace))
         score = jnp.where(score == -jnp.inf, score, score - mass)
-        return *_only(trace, frozenset(target.latents)), score, trace.retval
+        return *only(trace, frozenset(target.latents)), score, trace.retval
 
     def __call__(self, *args: Any) -> Any:
         target = self.target(*args)
@@ -262,46 +221,7 @@ class _Normalized:
         )
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["model"], meta_fields=["keep", "using"])
-@dataclass(frozen=True, eq=False)
-class _Marginalized:
-    """Some choices of a model, and the evidence of the others given them."""
-
-    model: GenerativeFunction
-    keep: Selection | str | tuple[str, ...]
-    using: Algorithm | Callable[[Target], Step]
-
-    def sites(self, *args: Any) -> dict[Path, Site]:
-        target, kept = self.target(*args)
-        return {path: site for path, site in target.sites.items() if path in kept}
-
-    def drawn(self, *args: Any) -> tuple:
-        trace = self.model.simulate(*args)
-        target, kept = self.target(*args)
-        choices, present = _only(trace, kept)
-        others = rest(target, choices)
-        known, _ = others.at(_only(trace, frozenset(others.latents))[0])
-        score = log_evidence(_conditional(self.using)(others, known))
-        return choices, present, score, choices
-
-    def given(self, choices: Mapping[str, Any], *args: Any) -> tuple:
-        target, kept = self.target(*args)
-        found = _traces(self.using, rest(target, choices))
-        one = jax.tree.map(lambda leaf: leaf[0], found) if jnp.ndim(found.log_weight) else found
-        return *_only(one.value, kept), log_evidence(found), choices
-
-    def __call__(self, *args: Any) -> Any:
-        target, kept = self.target(*args)
-        check_kept(target, kept)
-        return scored(target, kept, lambda values: self.given(values, *args)[2])
-
-    def target(self, *args: Any) -> tuple[Target, frozenset[Path]]:
-        target = Target(self.model, args)
-        chosen = target.selection(self.keep)
-        return target, frozenset(path for path in target.latents if chosen(path))
-
-
-def _traces(using: Callable[[Target], Step], target: Target) -> Weighted:
+def traces(using: Callable[[Target], Step], target: Target) -> Weighted:
     """What an algorithm makes of a target."""
     found = using(target)(unit())
     if not isinstance(found.value, Trace):
@@ -315,7 +235,7 @@ def _traces(using: Callable[[Target], Step], target: Target) -> Weighted:
     return found
 
 
-def _only(trace: Trace, kept: frozenset[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+def only(trace: Trace, kept: frozenset[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The kept choices of a trace, and which of them are there."""
 
     def part(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -324,7 +244,7 @@ def _only(trace: Trace, kept: frozenset[Path]) -> tuple[dict[str, Any], dict[str
     return part(trace.choices), part(trace.present)
 
 
-def _conditional(using: Any) -> Callable:
+def conditional(using: Any) -> Callable:
     """The conditional version of an algorithm."""
     if not isinstance(using, Algorithm):
         raise errors.InvalidArgument(

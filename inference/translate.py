@@ -16,9 +16,8 @@ from ppl import GenerativeFunction, Target, errors, gen
 from ppl.addresses import flatten
 from ppl.program import FACTOR
 
-from .move import log_det_moved, weighed
+from .move import Proposal, log_det_moved, weighed
 from .round_trip import came_back
-from .stochastic import Stochastic
 from .weighted import Step
 
 Map = Callable[[dict, dict], tuple[dict, dict]]
@@ -27,8 +26,8 @@ Map = Callable[[dict, dict], tuple[dict, dict]]
 def translate(
     source: Target,
     target: Target,
-    forward: GenerativeFunction | Stochastic | None,
-    backward: GenerativeFunction | Stochastic | None,
+    forward: Proposal | None,
+    backward: Proposal | None,
     there: Map,
     back: Map | None = None,
 ) -> Step:
@@ -80,7 +79,7 @@ def translate(
     >>> print(f"{integrate(lambda: jnp.exp(steps(unit()).log_weight))():.4f}")  # 1/2 times 1/4
     0.1250
     """
-    returns = _nothing if backward is None else backward
+    returns: Proposal = _nothing if backward is None else backward
 
     def moved(x: dict, u: dict) -> tuple[dict, dict, Any]:
         after = new_x, new_u = there(x, u)
@@ -109,9 +108,7 @@ def _nothing(latents: Any) -> None:
     """The proposal that makes no choice."""
 
 
-def _check(
-    target: Target, backward: GenerativeFunction | Stochastic, there: Map, new_x: dict
-) -> None:
+def _check(target: Target, backward: Proposal, there: Map, new_x: dict) -> None:
     """Raise unless all latents are given, and what is to come back has a density."""
     given = flatten(new_x)
     for path in target.latents:
@@ -127,7 +124,7 @@ def _check(
                 + "; ".join(errors.show(p) for p in target.latents),
                 fix="let the forward proposal make it, and the map pass it on",
             )
-    if isinstance(backward, Stochastic):
+    if not isinstance(backward, GenerativeFunction):
         return
     if FACTOR in backward._prepare((new_x,), {}).staged.program.effects:
         raise errors.InvalidArgument(

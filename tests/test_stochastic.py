@@ -115,11 +115,41 @@ def backwards(target):
     return cycle(mh(target, "a"), mh(target, "b"))
 
 
+@gen
+def guess(scale):
+    b = sample("b", dist.Categorical(PRIOR[::-1]))
+    sample("a", dist.Bernoulli(0.3 + 0.2 * b * scale))
+
+
+@gen
+def lamp_guess(scale):
+    lamp = draw(dist.Bernoulli(0.4))
+    b = sample("b", dist.Categorical(jnp.roll(PRIOR, lamp)))
+    sample("a", dist.Bernoulli(0.3 + 0.2 * b * scale))
+
+
+@gen
+def seen_guess(scale):
+    guess.fn(scale)
+    sample("z", dist.Bernoulli(0.3 * scale))
+
+
+def of_guess(scale):
+    return Target(seen_guess, (scale,), {"z": 1})
+
+
 CASES = {
     "importance, 1": ("pair", by_importance(1)),
     "importance, 3": ("pair", by_importance(3)),
     "importance, zeros": ("holes", by_importance(2)),
     "importance, branches": ("optional", by_importance(2)),
+    "importance, a proposal": ("pair", by_importance(2, guess)),
+    "importance, an estimated proposal": ("pair", by_importance(2, lamp_guess)),
+    "importance, nested": ("pair", by_importance(2, normalize(of_guess, by_importance(2)))),
+    "importance, nested twice": (
+        "pair",
+        by_importance(1, normalize(of_guess, by_importance(2, lamp_guess))),
+    ),
     "filter": ("chain", by_filter("chain", 2, threshold=0.9)),
     "filter, 3": ("chain", by_filter("chain", 3)),
     "filter, never resampled": ("chain", by_filter(("chain", "k"), 2, threshold=0.0)),
@@ -491,6 +521,11 @@ def rows():
     sample("y", dist.Bernoulli(0.3).expand([2]))
 
 
+def scored(scale):
+    guess.fn(scale)
+    factor(scale)
+
+
 IN_PART = Masked(jnp.array([1, 0]), jnp.array([True, False]))
 NO_TRACES = Algorithm("none", lambda target: lambda s: s, lambda target, trace: None)
 
@@ -499,6 +534,10 @@ NO_TRACES = Algorithm("none", lambda target: lambda s: s, lambda target, trace: 
     "call, says",
     [
         (lambda: by_importance(0), "at least one particle"),
+        (
+            lambda: normalize(PAIR, by_importance(1, gen(scored))).assess({"b": 1, "a": 0}),
+            "scored scores with factor",
+        ),
         (lambda: by_filter("chain", 1), "even weights kept"),
         (lambda: by_filter("chain", 2, threshold=1.0), "even weights kept"),
         (lambda: normalize(lambda: None, by_importance(2)).simulate(), "no target to normalize"),
