@@ -6,6 +6,7 @@ from .adaptive import Annealed, adaptive_annealing, particle_metric
 from .algorithms import Algorithm, by_filter, by_importance
 from .ancestry import filter_error, log_evidence_error, relative_variance
 from .annealing import annealed, retarget, reverse_annealed
+from .belief_series import filter_beliefs
 from .choose import choose
 from .conditional import conditional_filter, particle_gibbs
 from .degeneracy import degeneracy
@@ -111,6 +112,7 @@ __all__ = [
     "each",
     "effective_sample_size",
     "elliptical_slice",
+    "filter_beliefs",
     "filter_error",
     "filter_series",
     "fixed_lag",

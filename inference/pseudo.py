@@ -81,7 +81,7 @@ def filter_series(
     return step
 
 
-def series_of(target: Target, address: str | Path) -> tuple[Series, Callable, Callable]:
+def series_of(target: Target, address: Selection | str | Path) -> tuple[Series, Callable, Callable]:
     """What a filter of a series of a target runs on, and how its particles are the target's.
 
     Returns:

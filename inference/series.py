@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from ppl import GenerativeFunction, Target, errors
+from ppl import GenerativeFunction, Selection, Target, errors
 from ppl.change import cost, cut
 from ppl.effects import factor_p, sample_p
 from ppl.execute import Given
@@ -51,7 +51,7 @@ class Series:
     given: tuple[Path, ...]
 
     @staticmethod
-    def of(target: Target, address: str | Path) -> Series:
+    def of(target: Target, address: Selection | str | Path) -> Series:
         """The series that makes the latents at or below an address.
 
         Raises:

@@ -14,14 +14,22 @@ from jax import lax
 from inference import (
     Belief,
     conditional_filter,
+    filter_beliefs,
     genealogy,
+    lift,
     log_evidence,
+    marginal,
+    mh,
     multinomial,
     particle_filter,
     rao_blackwell,
+    start,
+    then,
+    unit,
 )
 from ppl import (
     Masked,
+    Target,
     draw,
     factor,
     gen,
@@ -373,6 +381,68 @@ def test_weights_vary_no_more_than_those_of_particles_with_values():
     found, error = jax.jit(integrate(partial(moments, switching, (0.2, 0)), nodes=(30, 40)))()
     assert abs(found[0] - mean) < error[0]
     assert found[1] - square > error[1]
+
+
+# -- as the estimate of a marginal --------------------------------------------------------------
+
+
+@gen
+def series():
+    """A parameter, data outside of the series, and a factor of what it returns besides."""
+    theta = sample("theta", dist.Bernoulli(0.4))
+    sample("w", dist.Normal(1.0 * theta, 1.0))
+
+    def step(state, x):
+        state = switching_with(theta, state, x)
+        return state, x
+
+    _, xs = lax.scan(step, (0.2, 0), jnp.asarray(INPUT[:2]))
+    factor(xs.sum() * theta)
+
+
+def switching_with(theta, state, x):
+    z, k = state
+    k = sample("k", dist.Categorical(jnp.asarray(MOVES)[k]))
+    z = sample("z", dist.Normal(jnp.asarray(SLOPE)[k] * z + x + theta, jnp.asarray(STEP)[k]))
+    sample("y", dist.Normal(2.0 * z, jnp.asarray(NOISE)[k]))
+    return z, k
+
+
+def joint_mass(theta):
+    """p(theta, w, y) and the factor: regimes one by one, a Kalman filter for each."""
+    total = 0.0
+    for path in itertools.product((0, 1), repeat=2):
+        prior, before, model, one = 1.0, 0, [], np.eye(1)
+        for t, k in enumerate(path):
+            prior, before = prior * MOVES[before, k], k
+            model.append(
+                (SLOPE[k] * one, INPUT[t : t + 1] + theta, STEP[k] ** 2 * one, 2 * one, 0.0,
+                 NOISE[k] ** 2 * one, SEEN[t : t + 1])
+            )  # fmt: skip
+        total += prior * np.exp(kalman(np.array([0.2]), np.zeros((1, 1)), model)[0])
+    outside = [0.6, 0.4][theta] * np.exp(-0.5 * (0.7 - theta) ** 2) / np.sqrt(2 * np.pi)
+    return total * outside * np.exp(INPUT[:2].sum() * theta)
+
+
+def test_kernels_on_the_parameters_are_exact():
+    """Particle marginal Metropolis-Hastings with beliefs keeps the parameter's exact measure."""
+    target = Target(series, (), {"w": 0.7, "y": jnp.asarray(SEEN[:2])})
+    kept = marginal(
+        target,
+        "theta",
+        lambda rest: filter_beliefs(rest, select("k", "z"), "z", 2, scheme=multinomial),
+    )
+
+    def measure(step):
+        def run():
+            s = step(unit())
+            return jnp.exp(s.log_weight) * (s.value["theta"] == jnp.arange(2))
+
+        return jax.jit(integrate(run), compiler_options=QUICK)()
+
+    expected = [joint_mass(theta) for theta in (0, 1)]
+    for step in (start(kept), then(start(kept), lift(mh(kept, "theta")))):
+        np.testing.assert_allclose(measure(step), expected, rtol=0, atol=EXACT)
 
 
 # -- more shapes, and what is passed by ---------------------------------------------------------
