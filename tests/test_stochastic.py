@@ -227,6 +227,11 @@ DENSITIES = {
         (0.3,),
         TARGETS["pair"][1],
     ),
+    "marginal, 3": (
+        marginalize(auxiliary, select("a", "b"), by_importance(3)),
+        (0.3,),
+        TARGETS["pair"][1],
+    ),
 }
 
 
@@ -406,6 +411,17 @@ def lift_given(target, algorithm):
 @pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 def test_kernels_leave_the_target(make):
     check_kernel(make, PAIR).require()
+
+
+def test_an_algorithm_that_may_find_nothing_is_a_proposal():
+    """What is drawn then has the score +inf, and is refused."""
+    target = TARGETS["holes"][0]
+    lost = exact(lambda: jnp.isinf(normalize(target, by_importance(2)).simulate().score) * 1.0)
+    assert abs(lost() - 0.7**2) < EXACT
+    again = normalize(lambda x: target, by_importance(2))
+    wide = normalize(lambda x: Target(holes, (), {"y": 0}), by_importance(2))
+    for proposal in (again, wide):
+        check_kernel(lambda t, proposal=proposal: propose(t, proposal), target).require()
 
 
 def test_proposals_in_branches():
