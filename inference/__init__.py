@@ -9,8 +9,8 @@ from .annealing import annealed, retarget, reverse_annealed
 from .belief_series import filter_beliefs
 from .choose import choose
 from .conditional import conditional_filter, particle_gibbs
-from .degeneracy import degeneracy
 from .correlated import auxiliary_marginal, correlated
+from .degeneracy import degeneracy
 from .draws import Draws
 from .ensemble import stretch
 from .enumerated import Enumerated
@@ -31,9 +31,9 @@ from .mcmc.slices import elliptical_slice, slice_sample
 from .mcmc.walk import random_walk
 from .move import Move, accept, metropolize, mhg, weigh
 from .nested import Nested, nested_sampling
+from .ordering import sort_by
 from .particle_plots import plot_ancestry, plot_ess, plot_weights
 from .particle_run import ParticleRun, run_particles
-from .ordering import sort_by
 from .particles import History, advance, over, recorded, reweight
 from .plates import mh_each
 from .plots import plot_posterior, plot_predictive, plot_trace
