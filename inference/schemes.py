@@ -14,6 +14,8 @@ from jax import lax
 
 from ppl import draw
 
+from .prefix import prefixes
+
 
 def multinomial(weights: jax.Array) -> jax.Array:
     """Ancestors drawn independently, each i with probability `weights[i]`.
@@ -129,7 +131,7 @@ def residual(weights: jax.Array) -> jax.Array:
     copies = jnp.floor(expected + 8 * jnp.finfo(weights.dtype).eps * jnp.maximum(expected, 1))
     left = jnp.maximum(expected - copies, 0)
     copies = copies.astype(int)
-    ends = jnp.cumsum(copies)
+    ends = prefixes(jnp.add, 0, copies)
     slots = jnp.arange(n)
     total = left.sum()
     # where nothing is left the draws are made, and not used
@@ -208,7 +210,7 @@ def ssp(weights: jax.Array) -> jax.Array:
         carry, _ = lax.scan(pair, carry, (jnp.arange(1, n), parts[1:]))
     i, part, copies = carry
     copies = copies.at[i].add((part > 0.5).astype(copies.dtype))  # 0 or 1, but for rounding
-    return ancestors_of(weights, jnp.cumsum(copies))
+    return ancestors_of(weights, prefixes(jnp.add, 0, copies))
 
 
 def cumulated_offspring(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -222,7 +224,8 @@ def cumulated_offspring(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         carry = part >= 1
         return a[0] + b[0] + carry, part - carry
 
-    return lax.associative_scan(add, (whole.astype(int), expected - whole))
+    whole, part = whole.astype(int), expected - whole
+    return prefixes(add, (0, 0.0), (whole, part))
 
 
 def ancestors_of(weights: jax.Array, ends: jax.Array) -> jax.Array:
@@ -231,8 +234,7 @@ def ancestors_of(weights: jax.Array, ends: jax.Array) -> jax.Array:
     What rounding leaves over, or counts too much, is that of the last of positive weight.
     """
     n = weights.shape[0]
-    alive = weights > 0
-    last = n - 1 - jnp.argmax(jnp.flip(alive))
+    last = jnp.max(jnp.where(weights > 0, jnp.arange(n), 0))
     ends = jnp.where(jnp.arange(n) >= last, n, jnp.minimum(ends, n))
     return _spread(ends, n)
 
@@ -241,5 +243,10 @@ def _spread(ends: jax.Array, n: int) -> jax.Array:
     """n slots, of which those before ends[i], and not before ends[i - 1], are i's."""
     starts = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
     slots = jnp.where(ends > starts, starts, n)
-    first = jnp.zeros(n, ends.dtype).at[slots].max(jnp.arange(n, dtype=ends.dtype), mode="drop")
-    return lax.cummax(first)
+    # no two of one slot, but for those that have none, which share a slot beyond the last
+    first = (
+        jnp.zeros(n + 1, ends.dtype)
+        .at[slots]
+        .set(jnp.arange(n, dtype=ends.dtype), mode="promise_in_bounds")
+    )
+    return prefixes(jnp.maximum, 0, first[:n])

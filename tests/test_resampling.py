@@ -19,6 +19,7 @@ from inference import (
     systematic,
     when_ess_below,
 )
+from inference.prefix import prefixes
 from inference.schemes import cumulated_offspring
 from ppl import at_boundary, draw, integrate, seed
 from ppl.errors import InvalidArgument
@@ -108,6 +109,22 @@ def test_draws_among_many_compare_with_few(n):
 
     expected = (jnp.cumsum(w) <= u[:, None] * jnp.cumsum(w)[-1]).sum(1)
     assert (_categorical(w, u) == expected).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 256, 257, 511, 512, 513, 1000, 4099])
+def test_running_totals_of_any_number(n):
+    """Also of many at once, of pairs, and of what is not commutative: the last of them."""
+    x = np.random.default_rng(n).integers(0, 9, (2, n))
+    add = jax.jit(jax.vmap(lambda v: prefixes(jnp.add, 0, v)))
+    np.testing.assert_array_equal(add(jnp.asarray(x)), np.cumsum(x, 1))
+
+    def later(a, b):
+        return jnp.where(b[1] > 0, b[0], a[0]), jnp.maximum(a[1], b[1])
+
+    marks = x[0] > 6
+    found = prefixes(later, (0, 0), (jnp.asarray(x[0]), jnp.asarray(marks, int)))[0]
+    last = np.maximum.accumulate(np.where(marks, np.arange(n), -1))
+    np.testing.assert_array_equal(found[last >= 0], x[0][last[last >= 0]])
 
 
 # -- when to resample ----------------------------------------------------------------------------
