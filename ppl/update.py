@@ -143,6 +143,8 @@ def regenerate(run, trace, selection: Selection) -> tuple[Any, Any, dict]:
         choice depends on such a draw, so its density is not known.
     """
     old = run.old(trace)
+    # a factor is never made anew, though it is at the address of a call that may be selected
+    selection = selection & Selection(lambda path: path in run.sites, (), "choices")
     change = _Change(run, trace, selection)
     if not change.local:
         if DRAW in run.staged.program.effects:

@@ -8,10 +8,11 @@ error of some 1e-15.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from models import MODELS
 
-from ppl import everything, integrate, law, paths, seed, select
+from ppl import draw, everything, factor, gen, integrate, law, paths, sample, seed, select
 from ppl.addresses import flatten, nest
 from ppl.execute import Given
 
@@ -133,6 +134,44 @@ def test_regenerate_is_the_metropolis_ratio(model):
             assert weight == pytest.approx(ratio, abs=1e-10)  # two logs of sums of <= 1e3 terms
             compared += 1
     assert compared >= len(chosen)
+
+
+@gen
+def scoring(n=0):
+    x = sample("x", dist.Bernoulli(P))
+    factor(x * jnp.log(3.0))
+    return x
+
+
+@gen
+def drawing(n=0):
+    """Scored by an estimate: three on average."""
+    x = sample("x", dist.Bernoulli(P))
+    factor(x * jnp.log(jnp.where(draw(dist.Bernoulli(0.5)) == 1, 2.0, 4.0)))
+    return x
+
+
+IN_CALLS = {
+    "itself": (scoring, everything),
+    "call": (gen(lambda: sample("sub", scoring())), select("sub")),
+    "loop": (gen(lambda: jax.lax.scan(lambda c, _: (c, sample("s", scoring())), 0, None, 2)), "s"),
+    "estimate": (gen(lambda: sample("sub", drawing())), select("sub")),
+}
+
+
+@pytest.mark.parametrize("model, selection", IN_CALLS.values(), ids=IN_CALLS.keys())
+def test_factors_of_what_is_regenerated_count(model, selection):
+    """All choices are made anew, so that the ratio is that of the factors."""
+
+    def one():
+        old, _ = model.generate({})
+        new, weight, _ = model.regenerate(old, selection)
+        return weight, (new.score - old.score), flatten(old.choices), flatten(new.choices)
+
+    (weight, scores, old, new), masses = paths(one)()
+    ones = sum(np.asarray(new[p] - old[p]).reshape(len(masses), -1).sum(1) for p in old)
+    expected = scores - ones * np.log(P / (1 - P))  # less that of the priors
+    np.testing.assert_allclose(weight[masses > 0], expected[masses > 0], atol=EXACT)
 
 
 def _regenerated(model, values, selection):
