@@ -40,7 +40,7 @@ class Stochastic:
 
     In a model, `sample("address", this(args))` has the same measure, by other means: choices
     are made as in a model, and weighed by what `assess` makes of them. So that model scores,
-    and is not simulated. Kernels on it name the choices, as in `mh(target, ("address", "mu"))`.
+    and is not simulated.
 
     Attributes:
       density: the generative function that does so, of which traces are.

@@ -1,8 +1,9 @@
 """Tempered targets: a power of the likelihood, or of the whole density, as a program.
 
-The model is run again by one rule that makes every choice as it is, and scores the change
-that the power makes by a factor. So a tempered target is a `Target` like any other, with
-the same addresses, and every kernel, step and check takes it.
+The model is run again by one rule that makes every choice as it is; what is observed is
+scored by a power of its density, and a latent's change of density by a factor. So a tempered
+target is a `Target` like any other, with the same addresses, and every kernel, step and check
+takes it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Masked, Target, Trace, errors, factor, select
-from ppl.distributions import log_density
+from ppl.distributions import log_density, total_log_density
 from ppl.effects import sample_p
 from ppl.language import inline
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Map, Path, Program, Step
@@ -154,11 +157,33 @@ class _Tempered(Rule):
         assert isinstance(step, Choice)
         spec = step.spec
         how = {name: getattr(spec, name) for name in ("tree", "shape", "dtype", "kind", "support")}
+        if self.observed is not None and step.path in self.observed:
+            # scored once, so that a gradient passes through the likelihood once
+            args, how["tree"] = jax.tree.flatten(_Powered(spec.tree.unflatten(args), self.power))
         (value,) = sample_p.bind(*args, **how, address=step.path, source=step.source)
-        if self.observed is None or step.path in self.observed:
+        if self.observed is None:
             density = scalar(log_density(spec.tree.unflatten(args), value))
             factor(_finite(density, self.power - 1, 0.0))  # a density of zero scores itself
         return [value], {}, {}
+
+
+class _Powered(dist.Distribution):
+    """A power of a density, as one event. It is observed, so that nothing draws from it."""
+
+    pytree_data_fields = ("base_dist", "power")
+
+    def __init__(self, base_dist: dist.Distribution, power: Any):
+        self.base_dist = base_dist
+        self.power = power
+        super().__init__(event_shape=base_dist.shape(), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.base_dist.support
+
+    def log_prob(self, value: Any) -> Any:
+        density = scalar(total_log_density(self.base_dist, value))
+        return _finite(density, self.power, density)
 
 
 def _finite(amount: Any, times: Any, otherwise: Any) -> Any:
