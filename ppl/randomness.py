@@ -145,8 +145,9 @@ class Seed(Rule):
     def for_construct(self, step, keys):
         """The keys of a construct, by iteration where it has some."""
         if isinstance(step, (Loop, Map)):
-            each = len(keys) // copies(step)
-            return keys if each == 1 else keys.reshape(copies(step), each)
+            n, each = copies(step), plan_of(step.body).need
+            keys = keys[: n * each]  # none, if there are no iterations
+            return keys if each == 1 else keys.reshape(n, each)
         return keys if isinstance(step, Branch) or len(keys) > 1 else keys[0]
 
     def inside(self, step, inputs):

@@ -218,6 +218,28 @@ def test_keys_of_a_long_loop_cost_no_equations():
     assert len(sizes) == 1
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_loops_without_iterations_draw_nothing(transform):
+    """Whatever the body draws: samplers with keys of their own, plates, loops of unknown length."""
+
+    def two(c):
+        return c + draw(dist.Gamma(2.0)) + draw(dist.Normal(0.0, 1.0))
+
+    def plate(c):
+        return c + jax.vmap(lambda _: draw(dist.Gamma(2.0)))(jnp.zeros(3)).sum()
+
+    def until(c):
+        return lax.while_loop(lambda x: x < 3.0, lambda x: x + draw(dist.Gamma(2.0)), c)
+
+    for body in (two, plate, until):
+
+        def loop(body=body):
+            return lax.scan(lambda c, _: (body(c), c), 1.0, jnp.zeros(0))
+
+        last, every = transform(seed(loop))(jax.random.key(0))
+        assert float(last) == 1.0 and every.shape == (0,)
+
+
 def test_programs_that_close_over_traced_arrays():
     """A program made inside a jitted function may use its arguments as parameters."""
 
