@@ -19,6 +19,7 @@ from .particles import History, advance, recorded
 from .resample import effective_sample_size, when_few
 from .series import Series
 from .smoothing import genealogy
+from .step_models import check_model, check_series, next_state
 from .weighted import Step, Weighted, collapse, each, log_evidence, normalized, spawn
 
 
@@ -78,8 +79,12 @@ def conditional_filter(
     >>> new.shape
     (3,)
     """
+    check_model(model)
+    _check_number(n)
+    _check_threshold(threshold)
+    fix = "give the path one row for each observation"
+    check_series(observations, (dict(path), xs), "A conditional filter", fix)
     rows = dict(observations), dict(path), xs
-    _check(rows, n, threshold)
     first, later = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf)[i], rows) for i in _SPLIT)
     _check_densities(model, proposal, init, first)
 
@@ -144,7 +149,7 @@ _SPLIT = 0, slice(1, None)
 
 
 def _kept(trace: Trace) -> tuple:
-    return trace.retval[0], trace.choices
+    return next_state(trace), trace.choices
 
 
 def _as_first(reached: Any) -> jax.Array:
@@ -235,18 +240,6 @@ def particle_gibbs(
         return target.moved(trace, nest(new))[0], {"moved": moved}
 
     return Kernel(f"particle_gibbs {errors.show(series.paths[0][:1])}", step)
-
-
-def _check(rows: tuple, n: int, threshold: float) -> None:
-    _check_number(n)
-    _check_threshold(threshold)
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(rows)}
-    if len(lengths) != 1 or () in lengths:
-        raise errors.InvalidArgument(
-            "A conditional filter needs series of one length.", where=errors.caller(),
-            given=f"first axes of {sorted(lengths)}", expected="T rows in each array",
-            fix="give the path one row for each observation",
-        )  # fmt: skip
 
 
 def _check_number(n: int) -> None:

@@ -15,6 +15,7 @@ from ppl import GenerativeFunction, errors
 from ppl.program import Path
 
 from .finite_latents import FiniteLatents, Stack, reads_of, table_of
+from .step_models import check_pair, check_structure
 from .symbolic import run
 
 _BEFORE = ()  # the label of what the state before makes, which is no address
@@ -179,18 +180,5 @@ def _depends(
 
 def check_result(result: Any, state: Any, model: GenerativeFunction) -> None:
     """Raise unless a step returns a state like the one it was given, and something beside it."""
-    where = (errors.defined(model.fn), errors.caller())
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise errors.InvalidArgument(
-            "A step returns the next state, and something beside it.",
-            where=where,
-            given=f"a result of {model.name} that is no pair",
-            expected="(state, y)",
-            fix="return state, None",
-        )
-    after, before = jax.tree.structure(result[0]), jax.tree.structure(state)
-    if after != before:
-        raise errors.InvalidArgument(
-            "The next state has another structure than the state.", where=where,
-            given=str(after), expected=str(before), fix="return a state like the given one",
-        )  # fmt: skip
+    check_pair(result, model)
+    check_structure(result[0], state, model)

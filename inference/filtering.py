@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import GenerativeFunction, Trace, errors
+from ppl import GenerativeFunction, Trace
 
 from .ordering import sort_by
 from .particles import History, advance, recorded, reweight
 from .resample import Scheme, resample, when_few
 from .schemes import multinomial, systematic
+from .step_models import check_model, check_series, check_states, next_state
 from .weighted import Step, Weighted, each, spawn, then
 
 
@@ -141,7 +142,8 @@ def particle_filter(
       xs: inputs of the steps, arrays with T rows.
       proposal: as for `advance`.
       lookahead: `(state, x, observed) -> log potential`: how promising a state is for the
-        next observation. Particles are resampled by it, and it is divided out again.
+        next observation. Particles are resampled by it, and it is divided out again. Those of
+        -inf cannot explain it, and are dropped.
       scheme, threshold: resampling by `when_ess_below(threshold, scheme)`, before each step
         but the first; always with a threshold of 1 and weights that differ.
       order: from a state to a number by which particles are sorted before they are resampled,
@@ -151,7 +153,10 @@ def particle_filter(
       history: whether all states are kept, for smoothing.
 
     Raises:
-      InvalidArgument: `n` is less than 1, or series of other lengths.
+      InvalidArgument: `n` is less than 1; series of other lengths, or of no rows; the model is no
+        generative function, or returns no pair, or another tree than the state.
+      ShapeError, DtypeError: the next state is unlike the state, a potential or ancestors are
+        not one for each particle; and as for `advance`.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import log_evidence, particle_filter
@@ -169,10 +174,12 @@ def particle_filter(
     >>> bool(abs(ratios.mean() - 1.0) < 5 * ratios.std() / 400**0.5)
     True
     """
-    _check_lengths(observations, xs)
+    check_model(model)
+    fix = "particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)"
+    check_series(observations, xs, "A filter", fix)
 
     def keep(trace: Trace) -> tuple:
-        return trace.retval[0], trace.choices if history else None
+        return next_state(trace), trace.choices if history else None
 
     ordered = then() if order is None else sort_by(partial(_of_state, order))
 
@@ -181,7 +188,7 @@ def particle_filter(
         again = when_few(threshold, then(ordered, _counted, lambda s: resample(s, scheme)))
         if lookahead is not None:
             look = partial(_look, lookahead, x, observed)
-            again = then(reweight(look), again, reweight(lambda p: -look(p)))
+            again = then(reweight(look), again, reweight(partial(_taken_out, look)))
         grow = each(advance(model, observed, x, proposal=proposal, value=keep))
 
         def step(s: Weighted) -> Weighted:
@@ -210,6 +217,7 @@ def particle_filter(
     born = Ancestry(jnp.arange(n), jnp.zeros(n, int)) if scheme is multinomial else None
     began = Weighted((began.value, born), began.log_weight)
     after = jax.eval_shape(lambda: carried(make(first)(began)))
+    check_states(after.value[0], began.value[0], model)
     began = jax.tree.map(lambda x, like: x.astype(like.dtype), began, after)
     end, found = recorded(make, rows, seen, carried)(began)
     mine, path = found.record
@@ -235,12 +243,7 @@ def _look(lookahead: Callable, x: Any, observed: Any, particle: tuple) -> jax.Ar
     return lookahead(particle[0], x, observed)
 
 
-def _check_lengths(observations: Mapping[str, Any], xs: Any) -> None:
-    """All series have the same number of steps."""
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dict(observations), xs))}
-    if len(lengths) != 1 or () in lengths:
-        raise errors.InvalidArgument(
-            "A filter needs series of one length.", where=errors.caller(),
-            given=f"first axes of {sorted(lengths)}", expected="T rows in each array",
-            fix="particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)",
-        )  # fmt: skip
+def _taken_out(look: Callable, particle: tuple) -> jax.Array:
+    """What divides a potential out again; a weight of zero stays one."""
+    potential = jnp.asarray(look(particle))
+    return jnp.where(potential == -jnp.inf, potential, -potential)

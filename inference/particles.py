@@ -19,6 +19,7 @@ from ppl import GenerativeFunction, Trace, errors
 from ppl.addresses import flatten, nest
 
 from .resample import effective_sample_size
+from .step_models import next_state
 from .weighted import Step, Weighted, log_evidence
 
 
@@ -28,7 +29,7 @@ def advance(
     x: Any = None,
     *,
     proposal: GenerativeFunction | None = None,
-    value: Callable[[Trace], Any] = lambda trace: trace.retval[0],
+    value: Callable[[Trace], Any] = next_state,
 ) -> Step:
     """One step of a model from a state to a state, given what it observes.
 
@@ -96,6 +97,9 @@ def reweight(log_potential: Callable[[Any], jax.Array]) -> Step:
     resampling and `reweight(-h)` after it looks ahead (Pitt and Shephard 1999, in the form
     of Johansen and Doucet 2008).
 
+    Raises:
+      ShapeError: the potential is no scalar.
+
     >>> import jax.numpy as jnp
     >>> from inference import Weighted, reweight
     >>> s = Weighted(jnp.array([1.0, 2.0]), jnp.zeros(2))
@@ -108,6 +112,13 @@ def reweight(log_potential: Callable[[Any], jax.Array]) -> Step:
             potential = jax.vmap(log_potential)(weighted.value)
         else:
             potential = log_potential(weighted.value)
+        shape = jnp.shape(weighted.log_weight)
+        if jnp.shape(potential) != shape:
+            raise errors.ShapeError(
+                "A log potential is one number for each particle.", where=errors.caller(),
+                given=f"shape {jnp.shape(potential)[len(shape):]}", expected="shape ()",
+                fix="return a scalar: sum over what is independent",
+            )  # fmt: skip
         return Weighted(weighted.value, weighted.log_weight + potential)
 
     return step

@@ -40,6 +40,9 @@ def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
     Args:
       scheme: normalised weights, of shape (n,), to ancestors; by default `systematic`.
 
+    Raises:
+      InvalidArgument: the scheme is no function from n weights to n indices.
+
     >>> import jax.numpy as jnp
     >>> from inference import Weighted, multinomial, resample
     >>> from ppl import integrate
@@ -50,9 +53,25 @@ def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
     >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
     35.00
     """
-    ancestors = scheme(normalized(weighted.log_weight))
+    weights = normalized(weighted.log_weight)
+    ancestors = _ancestors(scheme, weights)
     value = jax.tree.map(lambda x: x[ancestors], weighted.value)
     return Weighted(value, jnp.full_like(weighted.log_weight, log_evidence(weighted)))
+
+
+def _ancestors(scheme: Scheme, weights: jax.Array) -> jax.Array:
+    """What a scheme makes of weights: as many indices."""
+    given, ancestors = repr(scheme), weights
+    if callable(scheme):
+        ancestors = jnp.asarray(scheme(weights))
+        given = f"ancestors of shape {ancestors.shape} and dtype {ancestors.dtype}"
+    if ancestors.shape != weights.shape or not jnp.issubdtype(ancestors.dtype, jnp.integer):
+        raise errors.InvalidArgument(
+            "A resampling scheme is a function from n weights to n ancestors.",
+            where=errors.caller(), given=given, expected=f"indices of shape {weights.shape}",
+            fix="scheme=systematic, of inference",
+        )  # fmt: skip
+    return ancestors
 
 
 def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:

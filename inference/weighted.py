@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from ppl import Target, draw, errors
@@ -147,7 +148,7 @@ def spawn(n: int) -> Step:
     Every leaf gets a particle axis of size `n` in front.
 
     Raises:
-      InvalidArgument: `n` is less than 1.
+      InvalidArgument: `n` is no int, or less than 1.
 
     >>> import jax.numpy as jnp
     >>> from inference import Weighted, log_evidence, spawn
@@ -155,10 +156,10 @@ def spawn(n: int) -> Step:
     >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
     ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
     """
-    if n < 1:
+    if not isinstance(n, int | np.integer) or n < 1:
         raise errors.InvalidArgument(
-            "A population needs at least one particle.", where=errors.caller(), given=n,
-            expected="n >= 1", fix="spawn(100)",
+            "A population needs at least one particle.", where=errors.caller(), given=repr(n),
+            expected="an int, 1 or more, known before the program runs", fix="n = 100",
         )  # fmt: skip
 
     def copies(weighted: Weighted) -> Weighted:

@@ -18,7 +18,7 @@ from inference import (
     residual,
 )
 from ppl import gen, integrate, sample, seed
-from ppl.errors import InvalidArgument
+from ppl.errors import DtypeError, InvalidArgument, ShapeError
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])
@@ -198,6 +198,18 @@ def greedy(k, x, observed):
     sample("y", dist.Bernoulli(0.5))
 
 
+def of(result, init=0):
+    """A filter of steps that return what `result` makes of their choice."""
+
+    @gen
+    def step(k, x):
+        k = sample("k", dist.Bernoulli(0.5))
+        sample("y", dist.Bernoulli(0.5))
+        return result(k)
+
+    return particle_filter(step, init, {"y": jnp.ones(2, int)}, 3)
+
+
 @pytest.mark.parametrize(
     "call, says",
     [
@@ -210,13 +222,53 @@ def greedy(k, x, observed):
             lambda: particle_filter(hidden, 0, {"y": jnp.ones(3, int)}, 3, xs=jnp.ones(2)),
             "series of one length",
         ),
+        (lambda: run(3, 0), "one or more"),
+        (lambda: particle_filter(hidden, 0, {}, 3), "no observations"),
+        (lambda: particle_filter(hidden, 0, jnp.ones(3), 3), "nested dict"),
+        (lambda: run(3.0, 2), "known before the program runs"),
+        (lambda: run(3, 2, scheme="systematic"), "function from n weights to n ancestors"),
+        (lambda: run(3, 2, scheme=lambda w: jnp.arange(2)), r"ancestors of shape \(2,\)"),
+        (lambda: run(3, 2, scheme=lambda w: w), "dtype float"),
+        (lambda: particle_filter(hidden.fn, 0, {"y": jnp.ones(3, int)}, 3), "generative function"),
+        (lambda: of(lambda k: k), "result of step that is no pair"),
+        (lambda: of(lambda k: ((k, k), None)), "another structure than the state"),
+        (lambda: of(lambda k: (jnp.stack([k, k]), None)), r"shape \(2,\)"),
+        (lambda: of(lambda k: (k, None), init=0.9), "dtype that cannot hold"),
+        (lambda: run(3, 2, lookahead=lambda *_: jnp.zeros(1)), "one number for each particle"),
     ],
 )
 def test_what_cannot_be_is_refused(call, says):
-    with pytest.raises(InvalidArgument, match=says) as found:
+    with pytest.raises((InvalidArgument, ShapeError, DtypeError), match=says) as found:
         seed(call)(jax.random.key(0))
     assert "test_filters.py" in str(found.value)
     assert len(str(found.value).splitlines()) <= 12
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.7, 1.0])
+def test_a_lookahead_that_rules_particles_out_drops_them(threshold):
+    """The first of two states cannot see 1: e^lookahead is 0 there, resampled or not."""
+    sees = jnp.array([0.0, 0.5])
+
+    @gen
+    def late(k, x):
+        sample("y", dist.Bernoulli(sees[k]))
+        return sample("k", dist.Categorical(MOVES[k])), None
+
+    def look(k, x, observed):
+        return jnp.log(jnp.where(observed["y"] == 1, sees[k], 1 - sees[k]))
+
+    def mass(ys):
+        found = particle_filter(
+            late, 1, {"y": jnp.array(ys)}, 2, lookahead=look, scheme=multinomial,
+            threshold=threshold,
+        )  # fmt: skip
+        return jnp.exp(found.history.log_evidence[-1])
+
+    # 1, to 1 or 0, ..., seen from 1: 0.5 * 0.7 * 0.5, and then 0.5 more of 1, or 1 of 0
+    assert abs(integrate(lambda: mass([1, 1]))() - 0.175) < EXACT
+    assert abs(integrate(lambda: mass([1, 1, 0]))() - 0.175 * (0.7 * 0.5 + 0.3)) < EXACT
+    none = seed(lambda: run(2, 2, lookahead=lambda *_: -jnp.inf, threshold=threshold))
+    assert none(jax.random.key(0)).history.log_evidence.tolist() == [-np.inf] * 2
 
 
 def test_impossible_data_are_evidence_zero():

@@ -1,0 +1,91 @@
+"""What a filter asks of its step model `(state, x) -> (state, y)` and of its series.
+
+What the steps are is known from shapes, before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl import GenerativeFunction, Trace, errors
+from ppl.addresses import flatten
+
+
+def check_series(observations: Mapping[str, Any], others: Any, what: str, fix: str) -> None:
+    """All series have the same number of rows, one or more."""
+    flatten(observations)
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dict(observations), others))}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        given = f"first axes of {sorted(lengths)}" if lengths else "no observations"
+        raise errors.InvalidArgument(
+            f"{what} needs series of one length.", where=errors.caller(), given=given,
+            expected="T rows in each array, one or more", fix=fix,
+        )  # fmt: skip
+
+
+def check_model(model: Any) -> None:
+    """A step model is a generative function."""
+    if not isinstance(model, GenerativeFunction):
+        raise errors.InvalidArgument(
+            "The steps of a filter are those of a generative function.", where=errors.caller(),
+            given=type(model).__name__, expected="a generative function (state, x) -> (state, y)",
+            fix="make it with @gen",
+        )  # fmt: skip
+
+
+def next_state(trace: Trace) -> Any:
+    """The state that a step leads to.
+
+    Raises:
+      InvalidArgument: the step returns no pair.
+    """
+    check_pair(trace.retval, trace.model)
+    return trace.retval[0]
+
+
+def check_pair(result: Any, model: GenerativeFunction) -> None:
+    """Raise unless a step returns a state, and something beside it."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise errors.InvalidArgument(
+            "A step returns the next state, and something beside it.",
+            where=(errors.defined(model.fn), errors.caller()),
+            given=f"a result of {model.name} that is no pair",
+            expected="(state, y)",
+            fix="return state, None",
+        )
+
+
+def check_structure(after: Any, before: Any, model: GenerativeFunction) -> None:
+    """Raise unless the next state is a tree like the state."""
+    new, old = jax.tree.structure(after), jax.tree.structure(before)
+    if new != old:
+        raise errors.InvalidArgument(
+            "The next state has another structure than the state.",
+            where=(errors.defined(model.fn), errors.caller()),
+            given=str(new), expected=str(old), fix="return a state like the given one",
+        )  # fmt: skip
+
+
+def check_states(after: Any, before: Any, model: GenerativeFunction) -> None:
+    """Raise unless the next particles are like the particles, which may be of narrower dtypes."""
+    check_structure(after, before, model)
+    where = (errors.defined(model.fn), errors.caller())
+    rows = zip(jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    for (path, old), new in rows:
+        name = f"state{jax.tree_util.keystr(path)}"
+        if old.shape != new.shape:
+            raise errors.ShapeError(
+                f"The next {name} has another shape than the one before.", where=where,
+                given=f"shape {new.shape[1:]}", expected=f"shape {old.shape[1:]}",
+                fix="start from a state of the shape that the step returns",
+            )  # fmt: skip
+        if jnp.issubdtype(old.dtype, jnp.inexact) and not jnp.issubdtype(new.dtype, jnp.inexact):
+            raise errors.DtypeError(
+                f"The next {name} has a dtype that cannot hold the one before.", where=where,
+                given=str(new.dtype), expected=str(old.dtype),
+                fix="start from a state of the dtype that the step returns",
+            )  # fmt: skip
