@@ -33,6 +33,9 @@ def within(step: Step) -> Step:
     Args:
       step: from particles to particles, as `when_ess_below(0.5)` or `each(advance(...))`.
 
+    Raises:
+      ShapeError: of what is no island, or of many of them without `each`.
+
     Source: Vergé, Dubarry, Del Moral and Moulines, On parallel implementation of sequential
     Monte Carlo methods: the island particle model (Statistics and Computing 2015).
 
@@ -45,6 +48,13 @@ def within(step: Step) -> Step:
     """
 
     def inside(island: Weighted) -> Weighted:
+        if not isinstance(island.value, Weighted) or jnp.ndim(island.log_weight):
+            kind = "islands" if isinstance(island.value, Weighted) else "particles"
+            raise errors.ShapeError(
+                "A step is within one island, whose value is a population.",
+                where=errors.caller(), given=f"a Weighted of {kind}", expected="one island",
+                fix="then(islands(8, 250), ..., each(within(step)), merged)",
+            )  # fmt: skip
         moved = step(island.value)
         mass = log_evidence(moved)
         common = jnp.where(jnp.isfinite(mass), mass, 0.0)

@@ -29,6 +29,7 @@ from inference import (
     multinomial,
     over,
     particle_filter,
+    resample,
     spread,
     then,
     unit,
@@ -160,6 +161,7 @@ def test_weights_are_of_the_type_that_is_on(x64):
 
 
 MESH = jax.make_mesh((1,), ("islands",))
+PEOPLE = Weighted(jnp.zeros(3), jnp.zeros(3))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,10 @@ MESH = jax.make_mesh((1,), ("islands",))
         (lambda: islands(0, 3)(unit()), errors.InvalidArgument, "at least one particle"),
         (lambda: islands(3, 0)(unit()), errors.InvalidArgument, "at least one particle"),
         (lambda: merged(unit()), errors.ShapeError, "Islands are merged"),
-        (lambda: merged(Weighted(jnp.zeros(3), jnp.zeros(3))), errors.ShapeError, "Islands are"),
+        (lambda: merged(PEOPLE), errors.ShapeError, "Islands are"),
+        (lambda: within(resample)(PEOPLE), errors.ShapeError, "given: .*of particles"),
+        (lambda: within(resample)(islands(2, 3)(unit())), errors.ShapeError, "a Weighted of isl"),
+        (lambda: islands(2.5, 3)(unit()), errors.InvalidArgument, "2.5"),
         (lambda: spread(MESH)(unit()), errors.InvalidArgument, "do not divide the particles"),
     ],
 )
