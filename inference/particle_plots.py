@@ -147,8 +147,10 @@ def plot_ancestry(found: Any, address: str | tuple[str, ...]) -> Any:
     top.add_collection(collections.LineCollection(dark, color="C0", lw=0.6))
     top.autoscale_view()
     top.set_title(f"{'/'.join(as_path(address))}: {note}", fontsize=9)
-    bottom.plot(np.arange(steps), [len(alive) for alive in lineages], lw=0.8)
-    bottom.set_yscale("log")
+    left = [len(alive) for alive in lineages]
+    bottom.plot(np.arange(steps), left, lw=0.8)
+    if any(left):  # none, where all weights are zero
+        bottom.set_yscale("log")
     bottom.set_title("particles with descendants at the end", fontsize=9)
     bottom.set_xlabel("step")
     return figure

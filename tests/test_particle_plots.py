@@ -85,6 +85,19 @@ def test_dark_lines_are_the_genealogy(run):
     assert bottom.lines[0].get_ydata().tolist() == left and left[0] < left[-1] == 40
 
 
+def test_where_all_weights_are_zero_no_particle_has_descendants():
+    none = seed(lambda: particle_filter(bounded, 0.0, YS, 5, history=True))(jax.random.key(0))
+    _, bottom = plot_ancestry(none, "z").axes
+    assert bottom.lines[0].get_ydata().tolist() == [0] * 12
+
+
+@gen
+def bounded(z, _):
+    z = sample("z", dist.Normal(z, 1.0))
+    sample("y", dist.Uniform(0.0, 1.0))
+    return z, None
+
+
 def test_of_many_particles_those_with_descendants_are_drawn_and_it_says_so():
     n = _SEGMENTS // 12 + 1
     found = seed(filtering(n))(jax.random.key(0))
