@@ -273,7 +273,7 @@ def schedule(target: Target, powers: int | Sequence[float] | jax.Array) -> jax.A
     if not isinstance(given, jax.core.Tracer):
         known = np.asarray(given, float)
         fine = known.ndim == 1 and len(known) and known[0] >= 0 and known[-1] == 1
-        if not fine or (np.diff(known) < 0).any():
+        if not fine or not (np.diff(known) >= 0).all():  # nor not-a-number
             raise errors.InvalidArgument(
                 "The powers of annealing increase to 1.", where=errors.caller(),
                 given=repr(powers), expected="numbers from 0 or above, the last of them 1",

@@ -322,6 +322,7 @@ def test_the_error_is_that_of_the_mean():
 CALLS = {
     "no particle": (lambda: annealed(ONE, 0, flipped), "at least one particle"),
     "powers that fall": (lambda: annealed(ONE, 2, flipped, (0.0, 0.6, 0.3, 1.0)), "increase to 1"),
+    "no number": (lambda: annealed(ONE, 2, flipped, (0.0, np.nan, 1.0)), "increase to 1"),
     "powers that end early": (lambda: reverse_annealed(ONE, flipped, (0.0, 0.5)), "increase to 1"),
     "one power": (lambda: annealed(ONE, 2, flipped, 1), "increase to 1"),
     "no likelihood": (lambda: annealed(Target(coins, (0.5,)), 2, swaps), "no likelihood"),
