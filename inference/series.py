@@ -64,7 +64,7 @@ class Series:
         paths = tuple(path for path in target.latents if chosen(path))
         program = target.model._prepare(target.args, {}).staged.program
         loop = program.steps[_position(program, paths)]
-        fault = _fault(program, paths)
+        fault = _fault(program, paths, target)
         if fault is not None:
             given, expected, fix = fault
             first = paths[0]
@@ -173,7 +173,9 @@ def _position(program: Program, paths: tuple[Path, ...]) -> int:
     return next(i for i, step in enumerate(program.steps) if paths[0] in step.paths)
 
 
-def _fault(program: Program, paths: tuple[Path, ...]) -> tuple[str, str, str] | None:
+def _fault(
+    program: Program, paths: tuple[Path, ...], target: Target
+) -> tuple[str, str, str] | None:
     """Why choices are no series, what was expected, and what to do."""
     loop = program.steps[_position(program, paths)]
     outside = [path for path in paths if path not in loop.paths]
@@ -193,8 +195,9 @@ def _fault(program: Program, paths: tuple[Path, ...]) -> tuple[str, str, str] | 
         scored = FACTOR in step.effects or cost(replace(program, steps=(step,)))
         if paths[0] not in step.paths and scored:
             place = "; ".join(errors.show(p) for p in sorted(step.paths)) or "a factor"
+            source = target.sites[min(step.paths)].source if step.paths else step.source
             return (
-                f"outside of the scan, {place} at {step.source} depends on them",
+                f"outside of the scan, {place} at {source} depends on them",
                 "all that depends on a state inside the step that makes it, or later steps",
                 "observe the data in the step",
             )

@@ -158,6 +158,12 @@ def afterwards():
 
 
 @gen
+def again():
+    last, _ = sample("chain", scan(step)(0, jnp.array([0.3, 0.6])))
+    sample("more", scan(step)(last, jnp.array([0.3])))
+
+
+@gen
 def optional():
     def one(k, flip):
         k = sample("k", dist.Bernoulli(jnp.where(k == 1, 1 - flip, flip)))
@@ -184,6 +190,10 @@ def noisy():
         (lambda: particle_gibbs(small, "chain", 1), "particles beside the path"),
         (lambda: particle_gibbs(small, "theta", 3), "not a series of states"),
         (lambda: particle_gibbs(Target(afterwards), "chain", 3), '"z" at .*depends on them'),
+        (lambda: particle_gibbs(Target(again), "chain", 3), r"at \S+py:\d+ depends on them"),
+            lambda: particle_gibbs(Target(again), "chain", 3),
+            r'"k" at \S+py:\d+ depends',
+        ),
         (lambda: particle_gibbs(Target(optional), "k", 3), '"u" is made or not'),
         (lambda: particle_gibbs(Target(noisy), "chain", 3), "draws without addresses"),
     ],
