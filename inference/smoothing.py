@@ -12,7 +12,8 @@ from jax import lax
 from ppl import GenerativeFunction, draw, errors
 
 from .filtering import Filtered, Path
-from .weighted import Weighted, log_evidence, normalized
+from .step_models import check_model
+from .weighted import Weighted, each, log_evidence, normalized, spawn
 
 
 def backward_sample(
@@ -37,7 +38,8 @@ def backward_sample(
       `Weighted` choices, arrays of shape (m, T, ...).
 
     Raises:
-      InvalidArgument: the filter did not keep its history.
+      InvalidArgument: the filter did not keep its history; `m` is less than 1; the model is no
+        generative function; inputs of another length.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import backward_sample, particle_filter
@@ -55,6 +57,9 @@ def backward_sample(
     (20, 3)
     """
     path = _kept(filtered)
+    check_model(model)
+    copies = spawn(m)
+    _check_inputs(xs, path.log_weight.shape[0])
     last = jax.tree.map(lambda leaf: leaf[-1], path)
     steps = path.log_weight.shape[0]
 
@@ -80,8 +85,18 @@ def backward_sample(
         _, earlier = lax.scan(back, (chosen, state), rows, length=steps - 1, reverse=True)
         return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), earlier, chosen)
 
-    paths = jax.vmap(lambda _: one())(jnp.arange(m))
-    return Weighted(paths, jnp.full(m, log_evidence(filtered.particles)))
+    begun = copies(Weighted((), log_evidence(filtered.particles)))
+    return each(lambda s: Weighted(one(), s.log_weight))(begun)
+
+
+def _check_inputs(xs: Any, steps: int) -> None:
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)}
+    if lengths - {(steps,)}:
+        raise errors.InvalidArgument(
+            "The inputs of smoothing are those of the filter.", where=errors.caller(),
+            given=f"first axes of {sorted(lengths)}", expected=f"{steps} rows in each array",
+            fix="xs=xs, as particle_filter has them",
+        )  # fmt: skip
 
 
 def _after(xs: Any) -> Any:

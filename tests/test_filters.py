@@ -218,6 +218,9 @@ def of(result, init=0):
         (lambda: run(3, 2, threshold=2.0), "fraction of the number of particles"),
         (lambda: genealogy(run(3, 2)), "did not keep its particles"),
         (lambda: fixed_lag(run(3, 2, history=True), -1), "counts steps ahead"),
+        (lambda: backward_sample(hidden, run(3, 2, history=True), 0), "at least one"),
+        (lambda: backward_sample(hidden.fn, run(3, 2, history=True), 3), "generative function"),
+        (lambda: backward_sample(hidden, run(3, 2, history=True), 3, xs=INPUTS), "2 rows in each"),
         (
             lambda: particle_filter(hidden, 0, {"y": jnp.ones(3, int)}, 3, xs=jnp.ones(2)),
             "series of one length",
