@@ -237,7 +237,7 @@ def particle_metric(kernel: Kernel, particles: Weighted) -> Metric:
     ...     sample("y", dist.Normal(mu, 1.0))
     >>> kernel = on_latents(Target(model, (), {"y": 2.0}), random_walk, 0.5)
     >>> particles = Weighted({"mu": jnp.linspace(-6.0, 6.0, 9997)}, jnp.zeros(9997))
-    >>> print(f"{particle_metric(kernel, particles).inverse_mass[0]:.2f}")  # 12^2 / 12
+    >>> print(f"{particle_metric(kernel, particles).inverse_mass[0, 0]:.2f}")  # 12^2 / 12
     12.00
     """
     metric = kernel.parameters
