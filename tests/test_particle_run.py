@@ -1,4 +1,7 @@
-"""Long runs of particles: what `seed` gives, in blocks, whatever happens between them."""
+"""Long runs of particles: what `seed` gives, in blocks, whatever happens between them.
+
+Past 400 lines since every kind of run is cut, resumed and refused in the same ways.
+"""
 
 import os
 

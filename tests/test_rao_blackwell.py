@@ -1,4 +1,7 @@
-"""Gaussian parts summed out: Kalman's numbers, and whole measures by enumeration of the rest."""
+"""Gaussian parts summed out: Kalman's numbers, and whole measures by enumeration of the rest.
+
+Past 400 lines since the same few models and their enumeration serve both kinds of latents.
+"""
 
 import itertools
 from dataclasses import replace

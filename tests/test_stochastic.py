@@ -1,4 +1,7 @@
-"""Algorithms as densities: the laws of drawn and of given values, exactly, by enumeration."""
+"""Algorithms as densities: the laws of drawn and of given values, exactly, by enumeration.
+
+Past 400 lines since one small model serves every law of every algorithm.
+"""
 
 import itertools
 
