@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction, Masked, Target, Trace, errors, gen
-from ppl.addresses import as_path, flatten, nest
+from ppl.addresses import as_path, flatten, nest, not_found
 from ppl.language import inline
 from ppl.program import DRAW
 
@@ -111,6 +111,8 @@ def by_importance(n: int, proposal: Proposal | None = None) -> Algorithm:
     def begun(target: Target) -> Step:
         if proposal is None:
             return start(target)
+        if isinstance(proposal, GenerativeFunction):  # before the translation says it its way
+            _check_makes(proposal, target)
         made = translate(_EMPTY, target, _bound(proposal, target.args), None, lambda x, u: (u, {}))
         return then(start(_EMPTY), made)
 
@@ -131,6 +133,27 @@ def by_importance(n: int, proposal: Proposal | None = None) -> Algorithm:
 
 
 _EMPTY = Target(gen(lambda: None))
+
+
+def _check_makes(proposal: GenerativeFunction, target: Target) -> None:
+    """Raise unless a proposal makes the target's latents, and nothing else."""
+    made, latents = proposal.sites(*target.args), target.latents
+    for path, site in made.items():
+        if path not in latents:
+            raise not_found(path, latents, "The proposal", (site.source,))
+    for path in latents:
+        if path not in made:
+            raise errors.MissingChoice(
+                f"The proposal {proposal.name} does not make {errors.show(path)}.",
+                where=(
+                    f"{errors.show(path)} at {target.sites[path].source}",
+                    errors.defined(proposal.fn),
+                    errors.caller(),
+                ),
+                given="; ".join(map(errors.show, made)) or "no choice",
+                expected="all latents: " + "; ".join(map(errors.show, latents)),
+                fix="make it in the proposal, as the model does",
+            )
 
 
 def _bound(proposal: Proposal, args: tuple) -> Proposal:

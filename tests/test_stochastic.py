@@ -39,7 +39,7 @@ from inference import (
     unit,
 )
 from ppl import Masked, Target, draw, factor, gen, integrate, sample, scan, seed, select
-from ppl.errors import CannotSimulate, InvalidArgument, MissingChoice
+from ppl.errors import AddressNotFound, CannotSimulate, InvalidArgument, MissingChoice
 from semantics import check_kernel
 from semantics.compiling import QUICK
 
@@ -591,6 +591,19 @@ def test_what_cannot_be_is_refused(call, says):
 def conditional_with(proposal):
     path = {"k": jnp.zeros(2, int), "more": jnp.zeros(2, int)}
     return conditional_filter(hidden, 0, SEEN, path, 2, xs=INPUTS, proposal=proposal)
+
+
+@pytest.mark.parametrize(
+    "proposal, kind, says",
+    [
+        (gen(lambda _: sample("a", dist.Bernoulli(0.5))), MissingChoice, 'does not make "b"'),
+        (gen(lambda _: sample("c", dist.Bernoulli(0.5))), AddressNotFound, 'names "c"'),
+    ],
+)
+def test_a_proposal_of_other_choices_is_named(proposal, kind, says):
+    with pytest.raises(kind, match=says) as found:
+        seed(normalize(PAIR, by_importance(2, proposal)).simulate)(jax.random.key(0))
+    assert "test_stochastic.py" in str(found.value) and "algorithms.py" not in str(found.value)
 
 
 def test_a_missing_choice_is_named():
