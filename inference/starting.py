@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from ppl import Target, Trace, draw, errors
+from ppl import Target, Trace, draw, errors, seed
 from ppl.addresses import flatten, nest
 
 from .mcmc.space import Space
@@ -89,13 +89,14 @@ def _coordinates(target: Target, path: tuple) -> bool:
 def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> errors.NonFiniteStart:
     """The error for a start without a finite density and gradient, with a row per address."""
     rows = []
+    key = jax.random.key(0)  # of densities that are estimated
     for path in target.sites:
         value = np.asarray(flatten(trace.choices)[path])
-        density = float(target.model.project(trace, path))
+        density = float(seed(target.model.project)(key, trace, path))
         gradient = ""
         if path in target.latents and _coordinates(target, path):
             space = Space(target, path)
-            slope = jax.grad(space.log_density(trace))(space.position(trace))
+            slope = seed(jax.grad(space.log_density(trace)))(key, space.position(trace))
             gradient = "finite" if bool(jnp.isfinite(slope).all()) else "NOT FINITE"
         support = target.sites[path].support
         rows.append((errors.show(path), _short(value), support, density, gradient))

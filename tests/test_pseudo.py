@@ -16,13 +16,14 @@ from inference import (
     marginal,
     mh,
     multinomial,
+    sample_posterior,
     smc2,
     start,
     then,
     unit,
 )
 from ppl import Masked, Target, draw, factor, gen, integrate, sample, scan, seed, select
-from ppl.errors import InvalidArgument
+from ppl.errors import InvalidArgument, NonFiniteStart
 from semantics import check_proper
 from semantics.compiling import QUICK
 
@@ -197,6 +198,30 @@ def test_moving_only_when_few_particles_count_is_seen():
 def noisy():
     theta = sample("theta", dist.Bernoulli(0.4))
     factor(jnp.log(0.5 + draw(dist.Bernoulli(FLIPS[theta]))))
+
+
+def test_no_finite_start_of_an_estimate_is_said():
+    """All of the densities are estimates that are zero."""
+    nothing = Target(walled, (), {"chain": {"y": jnp.array([1, 1])}})
+    rates = marginal(nothing, "theta", lambda rest: filter_series(rest, "chain", 2))
+    with pytest.raises(NonFiniteStart) as found:
+        sample_posterior(
+            jax.random.key(0), rates, mh(rates, "theta"), draws=2, warmup=1, progress=False
+        )
+    assert found.value.rows[-1][0] == '"theta"'
+
+
+@gen
+def walled():
+    theta = sample("theta", dist.Bernoulli(0.4))
+
+    @gen
+    def one(k, _):
+        k = sample("k", dist.Bernoulli(FLIPS[theta]))
+        sample("y", dist.Bernoulli(0.0 * k))
+        return k, None
+
+    sample("chain", scan(one, 2)(0))
 
 
 @pytest.mark.parametrize(
