@@ -135,6 +135,8 @@ def nested_sampling(
       fraction: of the evidence that may be left, between 0 and 1.
       max_iterations: 40 n / batch if left out: a volume of e^-40. Memory grows with it.
 
+    A log likelihood that is no number counts as -inf: of no weight.
+
     Raises:
       InvalidArgument: an argument is not as above; the target has no likelihood or observes part
         of an array; the model draws without addresses; the kernel is on populations; or, when it

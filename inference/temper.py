@@ -89,7 +89,8 @@ def tempered_model(target: Target, of: str = "likelihood") -> GenerativeFunction
         raise errors.InvalidArgument(
             "The target has no likelihood to temper.", where=errors.caller(),
             given="neither observations nor factors",
-            expected="observed choices, or factors", fix='of="everything"',
+            expected="observed choices, or factors",
+            fix='give observations; or, where it is an argument, of="everything"',
         )  # fmt: skip
     return _made(model, frozenset(target.observed) if of == "likelihood" else None)
 
