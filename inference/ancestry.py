@@ -34,7 +34,8 @@ def log_evidence_error(found: Filtered | jax.Array) -> jax.Array:
     By the delta method, so for errors below one.
 
     Infinite if n is 1, all weights are zero, or all particles descend from one: nothing is
-    known of the error then. NaN if the estimate of the variance, which is unbiased, is negative.
+    known of the error then. NaN if a weight is, or if the estimate of the variance, which is
+    unbiased, is negative.
     Take more particles, or the evidences of several runs.
 
     Args:
@@ -70,7 +71,7 @@ def log_evidence_error(found: Filtered | jax.Array) -> jax.Array:
     # of independent particles it is no less than zero, but for rounding
     variance = jnp.where(ancestry.resamplings == 0, jnp.maximum(variance, 0.0), variance)
     untold = (jnp.max(log_weights) == -jnp.inf) | (ancestry.eves == ancestry.eves[0]).all()
-    return jnp.where(untold, jnp.inf, jnp.sqrt(variance))
+    return jnp.where(untold, jnp.inf, jnp.sqrt(variance)) + _no_number(log_weights)
 
 
 def relative_variance(
@@ -81,7 +82,8 @@ def relative_variance(
     Z mean f = mean_i e^(w_i) f(x_i) is the estimate of the integral of f over the last states;
     with f = 1, by default, it is the evidence. As n grows n V tends to the asymptotic variance;
     for f less its filter mean, to that of the filter mean. V may be negative; it is NaN if n is
-    1; and if all particles descend from one it is the square of the mean of f, which tells nothing.
+    1 or a weight is NaN; and if all particles descend from one it is the square of the mean of
+    f, which tells nothing.
 
     Args:
       filtered: what `particle_filter(..., scheme=multinomial)` gives, with any threshold,
@@ -116,7 +118,7 @@ def relative_variance(
     ancestry = _known(filtered)
     weights = normalized(filtered.particles.log_weight)
     values = jax.vmap(f)(filtered.particles.value)
-    return _variance(_by(weights, values), ancestry)
+    return _variance(_by(weights, values), ancestry) + _no_number(filtered.particles.log_weight)
 
 
 def filter_error(filtered: Filtered, f: Callable[[Any], jax.Array], lag: int = 20) -> jax.Array:
@@ -125,7 +127,8 @@ def filter_error(filtered: Filtered, f: Callable[[Any], jax.Array], lag: int = 2
     The particles of a step are grouped by their ancestors `lag` steps before, whose
     contributions to the mean are taken as independent. Over the whole past few ancestors are
     left, so that nothing can be told; what is older than the lag is left out, which makes the
-    errors too small by what a filter remembers of it. Compare two lags.
+    errors too small by what a filter remembers of it. Compare two lags. Infinite at a step at
+    which all weights are zero, NaN where one is NaN.
 
     Args:
       filtered: what `particle_filter(..., scheme=multinomial, history=True)` gives.
@@ -178,9 +181,15 @@ def filter_error(filtered: Filtered, f: Callable[[Any], jax.Array], lag: int = 2
     def error(log_weights: jax.Array, states: Any, root: jax.Array) -> jax.Array:
         weights, values = normalized(log_weights), jax.vmap(f)(states)
         parts = _by(weights, values - _by(weights, values).sum(0))
-        return jnp.sqrt((_sums(parts, root) ** 2).sum(0))
+        found = jnp.sqrt((_sums(parts, root) ** 2).sum(0)) + _no_number(log_weights)
+        return jnp.where(jnp.max(log_weights) == -jnp.inf, jnp.inf, found)
 
     return jax.vmap(error)(path.log_weight, path.states, roots)
+
+
+def _no_number(log_weights: jax.Array) -> jax.Array:
+    """NaN if one of them is, else zero."""
+    return jnp.where(jnp.isnan(log_weights).any(), jnp.nan, 0.0).astype(log_weights.dtype)
 
 
 def _variance(parts: jax.Array, ancestry: Ancestry) -> jax.Array:

@@ -15,7 +15,7 @@ from inference import (
     relative_variance,
     systematic,
 )
-from ppl import gen, integrate, sample, seed
+from ppl import factor, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
@@ -262,3 +262,34 @@ def test_what_is_not_known_is_refused(call, says):
         seed(call)(jax.random.key(0))
     assert "test_ancestry.py" in str(found.value)
     assert len(str(found.value).splitlines()) <= 12
+
+
+@pytest.mark.parametrize("bad, told", [(jnp.inf, np.inf), (jnp.nan, np.nan)], ids=["zero", "NaN"])
+def test_of_a_run_that_failed_no_error_is_told(bad, told):
+    """From the second step on: a potential of zero, or one that is no number."""
+
+    @gen
+    def fine_first(z, t):
+        z = sample("z", dist.Normal(z, 0.5))
+        factor(jnp.where(t == 1, -bad, 0.0))
+        sample("y", dist.Normal(z, 1.0))
+        return z, None
+
+    run = seed(
+        lambda: particle_filter(
+            fine_first,
+            0.0,
+            {"y": jnp.ones(3)},
+            20,
+            xs=jnp.arange(3),
+            scheme=multinomial,
+            history=True,
+        )
+    )
+    found = run(jax.random.key(0))
+    np.testing.assert_equal(float(log_evidence_error(found)), told)
+    errors = np.asarray(filter_error(found, lambda z: z))
+    assert np.isfinite(errors[0])
+    np.testing.assert_equal(errors[1], told)
+    if np.isnan(told):
+        assert np.isnan(relative_variance(found))
