@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .staging import scan_arity
+
 
 class Order(NamedTuple):
     """0: constant, 1: affine, 2: neither is known; `why` names the operation that bends it.
@@ -86,7 +88,7 @@ def _outputs(eqn: Any, given: list[Order]) -> list[Order]:
     if name == "cond" and not given[0].degree:
         each = [of_jaxpr(branch, given[1:]) for branch in p["branches"]]
         return [max(same) for same in zip(*each, strict=True)]
-    if name == "scan" and "num_consts" in p:
+    if name == "scan":
         return _scan(p, given)
     return [AFFINE if _is_affine(eqn, name, given) else Order(2, name)] * len(eqn.outvars)
 
@@ -105,7 +107,8 @@ def _is_affine(eqn: Any, name: str, given: list[Order]) -> bool:
 
 
 def _scan(p: dict, given: list[Order]) -> list[Order]:
-    first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
+    first, carries = scan_arity(p)
+    second = first + carries
     constants, carry, xs = given[:first], given[first:second], given[second:]
     while True:
         outs = of_jaxpr(p["jaxpr"], [*constants, *carry, *xs])

@@ -359,7 +359,7 @@ class _Builder:
         if primitive is prims.while_p:
             return self.while_loop(p, common)
         if primitive is prims.scan_p:
-            constants, carries = _scan_arity(p)
+            constants, carries = scan_arity(p)
             body = self.body(p["jaxpr"])
             return Loop(
                 **common,
@@ -571,8 +571,15 @@ def _spec(eqn: Any) -> Spec:
     )
 
 
-def _scan_arity(p: dict) -> tuple[int, int]:
-    """Numbers of constants and carries of a `scan` equation (JAX 0.12 groups them)."""
+def scan_arity(p: dict) -> tuple[int, int]:
+    """Numbers of constants and carries of a `scan` equation (JAX 0.12 groups them).
+
+    >>> import jax, jax.numpy as jnp
+    >>> from ppl.staging import scan_arity
+    >>> loop = lambda a, x: jax.lax.scan(lambda c, x: (a * c, x), x, jnp.ones(3))
+    >>> scan_arity(jax.make_jaxpr(loop)(1.0, 2.0).eqns[-1].params)
+    (1, 1)
+    """
     if "num_consts" in p:
         return p["num_consts"], p["num_carry"]
     constants, carries, _ = p["ft_in"].unpack()
