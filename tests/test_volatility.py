@@ -49,7 +49,7 @@ def test_the_model_is_that_of_the_paper():
 def test_the_data_are_two_years_of_working_days():
     days = np.array(DATA["date"], "datetime64[D]")
     assert len(days) == len(DATA["dollars"]) == len(RETURNS) + 1 == 512
-    assert (np.diff(days) > np.timedelta64(0)).all() and np.is_busday(days).all()
+    assert (np.diff(days) > np.timedelta64(0, "D")).all() and np.is_busday(days).all()
     assert abs(RETURNS.mean()) < 1e-14
 
 
