@@ -145,8 +145,10 @@ class Seed(Rule):
     def for_construct(self, step, keys):
         """The keys of a construct, by iteration where it has some."""
         if isinstance(step, (Loop, Map)):
-            n, each = copies(step), plan_of(step.body).need
-            keys = keys[: n * each]  # none, if there are no iterations
+            n = copies(step)
+            if not n:
+                return keys[:0]
+            each = len(keys) // n  # one that is split inside, where an iteration needs many
             return keys if each == 1 else keys.reshape(n, each)
         return keys if isinstance(step, Branch) or len(keys) > 1 else keys[0]
 

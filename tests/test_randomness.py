@@ -240,6 +240,21 @@ def test_loops_without_iterations_draw_nothing(transform):
         assert float(last) == 1.0 and every.shape == (0,)
 
 
+def test_iterations_that_need_many_keys_split_their_own():
+    """Each of 300 turns makes 5000 draws with keys of their own: all of them differ."""
+
+    def loop():
+        def turn(c, _):
+            return c, jax.vmap(lambda _: draw(dist.Gamma(2.0)))(jnp.zeros(5000))
+
+        return lax.scan(turn, 0.0, None, length=300)[1]
+
+    found = np.asarray(jax.jit(seed(loop))(jax.random.key(0)))
+    assert found.shape == (300, 5000)
+    # a fixed key; of 52 random bits each, two would be the same with probability 2.5e-4
+    assert len(np.unique(found)) == found.size
+
+
 def test_programs_that_close_over_traced_arrays():
     """A program made inside a jitted function may use its arguments as parameters."""
 
