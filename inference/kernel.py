@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ppl import Target, errors
+
 State = Any
 Stats = dict[str, Any]
 
@@ -91,6 +93,13 @@ class Kernel:
     draws: int | None = None
 
     def __call__(self, trace: Any) -> Any:
+        if isinstance(trace, Target):
+            raise errors.InvalidArgument(
+                "A kernel was given where a function that makes one is due.",
+                where=errors.caller(), given=self.name,
+                expected="a function from a target to a kernel, since the target changes",
+                fix='lambda target: mh(target, "x"), or what made this kernel',
+            )  # fmt: skip
         return self.leave(self.step(self.parameters, self.enter(trace))[0])
 
     def tuned(self, parameters: Any) -> Kernel:

@@ -172,6 +172,12 @@ def run_particles(
     ((1000,), (7,), True)
     """
     key = checked_key(key)
+    if not callable(program):
+        raise errors.InvalidArgument(
+            "There is no program to run.", where=errors.caller(), given=repr(program),
+            expected="a random program without arguments, or a step",
+            fix="run_particles(key, lambda: particle_filter(...))",
+        )  # fmt: skip
     of_step = isinstance(program, (Then, Over))
     if of_step and observations is None:
         rows = [part.data for part in _flat(program) if isinstance(part, Over)]

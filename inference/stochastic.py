@@ -136,8 +136,8 @@ def normalize(
         can be estimated, that of given values cannot.
 
     Raises:
-      InvalidArgument: raised when it is used: `target` gives no target, or one without latents
-        or with part of an array observed.
+      InvalidArgument: `using` is no algorithm; or, when it is used, `target` gives no target,
+        or one without latents or with part of an array observed.
 
     Source: `normalize` of Lew et al. (PLDI 2023); the extended space of Andrieu, Doucet and
     Holenstein (JRSS B 2010).
@@ -156,6 +156,12 @@ def normalize(
     >>> [round(float(integrate(mean)(fair)), 4) for fair in (0, 1)]
     [0.55, 0.45]
     """
+    if not (isinstance(using, Algorithm) or callable(using)):
+        raise errors.InvalidArgument(
+            "There is no such algorithm.", where=errors.caller(), given=repr(using),
+            expected="by_importance(n), by_filter(address, n) or by_annealing(n, kernel)",
+            fix="normalize(target, by_importance(100))",
+        )  # fmt: skip
     if isinstance(target, Target):
         law, name = _Normalized(target, None, using), target.model.name
     else:

@@ -135,6 +135,8 @@ def start(target: Target) -> Step:
     0.6250
     """
 
+    _ = target.observations  # a model has none, and says what to do
+
     def begin(weighted: Weighted) -> Weighted:
         trace, log_weight = target.generate()
         return Weighted(trace, weighted.log_weight + log_weight)

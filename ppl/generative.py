@@ -146,6 +146,14 @@ for _operator in _OPERATORS.split():
     setattr(Call, f"__{_operator}__", _used_as_value)
 
 
+# What a `Target` has and a generative function has not.
+_OF_TARGETS = frozenset({
+    "args", "at", "choices", "constrain", "coordinates", "latents", "log_density", "model",
+    "moved", "observations", "observed", "observed_values", "potential", "selection",
+    "unconstrain",
+})  # fmt: skip
+
+
 @jax.tree_util.register_pytree_node_class
 class GenerativeFunction:
     """A function with addressed choices; made by `@gen`.
@@ -189,6 +197,18 @@ class GenerativeFunction:
 
     def __repr__(self) -> str:
         return f"<generative function {self.name}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # all that takes a target asks it for one of these first: here one place tells them all
+        if name in _OF_TARGETS:
+            raise errors.InvalidArgument(
+                "A target was expected, not its model.",
+                where=(f"model {self.name}", errors.caller()),
+                given=f"the generative function {self.name}",
+                expected="the posterior: a model, its arguments, and what is observed",
+                fix=f"Target({self.name}, (...), {{...}})",
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # -- static knowledge ----------------------------------------------------------
 

@@ -14,19 +14,28 @@ import pytest
 from inference import (
     Move,
     Weighted,
+    annealed,
     collapse,
     cycle,
     each,
+    gibbs,
     importance,
     iterate,
     lift,
     log_evidence,
+    marginal,
     metropolize,
     mh,
     mixture,
     multinomial,
+    nested_sampling,
+    normalize,
+    nuts,
+    particle_gibbs,
     resample,
+    run_particles,
     sample_posterior,
+    smc2,
     start,
     systematic,
     then,
@@ -371,3 +380,52 @@ def test_a_step_on_particles_needs_particles(step):
 def test_the_driver_takes_one_key(key):
     with pytest.raises(InvalidKey):
         sample_posterior(key, target, mh(target, "a"), draws=1, warmup=1)
+
+
+WANTS_A_TARGET = {
+    "importance": lambda: importance(model, 3),
+    "mh": lambda: mh(model, "a"),
+    "gibbs": lambda: gibbs(model, "a"),
+    "nuts": lambda: nuts(model),
+    "annealed": lambda: annealed(model, 3, lambda t: mh(t, "a")),
+    "nested": lambda: nested_sampling(model, 3),
+    "particle_gibbs": lambda: particle_gibbs(model, "a", 3),
+    "marginal": lambda: marginal(model, "a", lambda rest: importance(rest, 3)),
+    "sample_posterior": lambda: sample_posterior(jax.random.key(0), model, user),
+}
+
+
+@pytest.mark.parametrize("call", WANTS_A_TARGET.values(), ids=WANTS_A_TARGET.keys())
+def test_a_model_where_a_target_is_due_is_told(call):
+    with pytest.raises(InvalidArgument, match="A target was expected, not its model") as caught:
+        call()
+    told = str(caught.value)
+    assert f"test_inference.py:{call.__code__.co_firstlineno}" in told
+    assert "Target(model, (...), {...})" in told
+
+
+WANTS_A_FACTORY = {
+    "annealed": lambda kernel: annealed(target, 3, kernel)(unit()),
+    "nested": lambda kernel: nested_sampling(target, 3, kernel),
+    "smc2": lambda kernel: smc2(Target(flips), "x", 2, 2, kernel)(unit()),
+}
+
+
+@gen
+def flips():
+    p = sample("p", dist.Beta(1.0, 1.0))
+    jax.lax.scan(lambda c, _: (sample("x", dist.Bernoulli(p)), None), 0, None, length=3)
+
+
+@pytest.mark.parametrize("call", WANTS_A_FACTORY.values(), ids=WANTS_A_FACTORY.keys())
+def test_a_kernel_where_one_is_to_be_made_is_told(call):
+    with pytest.raises(InvalidArgument, match="a function that makes one is due") as caught:
+        seed(lambda: call(mh(target, "a")))(jax.random.key(0))
+    assert "test_inference.py" in str(caught.value) and "lambda target: mh" in str(caught.value)
+
+
+def test_what_is_no_algorithm_is_told():
+    with pytest.raises(InvalidArgument, match="no such algorithm"):
+        normalize(target, 3)
+    with pytest.raises(InvalidArgument, match="no program to run"):
+        run_particles(jax.random.key(0), 5)
