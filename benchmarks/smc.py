@@ -29,7 +29,7 @@ from blackjax.smc import base, resampling
 from jax import lax
 
 from inference import log_evidence, particle_filter, systematic
-from inference.schemes import cumulated_offspring
+from inference.smc.schemes import cumulated_offspring
 from ppl import gen, sample, seed
 
 from . import annealing

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inference import Move, cycle, iterate, metropolize, sample_posterior
-from inference.jumps import birth_death, one_row, split_merge
+from inference.mcmc.jumps import birth_death, one_row, split_merge
 from ppl import Target, gen, sample, select
 
 DATA = json.loads((Path(__file__).parent / "data" / "galaxies.json").read_text())

@@ -2,59 +2,60 @@
 
 from ppl._siblings import check as _check
 
-from .adaptive import Annealed, adaptive_annealing, particle_metric
-from .algorithms import Algorithm, by_filter, by_importance
-from .ancestry import filter_error, log_evidence_error, relative_variance
-from .annealing import annealed, retarget, reverse_annealed
-from .belief_series import filter_beliefs
 from .choose import choose
-from .conditional import conditional_filter, particle_gibbs
-from .correlated import auxiliary_marginal, correlated
-from .degeneracy import degeneracy
-from .draws import Draws
-from .ensemble import stretch
-from .enumerated import Enumerated
-from .export import to_datatree
-from .filtering import Ancestry, Filtered, Path, particle_filter
-from .gibbs import gibbs
-from .islands import islands, merged, spread, within
-from .jumps import birth_death, one_row, split_merge
+from .estimated.algorithms import Algorithm, by_filter, by_importance
+from .estimated.belief_series import filter_beliefs
+from .estimated.conditional_annealing import by_annealing
+from .estimated.correlated import auxiliary_marginal, correlated
+from .estimated.marginalized import marginalize
+from .estimated.normalized import normalize
+from .estimated.pseudo_marginal import filter_series, marginal
+from .estimated.smc2 import smc2
+from .exact.enumerated import Enumerated
+from .exact.rao_blackwell import Belief, rao_blackwell
 from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
-from .loo import Loo, loo
-from .marginalized import marginalize
 from .mcmc.delayed import delayed_acceptance
+from .mcmc.ensemble import stretch
+from .mcmc.gibbs import gibbs
 from .mcmc.hmc import hmc
+from .mcmc.jumps import birth_death, one_row, split_merge
 from .mcmc.langevin import mala, minibatch, sghmc, sgld
+from .mcmc.mh_each import mh_each
 from .mcmc.nuts import nuts
+from .mcmc.proposals import propose
+from .mcmc.random_walk import random_walk
 from .mcmc.slices import elliptical_slice, slice_sample
-from .mcmc.walk import random_walk
+from .mcmc.tempering import parallel_tempering
 from .move import Move, accept, metropolize, mhg, weigh
-from .nested import Nested, nested_sampling
-from .ordering import sort_by
-from .particle_plots import plot_ancestry, plot_ess, plot_weights
-from .particle_run import ParticleRun, run_particles
-from .particles import History, advance, over, recorded, reweight
-from .plates import mh_each
-from .plots import plot_posterior, plot_predictive, plot_trace
-from .pointwise import log_likelihood
-from .predictive import posterior_predictive, prior_predictive
-from .proposals import propose
-from .pseudo import filter_series, marginal
-from .rao_blackwell import Belief, rao_blackwell
-from .resample import effective_sample_size, resample, when_ess_below
-from .retraced import by_annealing
-from .run import sample_posterior
-from .schemes import killing, multinomial, residual, ssp, stratified, systematic
-from .smc2 import smc2
-from .smoothing import backward_sample, fixed_lag, genealogy
-from .stochastic import Stochastic, normalize
-from .summary import Summary
-from .temper import temper
-from .tempering import parallel_tempering
-from .translate import translate
-from .verdict import Divergences, Verdict
-from .waste_free import waste_free
+from .results.degeneracy import degeneracy
+from .results.draws import Draws
+from .results.export import to_datatree
+from .results.loo import Loo, loo
+from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
+from .results.plots import plot_posterior, plot_predictive, plot_trace
+from .results.pointwise import log_likelihood
+from .results.predictive import posterior_predictive, prior_predictive
+from .results.summary import Summary
+from .results.verdict import Divergences, Verdict
+from .running.particle_run import ParticleRun, run_particles
+from .running.run import sample_posterior
+from .smc.adaptive import Annealed, adaptive_annealing, particle_metric
+from .smc.ancestry import filter_error, log_evidence_error, relative_variance
+from .smc.annealing import annealed, retarget, reverse_annealed
+from .smc.conditional import conditional_filter, particle_gibbs
+from .smc.filtering import Ancestry, Filtered, Path, particle_filter
+from .smc.islands import islands, merged, spread, within
+from .smc.nested import Nested, nested_sampling
+from .smc.ordering import sort_by
+from .smc.particles import History, advance, over, recorded, reweight
+from .smc.resample import effective_sample_size, resample, when_ess_below
+from .smc.schemes import killing, multinomial, residual, ssp, stratified, systematic
+from .smc.smoothing import backward_sample, fixed_lag, genealogy
+from .smc.translate import translate
+from .smc.waste_free import waste_free
+from .targets.stochastic import Stochastic
+from .targets.temper import temper
 from .weighted import (
     Weighted,
     collapse,

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from . import errors
 from .addresses import At, Masked, Selection, as_path, as_selection, flatten, nest, not_found
 from .arguments import Arguments
+from .excluded_branches import check_branches
 from .execute import Execute, Given
-from .known import check_branches
 from .program import FACTOR, Factor, Path, Program, bodies
 from .sites import Site, check_values, sites
 from .staging import Staged, apply, lifted, stage

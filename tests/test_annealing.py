@@ -32,8 +32,8 @@ from inference import (
     then,
     unit,
 )
-from inference.adaptive import next_power
-from inference.annealing import on_latents
+from inference.smc.adaptive import next_power
+from inference.smc.annealing import on_latents
 from ppl import Target, draw, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 from semantics import check_proper

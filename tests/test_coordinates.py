@@ -17,7 +17,7 @@ from numpyro.infer.util import potential_energy
 from inference import sample_posterior
 from inference.mcmc.nuts import nuts
 from inference.mcmc.space import Space
-from inference.starting import initial_trace
+from inference.running.starting import initial_trace
 from ppl import Target, errors, gen, sample, seed, select
 from ppl.addresses import flatten
 from ppl.interop import from_numpyro

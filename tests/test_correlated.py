@@ -33,7 +33,7 @@ from inference import (
     then,
     unit,
 )
-from inference.correlated import autoregressive
+from inference.estimated.correlated import autoregressive
 from ppl import Target, draw, gen, integrate, sample, seed, select
 from ppl.errors import AddressNotFound, CannotIntegrate, InvalidArgument, ShapeError
 from ppl.normals import normals_of, on_normals

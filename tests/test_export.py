@@ -9,8 +9,8 @@ import pytest
 import xarray
 
 from inference import Draws
-from inference.export import to_datatree
-from inference.plots import plot_posterior, plot_predictive, plot_trace
+from inference.results.export import to_datatree
+from inference.results.plots import plot_posterior, plot_predictive, plot_trace
 from ppl import Masked, Target, errors
 from tests.results import (
     MU,

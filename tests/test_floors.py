@@ -1,4 +1,4 @@
-"""Imports only go down the floors, and JAX's internals stay in two files."""
+"""Imports go one way, down the floors and through the rooms; two files know JAX's internals."""
 
 import ast
 import subprocess
@@ -13,6 +13,17 @@ ABOVE = {
     "inference": {"semantics", "examples"},
     "semantics": {"examples"},
 }
+ROOMS = {
+    # who may import whom in `inference`, beside the algebra at its root: docs/architecture.md
+    "targets": set(),
+    "mcmc": {"targets"},
+    "smc": {"targets", "mcmc"},
+    "exact": {"targets", "mcmc", "smc"},
+    "estimated": {"targets", "mcmc", "smc", "exact"},
+    "results": {"targets", "smc"},
+    "running": {"targets", "mcmc", "smc", "exact", "estimated", "results"},
+}
+ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "choose"}
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 INTERNALS = {"jax.extend", "jax.interpreters"}
 MAY_USE_INTERNALS = {"ppl/effects.py", "ppl/staging.py"}
@@ -56,6 +67,42 @@ def test_imports_only_go_down(path):
     above = ABOVE[path.relative_to(ROOT).parts[0]]
     wrong = [name for name in imports(ast.parse(path.read_text())) if name.split(".")[0] in above]
     assert not wrong
+
+
+def neighbours(path):
+    """The rooms of `inference` that a file imports from; "" is the algebra at its root."""
+    here = path.relative_to(ROOT / "inference").parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.level or within(node.module, "inference")):
+            module = (node.module or "").split(".")
+            above = here[: len(here) + 1 - node.level] if node.level else ()
+            first = (*above, *(module if node.level else module[1:]))[0]
+            yield "" if first in ALGEBRA or not first else first
+
+
+def test_every_file_of_inference_is_in_a_room_or_of_the_algebra():
+    home = ROOT / "inference"
+    assert {path.stem for path in home.glob("*.py")} == ALGEBRA | {"__init__"}
+    assert {path.parent.name for path in home.glob("*/*.py")} == set(ROOMS)
+    assert not list(home.glob("*/*/*.py"))
+
+
+@pytest.mark.parametrize("room", ["", *ROOMS])
+def test_rooms_import_one_way(room):
+    """What a room may use is below it in the table, so that no circle can arise."""
+    order = list(ROOMS)
+    assert all(order.index(other) < order.index(room) for other in ROOMS.get(room, ()))
+    for path in (ROOT / "inference" / room).glob("*.py"):
+        if path.name != "__init__.py":
+            assert set(neighbours(path)) <= {"", room} | ROOMS.get(room, set()), path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_lives_there(room):
+    text = (ROOT / "inference" / room / "__init__.py").read_text()
+    told = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+    assert "may use" in told and told.count(".") >= 3
+    assert not list(imports(ast.parse(text)))  # names are public in `inference` alone
 
 
 @every_file

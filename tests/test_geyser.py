@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from examples.geyser import KIND, WAITING, given_parameters, reference, target
-from inference.plates import Plate
+from inference.targets.plates import Plate
 
 PARAMETERS = {"long": 0.6, "mean": 55.0, "longer": 25.0, "spread": np.array([6.0, 5.5])}
 

@@ -10,8 +10,9 @@ import numpyro.distributions as dist
 import pytest
 
 from inference import cycle, each, importance, iterate, lift, mixture, then
-from inference.gibbs import gibbs
-from inference.plates import Plate, mh_each
+from inference.mcmc.gibbs import gibbs
+from inference.mcmc.mh_each import mh_each
+from inference.targets.plates import Plate
 from ppl import Target, draw, errors, gen, repeat, sample, seed, vmap
 from semantics import check_equivalent, check_kernel, check_proper, kernel_matrix
 from tests import models

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from benchmarks import galaxies as reference
 from examples import galaxies
 from inference import Move, cycle, iterate, metropolize, mixture
-from inference.jumps import birth_death, one_row, split_merge
+from inference.mcmc.jumps import birth_death, one_row, split_merge
 from inference.move import mhg
 from ppl import Target, errors, gen, sample, seed
 from semantics import Measure, check_kernel, check_kernel_sampled, check_move, target_measure

@@ -23,8 +23,8 @@ from inference.mcmc.delayed import FIRST, delayed_acceptance
 from inference.mcmc.hmc import Hamiltonian
 from inference.mcmc.langevin import mala
 from inference.mcmc.metric import Metric, kinetic_energy, shrunk, unit_metric
+from inference.mcmc.random_walk import random_walk
 from inference.mcmc.slices import elliptical_slice, prior_draw, slice_sample
-from inference.mcmc.walk import random_walk
 from ppl import Target, draw, factor, gen, integrate, record, sample, seed, select
 from ppl.errors import InvalidArgument
 from semantics import check_kernel_quadrature, check_kernel_sampled

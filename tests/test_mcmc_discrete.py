@@ -8,7 +8,7 @@ import pytest
 
 from inference import Move, cycle, iterate, metropolize, mh
 from inference.choose import choose
-from inference.proposals import propose
+from inference.mcmc.proposals import propose
 from ppl import Target, draw, errors, factor, gen, sample
 from semantics import (
     check_kernel,

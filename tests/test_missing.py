@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from inference import Kernel, hmc, iterate, mh, nuts, sample_posterior
-from inference.missing import imputing
+from inference.targets.missing import imputing
 from ppl import Masked, Target, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 from semantics.evidence import multinomial

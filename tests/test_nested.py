@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 
 from inference import Nested, iterate, log_evidence, mh, nested_sampling, stretch
-from inference.annealing import levels
-from inference.nested import STATUS, volume_error
-from inference.restrict import restricted
+from inference.smc.annealing import levels
+from inference.smc.nested import STATUS, volume_error
+from inference.targets.restrict import restricted
 from ppl import Target, draw, factor, gen, sample, seed
 from ppl.errors import InvalidArgument
 

@@ -22,7 +22,7 @@ from inference import (
     run_particles,
     unit,
 )
-from inference.particle_plots import _SEGMENTS
+from inference.results.particle_plots import _SEGMENTS
 from ppl import Target, errors, gen, sample, seed
 
 

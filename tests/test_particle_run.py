@@ -35,7 +35,8 @@ from inference import (
     when_ess_below,
     within,
 )
-from inference.host_loop import Hosted
+from inference.running.block_size import BlockSize
+from inference.running.host_loop import Hosted
 from ppl import Target, draw, errors, gen, sample, seed
 
 KEY = jax.random.key(5)
@@ -71,7 +72,7 @@ def whole():
 @pytest.fixture
 def sevens(monkeypatch):
     """Blocks of seven steps."""
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(7, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(7, most))
 
 
 def same(one, other):
@@ -208,7 +209,7 @@ def stop_at(monkeypatch, step):
             if done == step:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("inference.particle_run.bar", lambda show: Bar())
+    monkeypatch.setattr("inference.running.particle_run.bar", lambda show: Bar())
 
 
 def test_interrupted_it_keeps_what_is_done(whole, monkeypatch, sevens):

@@ -14,11 +14,11 @@ import numpyro.distributions as dist
 import pytest
 
 from inference import hmc, mh, sample_posterior
-from inference.ensemble import stretch
-from inference.gibbs import gibbs
-from inference.plates import mh_each
-from inference.temper import temper
-from inference.tempering import even_ladder, parallel_tempering
+from inference.mcmc.ensemble import stretch
+from inference.mcmc.gibbs import gibbs
+from inference.mcmc.mh_each import mh_each
+from inference.mcmc.tempering import even_ladder, parallel_tempering
+from inference.targets.temper import temper
 from ppl import Masked, Target, draw, errors, factor, gen, sample, seed, select
 from semantics import check_kernel, target_measure
 from tests import models

@@ -9,9 +9,9 @@ from arviz_stats.base import array_stats
 from scipy import stats as scipy_stats
 
 from inference import Draws
-from inference.loo import loo
-from inference.pointwise import log_likelihood
-from inference.predictive import posterior_predictive, prior_predictive, replicate
+from inference.results.loo import loo
+from inference.results.pointwise import log_likelihood
+from inference.results.predictive import posterior_predictive, prior_predictive, replicate
 from ppl import Masked, Target, draw, errors, gen, law, sample, seed, select
 from tests.results import (
     ALL,

@@ -19,8 +19,8 @@ from inference import (
     systematic,
     when_ess_below,
 )
-from inference.prefix import prefixes
-from inference.schemes import cumulated_offspring
+from inference.smc.prefix import prefixes
+from inference.smc.schemes import cumulated_offspring
 from ppl import at_boundary, draw, integrate, seed
 from ppl.errors import InvalidArgument
 from semantics import check_resampler
@@ -82,7 +82,7 @@ ENDS = ("zero", "smallest", "one")
 
 def test_two_levels_are_one_distribution():
     """The law of the two draws that find a category among many, on few."""
-    from inference.schemes import _search
+    from inference.smc.schemes import _search
 
     w = jnp.array([0.1, 0.0, 0.25, 0.05, 0.0, 0.3, 0.3, 0.0])
     blocks = w.reshape(2, 4)

@@ -7,7 +7,7 @@ import pytest
 from arviz_stats.base import array_stats
 
 from inference import Draws
-from inference.verdict import judge
+from inference.results.verdict import judge
 from ppl import errors
 from tests.results import (
     GOOD,

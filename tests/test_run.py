@@ -9,7 +9,8 @@ import numpyro.distributions as dist
 import pytest
 
 from inference import Kernel, Tuning, as_kernel, cycle, hmc, iterate, mh, sample_posterior
-from inference.blocks import Blocks
+from inference.running.block_size import BlockSize
+from inference.running.blocks import Blocks
 from ppl import Target, draw, errors, factor, gen, sample
 
 KEY = jax.random.key(7)
@@ -85,7 +86,7 @@ def test_batches_do_not_change_the_draws(whole, batch_size):
 
 
 def test_sizes_of_blocks_do_not_change_the_draws(whole, monkeypatch):
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(7, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(7, most))
     assert same(run(), whole)
 
 
@@ -106,7 +107,7 @@ class Killed(BaseException):
 def test_killed_at_any_write_and_resumed_it_is_the_same_run(
     whole, tmp_path, monkeypatch, write, renamed
 ):
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(16, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(16, most))
     count, replace = 0, os.replace
 
     def dies(partial, name):
@@ -153,7 +154,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
 def test_a_damaged_file_is_named(tmp_path, monkeypatch, name, damage):
     if (name, damage) == ("state.npz", "gone"):
         pytest.skip("without a state there is no checkpoint")
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(16, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(16, most))
     run(checkpoint=tmp_path / "run")
     file = tmp_path / "run" / name
     content = bytearray(file.read_bytes())
@@ -179,7 +180,7 @@ def test_checkpoints_hold_no_pickles(tmp_path):
 
 
 def test_interrupted_it_keeps_what_it_has(whole, monkeypatch):
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(20, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(20, most))
 
     def advance_once(phase, done, total):
         if (phase, done) == ("sampling", 40):
@@ -192,7 +193,7 @@ def test_interrupted_it_keeps_what_it_has(whole, monkeypatch):
         def __exit__(self, *_):
             return False
 
-    monkeypatch.setattr("inference.run.bar", lambda show: Bar())
+    monkeypatch.setattr("inference.running.run.bar", lambda show: Bar())
     found = run()
     assert found.status == "interrupted after 40 of 60 draws"
     assert (found["mu"] == whole["mu"][:, :40]).all()
@@ -281,7 +282,7 @@ def test_no_finite_start_is_said_before_the_loop_compiles(monkeypatch):
 
 
 def test_a_value_that_is_no_number_stops_the_run_and_keeps_the_rest(monkeypatch):
-    monkeypatch.setattr("inference.pace.Pace.next", lambda self, most: min(20, most))
+    monkeypatch.setattr(BlockSize, "next", lambda self, most: min(20, most))
 
     def step(count, trace):
         mu = jnp.where(trace["mu"] > 0, jnp.nan, trace["mu"] + 1 / 32)

@@ -47,7 +47,7 @@ def delayed_acceptance(kernel: Callable[[Any], Any], cheap: Target, target: Targ
     >>> import jax, numpyro.distributions as dist
     >>> from inference import sample_posterior
     >>> from inference.mcmc.delayed import delayed_acceptance
-    >>> from inference.mcmc.walk import random_walk
+    >>> from inference.mcmc.random_walk import random_walk
     >>> from ppl import Target, gen, sample
     >>> @gen
     ... def model(scale):

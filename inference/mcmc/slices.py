@@ -23,7 +23,7 @@ from ..kernel import Kernel, Stats
 from .adaptation import windows
 from .hmc import check_positive
 from .metric import Metric
-from .point import Point, on_points
+from .scored_position import ScoredPosition, on_scored_positions
 from .space import Space
 
 LogDensity = Callable[[jax.Array], jax.Array]
@@ -119,7 +119,7 @@ def slice_sample(
         noise = draw(dist.Normal(jnp.zeros(n, dtype), 1.0))
         return (metric.step_size * metric.deviations * noise / jnp.linalg.norm(noise))[None]
 
-    def step(metric: Metric, point: Point) -> tuple[Point, Stats]:
+    def step(metric: Metric, point: ScoredPosition) -> tuple[ScoredPosition, Stats]:
         log_density = space.log_density(point.rest)
 
         def one(state: tuple, line: jax.Array) -> tuple[tuple, tuple]:
@@ -132,14 +132,17 @@ def slice_sample(
         ends, (evaluations, refused) = jax.lax.scan(
             one, (point.z, point.log_density), lines(metric).astype(dtype)
         )
-        return Point(point.rest, *ends), {"steps": evaluations.sum(), "refused": refused.any()}
+        return ScoredPosition(point.rest, *ends), {
+            "steps": evaluations.sum(),
+            "refused": refused.any(),
+        }
 
     return Kernel(
         name="slice",
         step=step,
         parameters=metric,
         tuning=windows(lambda point: point.z, metric, None),
-        **on_points(space),
+        **on_scored_positions(space),
     )
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ppl import Selection, Target, Trace, errors
 from ppl.addresses import flatten, nest
 
-from ..missing import partly_observed
+from ..targets.missing import partly_observed
 
 
 class Space:

@@ -17,8 +17,8 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from .lockstep import lockstep
 from .metric import kinetic_energy, velocity
-from .together import together
 
 # A trajectory whose energy error is larger than this is called divergent (Stan's number).
 DIVERGENT = 1000.0
@@ -113,7 +113,7 @@ def grow(
     ) -> Tree:
         return _Trees(closed.jaxpr, mapped, shared, bits, max_depth).grow(start, value)
 
-    return together(program, shared, (start, value, bits))
+    return lockstep(program, shared, (start, value, bits))
 
 
 class _Memory(NamedTuple):

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from hypothesis import strategies as st
 
 from inference import Move
-from inference.jumps import birth_death, split_merge
+from inference.mcmc.jumps import birth_death, split_merge
 from ppl import Target, Trace, gen, sample
 from semantics import Measure
 

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from inference.gibbs import gibbs
-from inference.plates import Plate, mh_each
+from inference.mcmc.gibbs import gibbs
+from inference.mcmc.mh_each import mh_each
+from inference.targets.plates import Plate
 from ppl import Target, Trace, draw, gen, sample, select, vmap
 from ppl.addresses import nest
 from semantics import check_kernel

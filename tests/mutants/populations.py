@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from inference import mh
-from inference.ensemble import stretch
-from inference.temper import tempered_model
-from inference.tempering import parallel_tempering
+from inference.mcmc.ensemble import stretch
+from inference.mcmc.tempering import parallel_tempering
+from inference.targets.temper import tempered_model
 from ppl import Target, Trace, draw, gen, repeat, sample, vmap
 from semantics import check_kernel, check_kernel_sampled
 

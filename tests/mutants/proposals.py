@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from inference import Move, cycle, metropolize
 from inference.choose import choose
+from inference.mcmc.proposals import propose
 from inference.move import accept
-from inference.proposals import propose
 from ppl import Target, Trace, draw, gen, sample
 from semantics import Measure, check_kernel
 

@@ -38,7 +38,7 @@ from inference import (
     unit,
 )
 from inference.move import accept
-from inference.temper import heat
+from inference.targets.temper import heat
 from ppl import Target, Trace, draw, gen, sample
 from semantics import check_kernel
 

@@ -1,0 +1,83 @@
+"""Random-walk Metropolis on the unconstrained space of a target."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from ppl import Selection, Target, draw
+
+from ..kernel import Kernel, Stats
+from ..move import accepted
+from .adaptation import windows
+from .metric import Metric, unit_metric
+from .scored_position import ScoredPosition, on_scored_positions
+from .space import Space
+
+
+def random_walk(
+    target: Target,
+    selection: Selection | str | tuple[str, ...] | None = None,
+    *,
+    step_size: float | None = None,
+    dense: bool | None = None,
+    target_accept: float | None = None,
+) -> Kernel:
+    """Gaussian steps in unconstrained space, accepted by the ratio of the densities there.
+
+    Leaves `target` invariant (Metropolis et al. 1953): the steps are symmetric. The warm-up
+    finds their covariance and their size.
+
+    Statistics: `accept`.
+
+    Args:
+      selection: continuous latents; all latents if left out.
+      step_size: standard deviation of a step, in units of the warm-up's; 2.38 / sqrt(n) for n
+        coordinates if left out (Roberts, Gelman and Gilks 1997).
+      dense: whether the warm-up finds a full covariance or a diagonal one; full for at most 64
+        coordinates if left out.
+      target_accept: what the warm-up aims at; 0.44 for one coordinate and 0.234 for more if
+        left out (Roberts and Rosenthal 2001).
+
+    Raises:
+      InvalidArgument: a selected latent has no unconstrained space.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference import sample_posterior
+    >>> from inference.mcmc.random_walk import random_walk
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     mu = sample("mu", dist.Normal(0.0, 1.0))
+    ...     sample("y", dist.Normal(mu, 1.0))
+    >>> target = Target(model, (), {"y": 2.0})
+    >>> draws = sample_posterior(jax.random.key(0), target, random_walk(target))
+    >>> mu = draws.summary()["mu"]  # the posterior is Normal(1, sqrt(1/2))
+    >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
+    True
+    """
+    space = Space(target, selection)
+    n = space.size
+    size = 2.38 / math.sqrt(n) if step_size is None else step_size
+    metric = unit_metric(size, n, space.dtype, dense)
+    if target_accept is None:
+        target_accept = 0.44 if n == 1 else 0.234
+
+    def step(metric: Metric, point: Any) -> tuple[Any, Stats]:
+        noise: jax.Array = draw(dist.Normal(jnp.zeros(n, space.dtype), 1.0))
+        z = point.z + metric.step_size * metric.spread(noise)
+        moved: Any = ScoredPosition(point.rest, z, space.log_density(point.rest)(z))
+        kept, probability = accepted(point, moved, moved.log_density - point.log_density)
+        return kept, {"accept": probability}
+
+    return Kernel(
+        name="random walk",
+        step=step,
+        parameters=metric,
+        tuning=windows(lambda point: point.z, metric, target_accept),
+        **on_scored_positions(space),
+    )

@@ -1,0 +1,128 @@
+"""The likelihood of each observation by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from ppl import Masked, Target, errors
+from ppl.addresses import flatten, nest
+from ppl.distributions import elementwise, log_density
+from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
+from ppl.walk import Result, Rule, walk
+
+from ..targets.missing import check_nothing_depends
+from .draws import Draws
+from .predictive import observed_of, over_draws, target_of
+
+
+class Pointwise(Rule):
+    """Puts out, for each observed choice, the log density of its independent elements.
+
+    The inputs are `(value, mask)` by path: where the mask is false the density is 0.
+    """
+
+    handles = frozenset({CHOICE, FACTOR})
+
+    def __init__(self, observed: frozenset[Path]):
+        self.observed = observed
+
+    def visit(self, step, args, inputs) -> Result:
+        if isinstance(step, Factor):  # of no element
+            return [], {}, {}
+        assert isinstance(step, Choice)
+        value, mask = inputs[step.path]
+        value = jnp.asarray(value, step.spec.dtype)
+        if step.path not in self.observed:
+            return [value], {}, {}
+        density = log_density(elementwise(step.spec.tree.unflatten(args)), value)
+        density = density if mask is None else jnp.where(mask, density, 0)
+        return [value], {"log_likelihood": {step.path: density}}, {}
+
+
+def log_likelihood(
+    draws: Draws, target: Target | None = None, *, batch: int | None = None
+) -> dict[str, Any]:
+    """log p(y_i | latents) of each observed element, for each draw.
+
+    Over all elements it adds up to `project` of the observed addresses. An element is
+    independent of the others given the latents (and given earlier elements, where the
+    model makes it depend on them): `to_event` is undone, the axes of loops are kept, and
+    an event such as a vector of a multivariate normal is one element. Elements that a
+    mask leaves out, and those in branches not taken, are 0. What `factor` and `observe`
+    add inside the model has no address, and is left out.
+
+    Args:
+      target: the target of the draws, where they do not carry it (`draws.target`).
+      batch: how many draws are computed at once; the result does not depend on it.
+
+    Returns:
+      nested dict of numpy arrays (chains, draws, *elements).
+
+    Raises:
+      InvalidArgument: nothing is observed, there is no target, the model draws without
+        addresses, or something observed depends on elements that a mask leaves out.
+      AddressNotFound, MissingChoice: the draws are not of the target's latents.
+      BranchMismatch: branches split one observed address into other elements.
+
+    >>> import jax.numpy as jnp, numpy as np, numpyro.distributions as dist
+    >>> from inference import Draws
+    >>> from inference.results.pointwise import log_likelihood
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def coins():
+    ...     p = sample("p", dist.Uniform(0.0, 1.0))
+    ...     sample("heads", dist.Bernoulli(p).expand([2]).to_event(1))
+    >>> target = Target(coins, (), {"heads": jnp.array([1, 0])})
+    >>> draws = Draws({"p": np.array([[0.5, 0.25]])}, target=target)
+    >>> np.exp(log_likelihood(draws)["heads"]).round(4).tolist()
+    [[[0.5, 0.5], [0.25, 0.75]]]
+    """
+    target = target_of(draws, target)
+    observed = observed_of(target)
+    _check_exact(target, observed)
+    run = target.model._prepare(target.args, {})
+    data = {path: _split(target.observed[path]) for path in observed}
+    rule = Pointwise(frozenset(observed))
+
+    def pointwise(latents: Mapping[str, Any]) -> dict[str, Any]:
+        given = {path: (value, None) for path, value in flatten(latents).items()}
+        _, found, _ = walk(run.staged.program, run.operands, rule, {**given, **data})
+        return nest(found["log_likelihood"])
+
+    size = sum(math.prod(site.shape) for site in run.sites.values())
+    return over_draws(pointwise, draws, target, size, batch)
+
+
+def _split(observation: Any) -> tuple[Any, Any]:
+    if isinstance(observation, Masked):
+        return observation.value, observation.mask
+    return observation, None
+
+
+def _check_exact(target: Target, observed: list[Path]) -> None:
+    """Raise unless the density of each observed element is known and of one shape."""
+    program = target.model._prepare(target.args, {}).staged.program
+    if DRAW in program.effects:
+        raise errors.InvalidArgument(
+            f"{target.model.name} draws without addresses: its likelihood is only estimated.",
+            where=(errors.defined(target.model.fn), errors.caller()),
+            expected="a model whose choices all have addresses",
+            fix='name the draw: sample("address", distribution)',
+        )
+    for path in observed:
+        site = target.sites[path]
+        here = f"{errors.show(path)} at {site.source}"
+        shapes = {tuple(elementwise(d).batch_shape) for d in (site.distribution, *site.others)}
+        if len(shapes) > 1:
+            raise errors.BranchMismatch(
+                f"Branches split {errors.show(path)} into other independent elements.",
+                where=(here, errors.caller()),
+                given="elements of shape " + " and ".join(str(s) for s in sorted(shapes)),
+                expected="the same elements in each branch",
+                fix="give them different addresses",
+            )
+    check_nothing_depends(target)

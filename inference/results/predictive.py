@@ -1,0 +1,211 @@
+"""Predictions: what the model says of data, before and after it has seen some."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl import GenerativeFunction, Masked, Target, errors, seed
+from ppl.addresses import flatten, nest, not_found
+from ppl.program import Path
+from ppl.randomness import checked_key
+
+from .draws import Draws
+
+_BATCH_ELEMENTS = 2**22
+
+
+def posterior_predictive(
+    key: jax.Array,
+    draws: Draws,
+    target: Target | None = None,
+    *,
+    args: tuple | None = None,
+    batch: int | None = None,
+) -> dict[str, Any]:
+    """The observed choices drawn anew, given the latents of each draw.
+
+    A draw of p(y' | latents; args) for each draw of the latents, so that together they
+    are of the posterior predictive. Every element is redrawn, those that a mask leaves
+    out too. Where `args` puts latents into a branch in which they were absent, they
+    come from the model.
+
+    Args:
+      key: one PRNG key; draw i takes key i of its split.
+      target: the target of the draws, where they do not carry it (`draws.target`).
+      args: other arguments of the model (new covariates); the latents keep their shapes.
+      batch: how many draws are made at once; the result does not depend on it.
+
+    Returns:
+      nested dict of numpy arrays (chains, draws, *shape of the choice).
+
+    Raises:
+      InvalidArgument: nothing is observed, or there is no target.
+      AddressNotFound, MissingChoice: the draws are not of the target's latents.
+      ShapeError: with `args`, a latent has another shape.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, numpyro.distributions as dist
+    >>> from inference import Draws
+    >>> from inference.results.predictive import posterior_predictive
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def coins(n):
+    ...     p = sample("p", dist.Uniform(0.0, 1.0))
+    ...     sample("heads", dist.Bernoulli(p * n))
+    >>> target = Target(coins, (jnp.ones(3),), {"heads": jnp.array([1, 1, 0])})
+    >>> draws = Draws({"p": np.array([[0.0, 1.0]])}, target=target)
+    >>> posterior_predictive(jax.random.key(0), draws)["heads"].tolist()
+    [[[0, 0, 0], [1, 1, 1]]]
+    >>> posterior_predictive(jax.random.key(0), draws, args=(jnp.ones(2),))["heads"].tolist()
+    [[[0, 0], [1, 1]]]
+    """
+    target = target_of(draws, target)
+    args = target.args if args is None else tuple(args)
+    keys = jax.random.split(checked_key(key), math.prod(draws.shape))
+    program = seed(replicate(target, args))
+    size = _elements(target.model, args)
+    return over_draws(lambda key, x: program(key, x), draws, target, size, batch, keys)
+
+
+def replicate(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """The random program that draws the observed choices given latents: p(y' | latents; args).
+
+    Raises:
+      InvalidArgument: nothing is observed.
+    """
+    observed = observed_of(target)
+    conditional = [path for path in target.latents if target.sites[path].conditional]
+
+    def program(latents: Mapping[str, Any]) -> dict[str, Any]:
+        given = flatten(latents)
+        if conditional:  # in branches not taken they are fillers: drawn, where now needed
+            present = flatten(target.at(latents)[0].present)
+            given |= {path: Masked(given[path], present[path]) for path in conditional}
+        trace, _ = target.model.generate(nest(given), *args)
+        values = flatten(trace.choices)
+        return nest({path: values[path] for path in observed})
+
+    return program
+
+
+def prior_predictive(
+    key: jax.Array, target: Target, n: int = 1000, *, batch: int | None = None
+) -> dict[str, Any]:
+    """`n` independent draws of all choices from the model, the observations ignored.
+
+    Args:
+      key: one PRNG key.
+      n: how many draws.
+      batch: how many are made at once; the result does not depend on it.
+
+    Returns:
+      nested dict of numpy arrays (1, n, *shape of the choice): one chain.
+
+    Raises:
+      CannotSimulate: the model scores with `factor` or `observe`.
+      InvalidArgument: `n` is less than 1.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference.results.predictive import prior_predictive
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     fair = sample("fair", dist.Bernoulli(0.5))
+    ...     sample("same", dist.Bernoulli(1.0 * fair))
+    >>> prior = prior_predictive(jax.random.key(0), Target(model, (), {"same": 1}), 5)
+    >>> prior["fair"].shape, (prior["fair"] == prior["same"]).tolist()
+    ((1, 5), [[True, True, True, True, True]])
+    """
+    if n < 1:
+        raise errors.InvalidArgument(
+            "The number of predictions is positive.", where=errors.caller(), given=n,
+            expected="n >= 1", fix="prior_predictive(key, target, 1000)",
+        )  # fmt: skip
+    program = seed(lambda: target.model.simulate(*target.args).choices)
+    keys = jax.random.split(checked_key(key), n)
+    found = flatten(_mapped(program, (keys,), _elements(target.model, target.args), batch))
+    return nest({path: np.asarray(found[path])[None] for path in target.sites})
+
+
+# -- a function of each draw ---------------------------------------------------------------
+
+
+def target_of(draws: Draws, target: Target | None) -> Target:
+    """The target of the draws, whose latents they must be.
+
+    Raises:
+      InvalidArgument: there is none.
+      AddressNotFound, MissingChoice: the draws are not of the target's latents.
+    """
+    target = draws.target if target is None else target
+    if target is None:
+        raise errors.InvalidArgument(
+            "These draws do not carry their target.",
+            where=errors.caller(),
+            given=repr(draws),
+            expected="draws of sample_posterior, or a target",
+            fix="give it: target=Target(model, args, observations)",
+        )
+    values = flatten(draws.choices)
+    for path in values:
+        if path not in target.latents:
+            raise not_found(path, target.latents, "The draws", (target.model.name,))
+    for path in target.latents:
+        if path not in values:
+            raise errors.MissingChoice(
+                f"The draws have no values of the latent {errors.show(path)}.",
+                where=(f"{errors.show(path)} at {target.sites[path].source}", errors.caller()),
+                expected="draws of " + "; ".join(errors.show(p) for p in target.latents),
+                fix="use the draws that sample_posterior gave, with all latents",
+            )
+    return target
+
+
+def observed_of(target: Target) -> list[Path]:
+    """The observed addresses in the order of the model.
+
+    Raises:
+      InvalidArgument: there is none.
+    """
+    observed = [path for path in target.sites if path in target.observed]
+    if not observed:
+        raise errors.InvalidArgument(
+            "The target observes no choice of its model.",
+            where=errors.caller(),
+            given=repr(target),
+            expected="observations by address (observe(...) inside the model has none)",
+            fix='sample("y", ...) in the model, and Target(model, args, {"y": data})',
+        )
+    return observed
+
+
+def over_draws(
+    f: Callable[..., dict[str, Any]],
+    draws: Draws,
+    target: Target,
+    elements: int,
+    batch: int | None,
+    keys: jax.Array | None = None,
+) -> dict[str, Any]:
+    """`f(latents)`, or `f(key, latents)`, of each draw: (chains, draws, ...) on the host."""
+    latents = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.choices)
+    given = (latents,) if keys is None else (keys, latents)
+    found = flatten(_mapped(f, given, elements, batch))
+    order = [path for path in target.sites if path in found]
+    return nest({p: np.asarray(found[p]).reshape(*draws.shape, *found[p].shape[1:]) for p in order})
+
+
+def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
+    """`f` over the leading axis: batches of a bounded number of elements, one after another."""
+    n = len(jax.tree.leaves(given)[0])
+    size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
+    return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
+
+
+def _elements(model: GenerativeFunction, args: tuple) -> int:
+    """How many numbers the choices of one trace are."""
+    return sum(math.prod(site.shape) for site in model.sites(*args).values())

@@ -1,0 +1,116 @@
+"""Resampling: a step that fixes the measure and evens out the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ppl import errors
+
+from ..weighted import Step, Weighted, log_evidence, normalized
+from .schemes import systematic
+
+Scheme = Callable[[jax.Array], jax.Array]
+"""Normalised weights, of shape (n,), to n ancestors."""
+
+
+def effective_sample_size(log_weights: jax.Array) -> jax.Array:
+    """1 / sum of the squared normalised weights (Liu and Chen 1995): from 1 to n.
+
+    n, too, when all weights are zero: no particle is better than another.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import effective_sample_size
+    >>> print(f"{effective_sample_size(jnp.log(jnp.array([0.5, 0.5, 0.0]))):.4f}")
+    2.0000
+    """
+    weights = normalized(log_weights)
+    return 1 / (weights**2).sum()
+
+
+def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
+    """Particles drawn by weight, all with the mean weight; <<.>> stays the same.
+
+    Proper for every scheme in which i has on average n * weights[i] offspring. Takes a
+    `Weighted` of n particles and returns n.
+
+    Args:
+      scheme: normalised weights, of shape (n,), to ancestors; by default `systematic`.
+
+    Raises:
+      InvalidArgument: the scheme is no function from n weights to n indices.
+
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, multinomial, resample
+    >>> from ppl import integrate
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> def mean():
+    ...     r = resample(s, multinomial)
+    ...     return (jnp.exp(r.log_weight) * r.value).mean()
+    >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
+    35.00
+    """
+    weights = normalized(weighted.log_weight)
+    ancestors = _ancestors(scheme, weights)
+    value = jax.tree.map(lambda x: x[ancestors], weighted.value)
+    return Weighted(value, jnp.full_like(weighted.log_weight, log_evidence(weighted)))
+
+
+def _ancestors(scheme: Scheme, weights: jax.Array) -> jax.Array:
+    """What a scheme makes of weights: as many indices."""
+    given, ancestors = repr(scheme), weights
+    if callable(scheme):
+        ancestors = jnp.asarray(scheme(weights))
+        given = f"ancestors of shape {ancestors.shape} and dtype {ancestors.dtype}"
+    if ancestors.shape != weights.shape or not jnp.issubdtype(ancestors.dtype, jnp.integer):
+        raise errors.InvalidArgument(
+            "A resampling scheme is a function from n weights to n ancestors.",
+            where=errors.caller(), given=given, expected=f"indices of shape {weights.shape}",
+            fix="scheme=systematic, of inference",
+        )  # fmt: skip
+    return ancestors
+
+
+def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
+    """`resample`, if the effective number of particles is below this fraction of n.
+
+    Proper, since whether to resample depends on what came before alone. Weights that are
+    not reset stay with their particles, and in the evidence.
+
+    Raises:
+      InvalidArgument: the fraction is not between 0 and 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference import Weighted, when_ess_below
+    >>> from ppl import seed
+    >>> even = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 1.5])))
+    >>> step = when_ess_below(0.5)
+    >>> seed(step)(jax.random.key(0), even).log_weight.round(4).tolist()
+    [0.0, 0.4055]
+    """
+    return when_few(fraction, lambda s: resample(s, scheme))
+
+
+def when_few(fraction: float, step: Step) -> Step:
+    """`step`, if the effective number of particles is below this fraction of n.
+
+    Raises:
+      InvalidArgument: the fraction is not between 0 and 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise errors.InvalidArgument(
+            "Resampling is triggered by a fraction of the number of particles.",
+            where=errors.caller(), given=fraction, expected="0 <= fraction <= 1",
+            fix="when_ess_below(0.5)",
+        )  # fmt: skip
+
+    def chosen(weighted: Weighted) -> Weighted:
+        # even weights are n particles, however they are rounded
+        even = weighted.log_weight.shape[0] * (1 - 64 * jnp.finfo(weighted.log_weight.dtype).eps)
+        few = effective_sample_size(weighted.log_weight) < fraction * even
+        return lax.cond(few, step, lambda s: s, weighted)
+
+    return chosen
