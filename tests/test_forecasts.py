@@ -14,7 +14,7 @@ import pytest
 from inference import Draws
 from inference.results.forecast import continued, goes_on
 from inference.results.predictive import posterior_predictive
-from ppl import Masked, Target, draw, errors, factor, gen, integrate, sample, scan, unfold, vmap
+from ppl import Masked, Target, draw, errors, factor, gen, integrate, sample, scan, unfold
 
 KEY = jax.random.key(0)
 STEPS = {"static_argnames": "n"}

@@ -104,9 +104,7 @@ def continued(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict
         changed[()] = (~_close(*factors)).astype(int)
         here = [_present(new.sites[p], p, now) for p in target.observed]
         before = [_present(target.sites[p], p, was) for p in target.observed]
-        appeared = [
-            jnp.any(a & ~_padded(b, a.shape)) for a, b in zip(here, before, strict=True)
-        ]
+        appeared = [jnp.any(a & ~_padded(b, a.shape)) for a, b in zip(here, before, strict=True)]
         values = {path: now["values"][path] for path in shown}
         return {"values": values, "changed": changed, "appeared": jnp.any(jnp.array(appeared))}
 
