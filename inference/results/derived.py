@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from ppl import Masked, Target, errors, seed
-from ppl.addresses import nest
+from ppl.addresses import flatten, nest
 from ppl.program import DRAW
 from ppl.randomness import checked_key
 
-from .draws import Draws
+from .draws import Draws, check_names
 from .predictive import each_draw, target_of
 
 RETVAL = "retval"
@@ -47,6 +47,7 @@ def derive(
     >>> draws["result", "square"].tolist(), draws["half"].tolist()
     ([[1.0, 9.0]], [[0.5, 1.5]])
     """
+    check_names(flatten(draws.choices), [(name,) for name in named])
     functions: dict[str, Callable] = {}
     for name, f in named.items():
         if f == RETVAL:
@@ -67,7 +68,7 @@ def derive(
 
     try:
         found = each_draw(all_of, draws, 1, min(n, 1024) or 1, keys)
-    except jax.errors.ConcretizationTypeError as error:
+    except jax.errors.JAXTypeError as error:
         raise errors.PythonControlFlow(
             "A derived quantity needs values before it runs.", where=errors.caller(),
             given=str(error).split("\n", 1)[0], expected="a function of jax arrays",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,7 +69,7 @@ class Draws:
         object.__setattr__(self, "tuned", {k: np.asarray(v) for k, v in self.tuned.items()})
         others = {path: np.asarray(x) for path, x in flatten(self.derived).items()}
         object.__setattr__(self, "derived", nest(others))
-        _check_names(values, others)
+        check_names(values, others)
         named = [(errors.show(p), x) for p, x in (*values.items(), *others.items())]
         named += [(f'the statistic "{name}"', x) for name, x in self.stats.items()]
         for name, x in named:
@@ -194,9 +194,16 @@ class Draws:
         2016, "Diagnosing suboptimal cotangent disintegrations in HMC").
 
         Raises:
-          InvalidArgument: no kernel of the run reports its energy.
+          InvalidArgument: no kernel of the run reports its energy, or chains are of one draw.
         """
-        return {name: bfmi(x) for name, x in self._reported("energy").items()}
+        found = self._reported("energy")
+        if self.shape[1] < 2:
+            raise errors.InvalidArgument(
+                "Energies are compared from one draw to the next.", where=errors.caller(),
+                given=f"{self.shape[0]} chains x {self.shape[1]} draws",
+                expected="2 draws a chain, or more", fix="draw more: 4 chains of 1000",
+            )  # fmt: skip
+        return {name: bfmi(x) for name, x in found.items()}
 
     def derive(self, key: Any = None, *, target: Target | None = None, **named: Any) -> Draws:
         """These draws with derived quantities more; see `inference.results.derived.derive`.
@@ -264,8 +271,28 @@ class Draws:
         return found
 
 
-def _check_names(choices: Mapping[Path, Any], derived: Mapping[Path, Any]) -> None:
-    """Raise `InvalidArgument` where a choice and something derived have one name."""
+def check_some(draws: Draws) -> None:
+    """Raise `InvalidArgument` if there are no draws.
+
+    >>> import numpy as np
+    >>> from inference import Draws
+    >>> from inference.results.draws import check_some
+    >>> check_some(Draws({"mu": np.zeros((1, 1))}))
+    """
+    chains, n = draws.shape
+    if not chains * n:
+        raise errors.InvalidArgument(
+            "There are no draws.", where=errors.caller(), given=f"{chains} chains x {n} draws",
+            expected="one draw, or more", fix="sample_posterior(key, target, kernel)",
+        )  # fmt: skip
+
+
+def check_names(choices: Iterable[Path], derived: Iterable[Path]) -> None:
+    """Raise `InvalidArgument` where a choice and something derived have one name.
+
+    >>> from inference.results.draws import check_names
+    >>> check_names([("mu",)], [("ratio",)])
+    """
     for path in derived:
         same = [p for p in choices if p[0] == path[0]]
         if same:

@@ -14,7 +14,7 @@ import numpy as np
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten
 
-from .draws import Draws
+from .draws import Draws, check_some
 from .extras import extra
 from .predictive import observed_of
 from .summary import quantile_names
@@ -36,6 +36,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     Raises:
       MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
+      InvalidArgument: there are no draws.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -78,7 +79,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     Raises:
       MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
-      InvalidArgument: `prob` is not between 0 and 1.
+      InvalidArgument: `prob` is not between 0 and 1, or there are no draws.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -203,6 +204,7 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 def _chosen(draws: Draws, names: Sequence[str] | None) -> tuple[dict[str, np.ndarray], str]:
     """The scalars to show, and what to say if they are not all."""
+    check_some(draws)
     scalars = draws.scalars()
     if names is None:
         some = dict(list(scalars.items())[:_SHOWN])

@@ -14,7 +14,7 @@ from ppl.addresses import flatten, nest, not_found
 from ppl.program import Path
 from ppl.randomness import checked_key
 
-from .draws import Draws
+from .draws import Draws, check_some
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -62,7 +62,7 @@ def posterior_predictive(
       nested dict of numpy arrays (chains, draws, *shape of the choice).
 
     Raises:
-      InvalidArgument: nothing is observed, there is no target, or there is no forecast: what
+      InvalidArgument: nothing is observed, there is no target or no draw, or no forecast: what
         would be kept depends on what is new, or `args` change it.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
       ShapeError: with `args`, a latent is shorter than it was.
@@ -247,17 +247,26 @@ def each_draw(
     f: Callable[..., Any], draws: Draws, elements: int, batch: int | None, keys: Any = None
 ) -> Any:
     """`f(latents)`, or `f(key, latents)`, of each draw: any pytree, as (chains, draws, ...)."""
+    check_some(draws)
     n = math.prod(draws.shape)
     latents = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), draws.choices)
     found = _mapped(f, (latents,) if keys is None else (keys, latents), elements, batch)
     return jax.tree.map(lambda x: np.asarray(x).reshape(*draws.shape, *x.shape[1:]), found)
 
 
-def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
+def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> Any:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-    return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
+    first = jax.tree.map(lambda x: x[0], given)
+    shapes, tree = jax.tree.flatten(jax.eval_shape(lambda x: f(*x), first))
+
+    def some(x: tuple) -> list:  # jax divides by the size of what a map gives
+        return [y for y, s in zip(jax.tree.leaves(f(*x)), shapes, strict=True) if s.size]
+
+    found = iter(jax.jit(lambda xs: jax.lax.map(some, xs, batch_size=size))(given))
+    every = [next(found) if s.size else np.zeros((n, *s.shape), s.dtype) for s in shapes]
+    return jax.tree.unflatten(tree, every)
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:
