@@ -118,10 +118,10 @@ def _check_continuous(site: Site) -> None:
 def known_bijection(site: Site) -> Any:
     """numpyro's bijection onto the support if no traced value decides it; else None.
 
-    >>> import numpyro.distributions as dist
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import gen, sample
     >>> from ppl.coordinates import known_bijection
-    >>> model = gen(lambda: sample("p", dist.Dirichlet([1.0, 1.0, 1.0])))
+    >>> model = gen(lambda: sample("p", dist.Dirichlet(jnp.ones(3))))
     >>> known_bijection(model.sites()["p",]).inverse_shape((3,))
     (2,)
     """

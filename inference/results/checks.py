@@ -220,7 +220,7 @@ def apart(x: np.ndarray) -> str:
     >>> from inference.results.checks import apart
     >>> x = np.random.default_rng(0).normal(size=(3, 100))
     >>> apart(x + np.array([[5.0], [-5.0], [5.0]])), apart(x)
-    ('2 near -5; 1, 3 near 5', '')
+    ('2 near -5.05; 1, 3 near 4.97', '')
     """
     x = np.asarray(x, np.float64)
     means, within = x.mean(1), np.sqrt(x.var(1).mean())
