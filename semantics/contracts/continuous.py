@@ -22,9 +22,9 @@ from ppl import Masked, Target, errors, integrate
 from ppl.addresses import flatten
 from ppl.program import DRAW
 
-from .compiling import QUICK
+from ..compiling import QUICK
+from ..report import Verdict
 from .proper import Making
-from .report import Verdict
 
 Statistics = Callable[[Mapping[str, Any]], Any]
 

@@ -38,7 +38,7 @@ from ppl import Target, gen, mask, sample
 class Block:
     """Statements in order; the value is that of the one named `result` (0 if empty).
 
-    >>> from semantics.printing import Block, Site
+    >>> from semantics.generated.printing import Block, Site
     >>> Block((Site("a", 3), Site("b", 2, ("a",))), "b").result
     'b'
     """
@@ -101,7 +101,7 @@ Statement = Site | Call | Branch | Loop
 def size(statement: Statement) -> int:
     """How many values a statement has.
 
-    >>> from semantics.printing import Block, Branch, Site, size
+    >>> from semantics.generated.printing import Block, Branch, Site, size
     >>> size(Branch("c", "a", 1, Block((Site("b", 3),), "b")))
     3
     """
@@ -115,7 +115,7 @@ def size(statement: Statement) -> int:
 def result_size(block: Block) -> int:
     """How many values a block has.
 
-    >>> from semantics.printing import Block, Site, result_size
+    >>> from semantics.generated.printing import Block, Site, result_size
     >>> result_size(Block((Site("a", 3),), "a")), result_size(Block())
     (3, 1)
     """
@@ -126,7 +126,7 @@ def result_size(block: Block) -> int:
 def inner(statement: Statement) -> tuple[Block, ...]:
     """The blocks within a statement.
 
-    >>> from semantics.printing import Block, Call, inner
+    >>> from semantics.generated.printing import Block, Call, inner
     >>> inner(Call("sub", Block()))
     (Block(statements=(), result=''),)
     """
@@ -140,7 +140,7 @@ def inner(statement: Statement) -> tuple[Block, ...]:
 def free(block: Block) -> tuple[str, ...]:
     """The variables that a block takes from outside, in order of use.
 
-    >>> from semantics.printing import Block, Site, free
+    >>> from semantics.generated.printing import Block, Site, free
     >>> free(Block((Site("b", 2, ("a",)), Site("c", 2, ("b", "i"))), "c"))
     ('a', 'i')
     """
@@ -167,7 +167,7 @@ def model_code(block: Block, form: Form = "jax") -> str:
     In the form `"python"`, loops are Python's, and their choices have the addresses
     `name_0`, `name_1`, ... .
 
-    >>> from semantics.printing import Block, Loop, Site, model_code
+    >>> from semantics.generated.printing import Block, Loop, Site, model_code
     >>> walk = Block((Loop("z", "scan", 3, Block((Site("x", 2, ("z",)),), "x")),), "z")
     >>> print(model_code(walk))
     @gen
@@ -277,7 +277,7 @@ def _python_loop(loop: Loop, suffix: str) -> list[str]:
 def compiled(code: str) -> GenerativeFunction:
     """The `model` that a text defines; the same text gives the same model, compiled once.
 
-    >>> from semantics.printing import Block, Site, compiled, model_code
+    >>> from semantics.generated.printing import Block, Site, compiled, model_code
     >>> code = model_code(Block((Site("a", 2),), "a"))
     >>> compiled(code) is compiled(code), compiled(code)
     (True, <generative function model>)

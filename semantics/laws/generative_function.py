@@ -21,9 +21,10 @@ from ppl import GenerativeFunction, Target, errors, seed
 from ppl.addresses import flatten
 from ppl.sites import check_values
 
+from ..compiling import QUICK
+from ..report import Verdict, over
 from . import calls
 from .cases import POINTS, Case, Same, case_of, crashed, fixed_keys
-from .compiling import QUICK
 from .departures import Found, LeftOut
 from .method_laws import (
     assess_law,
@@ -33,7 +34,6 @@ from .method_laws import (
     simulate_law,
     update_law,
 )
-from .report import Verdict, over
 from .stacked import take
 
 METHODS = ("simulate", "assess", "generate", "update", "regenerate", "project")
@@ -79,7 +79,7 @@ def check_generative_function(
 
     >>> import numpyro.distributions as dist
     >>> from ppl import gen, sample
-    >>> from semantics.laws import check_generative_function
+    >>> from semantics.laws.generative_function import check_generative_function
     >>> @gen
     ... def model(p):
     ...     a = sample("a", dist.Bernoulli(p))

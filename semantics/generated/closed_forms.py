@@ -49,7 +49,7 @@ class ClosedForm:
       observations: names and values of the observed choices, as nested tuples.
       components: the posterior, not normalised.
 
-    >>> from semantics.closed_forms import normal_normal
+    >>> from semantics.generated.closed_forms import normal_normal
     >>> program = normal_normal(0, 1, 1, (1, 2, 3))
     >>> (only,) = program.components
     >>> print(f"{only.posterior.loc:.2f} {only.posterior.scale:.2f}")  # 6 / 4, 1 / sqrt(4)
@@ -89,7 +89,7 @@ class ClosedForm:
     def code(self) -> str:
         """Runnable code that defines the same `model` and `target`.
 
-        >>> from semantics.closed_forms import beta_bernoulli
+        >>> from semantics.generated.closed_forms import beta_bernoulli
         >>> print(beta_bernoulli(1, 2, (1, 0, 0)).code().split("sample", 1)[1])
         <BLANKLINE>
         <BLANKLINE>
@@ -135,7 +135,7 @@ def linear_gaussian_posterior(
       noise: the covariance of the noise, shape (n, n).
       y: shape (n,).
 
-    >>> from semantics.closed_forms import linear_gaussian_posterior
+    >>> from semantics.generated.closed_forms import linear_gaussian_posterior
     >>> m, v, log_evidence = linear_gaussian_posterior([0.0], [[1.0]], [[1.0]], [[1.0]], [2.0])
     >>> m.tolist(), v.tolist(), round(log_evidence, 4)  # N(2; 0, 2)
     ([1.0], [[0.5]], -2.2655)
@@ -179,7 +179,7 @@ def model(a, b):
 def normal_normal(mean: int, scale: int, noise: int, ys: Sequence[int]) -> ClosedForm:
     """mu ~ N(mean, scale²), three data ~ N(mu, noise²).
 
-    >>> from semantics.closed_forms import normal_normal
+    >>> from semantics.generated.closed_forms import normal_normal
     >>> print(f"{normal_normal(0, 1, 1, (0, 0, 0)).log_evidence:.4f}")  # -log(2π)·3/2 - log(4)/2
     -3.4500
     """
@@ -198,7 +198,7 @@ def _log_beta(a: float, b: float) -> float:
 def beta_bernoulli(a: int, b: int, ys: Sequence[int]) -> ClosedForm:
     """p ~ Beta(a, b), three data ~ Bernoulli(p).
 
-    >>> from semantics.closed_forms import beta_bernoulli
+    >>> from semantics.generated.closed_forms import beta_bernoulli
     >>> print(f"{beta_bernoulli(1, 1, (1, 1, 0)).log_evidence:.4f}")  # log 1/12
     -2.4849
     """
@@ -211,7 +211,7 @@ def beta_bernoulli(a: int, b: int, ys: Sequence[int]) -> ClosedForm:
 def gamma_poisson(a: int, b: int, ys: Sequence[int]) -> ClosedForm:
     """rate ~ Gamma(a, b) (b the inverse scale), three data ~ Poisson(rate).
 
-    >>> from semantics.closed_forms import gamma_poisson
+    >>> from semantics.generated.closed_forms import gamma_poisson
     >>> print(f"{gamma_poisson(1, 1, (0, 0, 0)).log_evidence:.4f}")  # log 1/4
     -1.3863
     """
@@ -247,7 +247,7 @@ def model(design, scales, noise):
 def random_walk(start: int, slope: int, step: int, noise: int, ys: Sequence[int]) -> ClosedForm:
     """x_t ~ N(slope x_{t-1}, step²) for three steps, y_t ~ N(x_t, noise²).
 
-    >>> from semantics.closed_forms import random_walk
+    >>> from semantics.generated.closed_forms import random_walk
     >>> random_walk(1, 2, 1, 1, (0, 0, 0)).components[0].latents
     ('x',)
     """
@@ -266,7 +266,7 @@ def linear_regression(
 ) -> ClosedForm:
     """w ~ N(0, diag(scales)²), y ~ N(design w, noise² I).
 
-    >>> from semantics.closed_forms import linear_regression
+    >>> from semantics.generated.closed_forms import linear_regression
     >>> program = linear_regression(((1, 0), (0, 1), (0, 0)), (1, 1), 1, (2, 4, 0))
     >>> program.components[0].posterior.loc.tolist()
     [1.0, 2.0]
@@ -309,7 +309,7 @@ def branching_normal(
     The level is 0, mu, or mu + nu, with mu ~ N(mean, scale²) and nu ~ N(0, (2 scale)²);
     three data ~ N(level, noise²). A component for each k of positive weight.
 
-    >>> from semantics.closed_forms import branching_normal
+    >>> from semantics.generated.closed_forms import branching_normal
     >>> program = branching_normal((1, 0, 3), 1, 1, 1, (2, 2, 2))
     >>> [component.choices for component in program.components]
     [(('k', 0),), (('k', 2),)]

@@ -42,7 +42,7 @@ class MeasureError(ValueError):
       given, expected: the two sides of the mismatch, when there is one.
       fix: one concrete thing to do.
 
-    >>> from semantics.measure import MeasureError, Measure
+    >>> from semantics.measures.measure import MeasureError, Measure
     >>> try:
     ...     Measure({"a": -1})
     ... except MeasureError as error:
@@ -87,7 +87,7 @@ def number(given: Any) -> Weight:
 
     Scalars of an array library are read by their `item()`. Infinities pass, NaN does not.
 
-    >>> from semantics.measure import number
+    >>> from semantics.measures.measure import number
     >>> number(3), number(True), number(0.5)
     (Fraction(3, 1), Fraction(1, 1), 0.5)
     """
@@ -116,7 +116,7 @@ def _weight(value: object, given: Any) -> Weight:
 def total(terms: Iterable[Weight]) -> Weight:
     """The sum, exact if all terms are fractions, else correctly rounded.
 
-    >>> from semantics.measure import total
+    >>> from semantics.measures.measure import total
     >>> total([0.1] * 10), total([])
     (1.0, Fraction(0, 1))
     """
@@ -147,7 +147,7 @@ class Measure(Generic[X]):
       InvalidMeasure: a weight is negative, infinite or no number, or a value is NaN.
 
     >>> from fractions import Fraction
-    >>> from semantics.measure import Measure
+    >>> from semantics.measures.measure import Measure
     >>> Measure({"a": Fraction(1, 3), "b": 2, "c": 0})
     Measure({'a': 1/3, 'b': 2})
     >>> Measure({"a": Fraction(1, 4), "b": 0.5})  # a float makes all of them floats
@@ -173,7 +173,7 @@ class Measure(Generic[X]):
         Raises:
           InvalidMeasure: as the constructor, or a value is not hashable.
 
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.measure import Measure
         >>> Measure.of([("a", 1), ("b", 2), ("a", 3)])
         Measure({'a': 4, 'b': 2})
         """
@@ -197,7 +197,7 @@ class Measure(Generic[X]):
     def __getitem__(self, value: X) -> Weight:
         """μ({value}), zero outside the support.
 
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.measure import uniform
         >>> uniform("abc")["a"], uniform("abc")["z"]
         (Fraction(1, 3), Fraction(0, 1))
         """
@@ -212,7 +212,7 @@ class Measure(Generic[X]):
     def support(self) -> tuple[X, ...]:
         """The values of positive weight, in the order in which they came.
 
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.measure import Measure
         >>> Measure({"b": 1, "a": 2, "c": 0}).support
         ('b', 'a')
         """
@@ -222,7 +222,7 @@ class Measure(Generic[X]):
     def mass(self) -> Weight:
         """μ(X), the sum of all weights.
 
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.measure import Measure
         >>> Measure({"a": 1, "b": 2}).mass
         Fraction(3, 1)
         """
@@ -234,7 +234,7 @@ class Measure(Generic[X]):
         Raises:
           InvalidMeasure: a value of `f` is no real number, or the sum has inf - inf.
 
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.measure import uniform
         >>> uniform([1, 2, 6]).integrate(lambda x: x * x)
         Fraction(41, 3)
         """
@@ -249,7 +249,7 @@ class Measure(Generic[X]):
         Raises:
           InvalidMeasure: `kernel` returned something else than a measure.
 
-        >>> from semantics.measure import Measure, dirac, uniform
+        >>> from semantics.measures.measure import Measure, dirac, uniform
         >>> uniform([1, 2]).bind(lambda n: uniform(range(n)))
         Measure({0: 3/4, 1: 1/4})
         >>> Measure({uniform("ab"): 1, dirac("a"): 2}).bind(lambda m: m)
@@ -268,7 +268,7 @@ class Measure(Generic[X]):
     def product(self, other: Measure[Y]) -> Measure[tuple[X, Y]]:
         """(μ ⊗ ν)(x, y) = μ(x) ν(y), on pairs.
 
-        >>> from semantics.measure import Measure, uniform
+        >>> from semantics.measures.measure import Measure, uniform
         >>> uniform("ab").product(Measure({0: 1, 1: 3}))
         Measure({('a', 0): 1/2, ('a', 1): 3/2, ('b', 0): 1/2, ('b', 1): 3/2})
         """
@@ -278,7 +278,7 @@ class Measure(Generic[X]):
     def map(self, f: Callable[[X], Y] | Mapping[X, Y]) -> Measure[Y]:
         """f_*μ, the pushforward: f_*μ(B) = μ(f⁻¹ B). A marginal is the map of a projection.
 
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.measure import uniform
         >>> uniform(range(5)).map(lambda n: n % 2)
         Measure({0: 3/5, 1: 2/5})
         """
@@ -291,7 +291,7 @@ class Measure(Generic[X]):
         Raises:
           InvalidMeasure: a value of `density` is negative, infinite or no number.
 
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.measure import uniform
         >>> uniform([1, 2, 3]).scale(lambda x: x)
         Measure({1: 1/3, 2: 2/3, 3: 1})
         """
@@ -301,7 +301,7 @@ class Measure(Generic[X]):
     def restrict(self, event: Callable[[X], Any]) -> Measure[X]:
         """μ(· ∩ A), for A the values at which `event` is true; its `mass` is μ(A).
 
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.measure import uniform
         >>> uniform(range(6)).restrict(lambda x: x > 3)
         Measure({4: 1/6, 5: 1/6})
         """
@@ -313,7 +313,7 @@ class Measure(Generic[X]):
         Raises:
           ZeroMass: μ is the zero measure.
 
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.measure import Measure
         >>> Measure({"a": 1, "b": 2}).normalized()
         Measure({'a': 1/3, 'b': 2/3})
         """
@@ -330,7 +330,7 @@ class Measure(Generic[X]):
         Raises:
           NotAbsolutelyContinuous: μ has weight at a value (named) where ν has none.
 
-        >>> from semantics.measure import Measure, uniform
+        >>> from semantics.measures.measure import Measure, uniform
         >>> Measure({"a": 1, "b": 3}).derivative(uniform("abcd"))
         {'a': Fraction(4, 1), 'b': Fraction(12, 1), 'c': Fraction(0, 1), 'd': Fraction(0, 1)}
         """
@@ -346,7 +346,7 @@ class Measure(Generic[X]):
         For probability measures it is half the L1 distance, and at most one; for finite
         measures of different masses it is more than half, and a metric all the same.
 
-        >>> from semantics.measure import Measure, uniform
+        >>> from semantics.measures.measure import Measure, uniform
         >>> uniform("ab").total_variation(uniform("bc"))
         Fraction(1, 2)
         >>> Measure({"a": 1}).total_variation(Measure({"a": 1, "b": 3}))
@@ -360,7 +360,7 @@ class Measure(Generic[X]):
     def __add__(self, other: Measure[X]) -> Measure[X]:
         """(μ + ν)(A) = μ(A) + ν(A).
 
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.measure import Measure
         >>> Measure({"a": 1, "b": 1}) + Measure({"b": 2})
         Measure({'a': 1, 'b': 3})
         """
@@ -370,7 +370,7 @@ class Measure(Generic[X]):
 def dirac(value: X) -> Measure[X]:
     """δ_value, the unit of `bind`: all mass, one, at `value`.
 
-    >>> from semantics.measure import dirac
+    >>> from semantics.measures.measure import dirac
     >>> dirac("a")
     Measure({'a': 1})
     """
@@ -380,7 +380,7 @@ def dirac(value: X) -> Measure[X]:
 def zero() -> Measure[Any]:
     """The measure with no mass.
 
-    >>> from semantics.measure import zero
+    >>> from semantics.measures.measure import zero
     >>> zero(), zero().mass
     (Measure({}), Fraction(0, 1))
     """
@@ -393,7 +393,7 @@ def uniform(values: Iterable[X]) -> Measure[X]:
     Raises:
       ZeroMass: there are no values.
 
-    >>> from semantics.measure import uniform
+    >>> from semantics.measures.measure import uniform
     >>> uniform("abb")
     Measure({'a': 1/3, 'b': 2/3})
     """

@@ -22,11 +22,11 @@ from ppl import Masked, Target, Trace, errors, seed
 from ppl.addresses import nest
 from ppl.randomness import checked_key
 
-from .compiling import QUICK
+from ..compiling import QUICK
+from ..evidence.e_values import combine, exchangeable, multinomial_effect, two_sample
+from ..evidence.ledger import stages
+from ..report import Verdict
 from .continuous import stale
-from .evidence import combine, exchangeable, multinomial_effect, two_sample
-from .ledger import stages
-from .report import Verdict
 
 Latents = Mapping[str, Any]
 Statistics = Callable[[Latents, Mapping[str, Any]], Any]

@@ -71,7 +71,7 @@ class Kernel:
       InvalidMeasure: an entry is no real number.
 
     >>> from fractions import Fraction
-    >>> from semantics.matrix import Kernel
+    >>> from semantics.measures.matrix import Kernel
     >>> Kernel("ab", [[Fraction(1, 3), Fraction(2, 3)], [1, 0]])("a")
     Measure({'a': 1/3, 'b': 2/3})
     """
@@ -118,8 +118,8 @@ class Kernel:
         Raises:
           InvalidKernel: as the constructor, or a step leaves the states.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> walk = Kernel.of(range(3), lambda x: uniform([max(x - 1, 0), min(x + 1, 2)]))
         >>> walk(0)
         Measure({0: 1/2, 1: 1/2})
@@ -139,7 +139,7 @@ class Kernel:
     def identity(states: Iterable[Hashable]) -> Kernel:
         """The kernel that stays put, the unit of `then`.
 
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> Kernel.identity("ab")("a")
         Measure({'a': 1})
         """
@@ -154,7 +154,7 @@ class Kernel:
             one, or the kernels have different states.
 
         >>> from fractions import Fraction
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> stay, swap = Kernel.identity("ab"), Kernel("ab", [[0, 1], [1, 0]])
         >>> Kernel.mixture([stay, swap], [Fraction(1, 4), Fraction(3, 4)])("a")
         Measure({'a': 1/4, 'b': 3/4})
@@ -208,7 +208,7 @@ class Kernel:
         Raises:
           InvalidKernel: the kernels have different states.
 
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> turn = Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
         >>> turn.then(turn)("a")
         Measure({'c': 1})
@@ -224,8 +224,8 @@ class Kernel:
     def joint(self, pi: Measure[Any]) -> Measure[tuple[Any, Any]]:
         """(π ⊗ K)(x, y) = π(x) K(x, y), on pairs: the flow of π along K.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> Kernel("ab", [[0, 1], [1, 0]]).joint(uniform("ab"))
         Measure({('a', 'b'): 1/2, ('b', 'a'): 1/2})
         """
@@ -235,8 +235,8 @@ class Kernel:
     def push(self, pi: Measure[Any]) -> Measure[Any]:
         """(π K)(y) = Σ_x π(x) K(x, y): the law after one step from π.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import dirac
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import dirac
         >>> Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]]).push(dirac("c"))
         Measure({'a': 1})
         """
@@ -249,8 +249,8 @@ class Kernel:
         is the usual time reversal, π(x) K(x, y) / π(y). Where (π K)(y) = 0 any row
         would do; the convention here is to stay at y. Markov even if K is not.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> turn = Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
         >>> turn.reverse(uniform("abc"))("a")
         Measure({'c': 1})
@@ -264,8 +264,8 @@ class Kernel:
     def invariance_error(self, pi: Measure[Any]) -> Weight:
         """sup_A |(π K)(A) - π(A)|, in total variation: zero iff π is invariant.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import Measure
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import Measure
         >>> turn = Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
         >>> turn.invariance_error(Measure({"a": 1, "b": 1, "c": 3}))
         Fraction(2, 1)
@@ -275,8 +275,8 @@ class Kernel:
     def is_invariant(self, pi: Measure[Any], tolerance: Weight = 0) -> bool:
         """Whether π K = π, up to `tolerance` in total variation (floats need one).
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]]).is_invariant(uniform("abc"))
         True
         """
@@ -285,8 +285,8 @@ class Kernel:
     def reversibility_error(self, pi: Measure[Any]) -> Weight:
         """max over x, y of |π(x) K(x, y) - π(y) K(y, x)|: zero iff detailed balance holds.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> turn = Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
         >>> turn.reversibility_error(uniform("abc"))  # invariant, but not reversible
         Fraction(1, 3)
@@ -297,8 +297,8 @@ class Kernel:
     def is_reversible(self, pi: Measure[Any], tolerance: Weight = 0) -> bool:
         """Whether π(x) K(x, y) = π(y) K(y, x) for all x, y, up to `tolerance`.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> Kernel("ab", [[0, 1], [1, 0]]).is_reversible(uniform("ab"))
         True
         """
@@ -324,8 +324,8 @@ class Kernel:
 
         `on` limits both ends to the support of a measure; the way may go through any state.
 
-        >>> from semantics.matrix import Kernel
-        >>> from semantics.measure import uniform
+        >>> from semantics.measures.matrix import Kernel
+        >>> from semantics.measures.measure import uniform
         >>> trap = Kernel("abc", [[0, 1, 0], [1, 0, 0], [1, 0, 0]])
         >>> trap.is_irreducible(), trap.is_irreducible(uniform("ab"))
         (False, True)
@@ -336,7 +336,7 @@ class Kernel:
     def period(self, state: Hashable) -> int:
         """gcd of the numbers of steps in which the chain can return; zero if it cannot.
 
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]]).period("a")
         3
         """
@@ -356,7 +356,7 @@ class Kernel:
     def is_aperiodic(self, on: Measure[Any] | None = None) -> bool:
         """Whether each state (of the support of `on`, if given) has period one.
 
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> Kernel("abc", [[0, 1, 0], [0, 0, 1], [1, 0, 0]]).is_aperiodic()
         False
         """
@@ -373,7 +373,7 @@ class Kernel:
           NotUnique: the chain has several closed classes of states (one of each is named).
 
         >>> from fractions import Fraction
-        >>> from semantics.matrix import Kernel
+        >>> from semantics.measures.matrix import Kernel
         >>> half = Fraction(1, 2)
         >>> Kernel("abc", [[0, 1, 0], [half, 0, half], [1, 0, 0]]).stationary()
         Measure({'a': 2/5, 'b': 2/5, 'c': 1/5})

@@ -1,9 +1,9 @@
 """Hypothesis strategies of programs whose measures are known exactly.
 
-`discrete`, `nested`, `state_space` and `guides` make finite programs (`semantics.finite`):
+`discrete`, `nested`, `state_space` and `guides` make finite programs (`generated.finite`):
 a static shape from a short list (or, for `nested`, a random one), and tables of small
 integers. `conjugate`, `linear_gaussian` and `mixed` make programs with continuous choices
-whose posterior and evidence have closed forms (`semantics.closed_forms`).
+whose posterior and evidence have closed forms (`semantics.generated.closed_forms`).
 
 Every shape but the empty one has something of size 3, and no row of a table is uniform:
 what is wrong can be invariant at size 2, or under a symmetry. All strategies shrink to
@@ -149,7 +149,7 @@ def discrete(
         program deterministic; None: each program has one of the three.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import discrete
+    >>> from semantics.generated.programs import discrete
     >>> program = find(discrete(), lambda program: len(program.sites) == 2)
     >>> len(program.sites), program.prior().mass, program.posterior().mass > 0
     (2, Fraction(1, 1), True)
@@ -169,7 +169,7 @@ def nested(draw: Draw, depth: int = 3, paths: int = 200) -> Program:
       paths: a bound on the number of runs.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import nested
+    >>> from semantics.generated.programs import nested
     >>> find(nested(), lambda program: len(program.sites) > 1).prior().mass
     Fraction(1, 1)
     """
@@ -234,7 +234,7 @@ def guides(draw: Draw) -> tuple[Program, Program]:
     tables, so that its support covers the posterior's.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import guides
+    >>> from semantics.generated.programs import guides
     >>> program, guide = find(guides(), lambda pair: len(pair[0].sites) == 3)
     >>> set(guide.sites) < set(program.sites), guide.observations
     (True, ())
@@ -274,7 +274,7 @@ def state_space(draw: Draw) -> StateSpace:
     see `StateSpace.bounds`.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import state_space
+    >>> from semantics.generated.programs import state_space
     >>> hmm = find(state_space(), lambda hmm: True)
     >>> exact = hmm.program.posterior().mass
     >>> abs(hmm.evidence - float(exact)) < 1e-12
@@ -297,7 +297,7 @@ def conjugate() -> st.SearchStrategy[ClosedForm]:
     """Normal-normal, beta-Bernoulli and gamma-Poisson programs with three data.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import conjugate
+    >>> from semantics.generated.programs import conjugate
     >>> program = find(conjugate(), lambda program: "Beta" in program.source)
     >>> (latent,) = program.components
     >>> 0 < float(latent.posterior.mean) < 1 and program.log_evidence < 0
@@ -314,7 +314,7 @@ def linear_gaussian() -> st.SearchStrategy[ClosedForm]:
     """A random walk seen with noise, and a regression of three data on two coefficients.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import linear_gaussian
+    >>> from semantics.generated.programs import linear_gaussian
     >>> program = find(linear_gaussian(), lambda program: True)
     >>> program.components[0].posterior.loc.ndim  # jointly normal
     1
@@ -330,7 +330,7 @@ def mixed() -> st.SearchStrategy[ClosedForm]:
     """A choice `k` of how many continuous choices there are: none, one or two.
 
     >>> from hypothesis import find
-    >>> from semantics.programs import mixed
+    >>> from semantics.generated.programs import mixed
     >>> program = find(mixed(), lambda program: len(program.components) == 3)
     >>> [component.latents for component in program.components]
     [(), ('mu',), ('mu', 'nu')]

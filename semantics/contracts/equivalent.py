@@ -12,10 +12,10 @@ import numpy as np
 
 from ppl import paths
 
-from .compiling import QUICK
-from .denote import merged
+from ..compiling import QUICK
+from ..measures.denote import merged
+from ..report import Verdict
 from .proper import EXACT
-from .report import Verdict
 
 SAME = 1e-12
 """Floats of results closer than this, relatively above one, are taken for the same value."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from ppl import errors, integrate, paths
 
-from .compiling import QUICK
+from ..compiling import QUICK
+from ..report import Verdict, joined
 from .proper import EXACT
-from .report import Verdict, joined
 
 UNRESOLVED = 1e-3
 """Relative quadrature error beyond which a comparison says too little to pass."""

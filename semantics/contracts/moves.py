@@ -30,12 +30,12 @@ from hypothesis.strategies import SearchStrategy
 from inference.move import Move, _moved, accept, metropolize, propose
 from ppl import Target, Trace, errors, paths, seed
 
-from .compiling import QUICK
-from .denote import hashable, merged
+from ..compiling import QUICK
+from ..measures.denote import hashable, merged
+from ..measures.measure import Measure
+from ..report import Verdict
 from .differences import continuous, difference, extrapolated, slopes
-from .measure import Measure
 from .proper import EXACT, _over, check_kernel
-from .report import Verdict
 
 IDENTITY = 1e-8
 """Departure of equations between log densities: sums of a dozen numbers below 1e3 in

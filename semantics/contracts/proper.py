@@ -21,11 +21,11 @@ from inference import Weighted
 from ppl import Masked, Target, Trace, errors, paths
 from ppl.program import DRAW
 
-from .compiling import QUICK
-from .denote import merged, target_measure
-from .matrix import Kernel
-from .measure import Measure
-from .report import Verdict, over
+from ..compiling import QUICK
+from ..measures.denote import merged, target_measure
+from ..measures.matrix import Kernel
+from ..measures.measure import Measure
+from ..report import Verdict, over
 
 EXACT = 1e-12
 """Largest rounding error of the sums here: 1e5 products of a dozen float64 probabilities."""

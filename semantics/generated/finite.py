@@ -1,7 +1,7 @@
 """Finite programs with exact measures: a description, tables of small integers, observations.
 
 The measure comes from a plain enumeration of the description in fractions. It shares no
-code with `ppl`, whose model is the same description written out (`semantics.printing`).
+code with `ppl`, whose model is the same description written out (`semantics.generated.printing`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from ppl import GenerativeFunction, Target
 
-from .measure import Measure
+from ..measures.measure import Measure
 from .printing import (
     IMPORTS,
     Block,
@@ -93,7 +93,7 @@ def frozen(choices: Mapping[str, Any]) -> Choices:
     """A choice map as a value that can be hashed and looked up in a `Measure`.
 
     >>> import numpy as np
-    >>> from semantics.finite import frozen
+    >>> from semantics.generated.finite import frozen
     >>> frozen({"b": np.array([0, 2]), "a": {"x": 1}})
     ((('a', 'x'), 1), (('b',), (0, 2)))
     """
@@ -113,7 +113,7 @@ def _tuples(value: Any) -> Nested:
 def thawed(choices: Choices) -> dict[str, Any]:
     """The choice map, as nested dicts of integer arrays; the inverse of `frozen`.
 
-    >>> from semantics.finite import thawed
+    >>> from semantics.generated.finite import thawed
     >>> thawed(((("a", "x"), 1), (("b",), (0, 2))))
     {'a': {'x': array(1)}, 'b': array([0, 2])}
     """
@@ -146,8 +146,8 @@ class Program:
     `args` and `observed` are arrays of the same shapes for all programs of one shape, so
     that a function of them compiles once.
 
-    >>> from semantics.finite import Program
-    >>> from semantics.printing import Block, Site
+    >>> from semantics.generated.finite import Program
+    >>> from semantics.generated.printing import Block, Site
     >>> block = Block((Site("a", 2), Site("b", 3, ("a",))), "b")
     >>> program = Program(block, (("a", (1, 2)), ("b", ((1, 0, 1), (0, 1, 3)))), ((("b",), 2),))
     >>> program.posterior()
@@ -227,8 +227,8 @@ class Program:
     def code(self) -> str:
         """Runnable code that defines the same `model` and `target`.
 
-        >>> from semantics.finite import Program
-        >>> from semantics.printing import Block, Site
+        >>> from semantics.generated.finite import Program
+        >>> from semantics.generated.printing import Block, Site
         >>> print(Program(Block((Site("a", 2),), "a"), (("a", (1, 2)),), ((("a",), 1),)).code())
         import jax
         import jax.numpy as jnp
@@ -288,8 +288,8 @@ def _map_code(choices: Mapping[str, Any]) -> str:
 def sites(block: Block) -> tuple[tuple[Path, SiteInfo], ...]:
     """The choices of a block.
 
-    >>> from semantics.finite import sites
-    >>> from semantics.printing import Block, Loop, Site
+    >>> from semantics.generated.finite import sites
+    >>> from semantics.generated.printing import Block, Loop, Site
     >>> dict(sites(Block((Loop("z", "scan", 3, Block((Site("x", 2, ("z", "i")),), "x")),), "z")))
     {('x',): SiteInfo(name='x', table=(2, 3, 2), shape=(3,), conditional=False)}
     """

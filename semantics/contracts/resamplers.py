@@ -27,9 +27,9 @@ import numpy as np
 
 from ppl import at_boundary, errors, paths
 
-from .compiling import QUICK
+from ..compiling import QUICK
+from ..report import Verdict, joined
 from .proper import EXACT
-from .report import Verdict, joined
 
 Scheme = Callable[[jax.Array], jax.Array]
 

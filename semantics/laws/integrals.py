@@ -18,8 +18,8 @@ from ppl.arguments import Arguments
 from ppl.program import Path
 from ppl.sites import Site
 
+from ..compiling import QUICK
 from .cases import Case, Same
-from .compiling import QUICK
 from .departures import EXACT, Found
 from .stacked import eps, take
 

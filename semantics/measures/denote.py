@@ -1,8 +1,8 @@
 """What programs denote, as exact measures: the bridge from `ppl` to the oracle.
 
 A random program is enumerated by `ppl.paths`, the same code that runs; what is
-compared with it comes from the oracle (`semantics.measure`, `semantics.finite`), or
-from `assess` at each value.
+compared with it comes from the oracle (`measures.measure`, `generated.finite`), or from
+`assess` at each value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from ppl import Target, integrate, law, paths
 from ppl.addresses import flatten
 
-from .compiling import QUICK
+from ..compiling import QUICK
 from .measure import Measure
 
 Choices = tuple[tuple[tuple[str, ...], Hashable], ...]

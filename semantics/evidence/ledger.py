@@ -23,7 +23,7 @@ import numpy as np
 
 from ppl import errors
 
-from .evidence import multiply
+from .e_values import multiply
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def stages(
     Source: Ramdas, Grünwald, Vovk and Shafer (Statistical Science 2023).
 
     >>> from functools import partial
-    >>> from semantics.evidence import bounded_mean, mean_effect
+    >>> from semantics.evidence.e_values import bounded_mean, mean_effect
     >>> ask = partial(bounded_mean, mean=0.5, low=0.0, high=1.0)
     >>> seen = partial(mean_effect, mean=0.5, low=0.0, high=1.0)
     >>> stages(lambda stage, size: np.full(size, 0.9), ask, 1e-6, (100, 900), effect=seen).n

@@ -21,9 +21,9 @@ from ppl.program import DRAW, Path
 from ppl.randomness import program_of
 from ppl.sites import Site
 
+from ..compiling import QUICK
+from ..report import Verdict
 from . import calls
-from .compiling import QUICK
-from .report import Verdict
 from .stacked import eps, log_of, merged, one_axis, rows_of, take
 
 POINTS = 20

@@ -13,7 +13,7 @@ from .printing import Block, Loop, Site
 def hidden_markov(states: int, symbols: int, length: int) -> Shape:
     """A chain `x` from state 0 with a table for each step, seen through `y`.
 
-    >>> from semantics.hidden_markov import hidden_markov
+    >>> from semantics.generated.hidden_markov import hidden_markov
     >>> hidden_markov(3, 2, 3).observed
     (('y',),)
     """
