@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semantics import matrix, measure
+from semantics.measures import matrix, measure
 from semantics.measures.matrix import InvalidKernel, Kernel, NotUnique
 from semantics.measures.measure import InvalidMeasure, Measure, ZeroMass, dirac, uniform, zero
 
