@@ -15,7 +15,12 @@ from ppl.program import Path
 from .draws import Draws
 from .extras import extra
 
-_ARVIZ = {"accept": "acceptance_rate", "steps": "n_steps", "depth": "tree_depth"}
+_ARVIZ = {
+    "accept": "acceptance_rate",
+    "steps": "n_steps",
+    "depth": "tree_depth",
+    "reached_max_depth": "reached_max_treedepth",
+}
 """Our names of statistics that ArviZ calls otherwise."""
 
 
