@@ -20,6 +20,7 @@ from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors, sele
 from ppl.addresses import as_path, flatten, nest
 from ppl.change import body_outputs, cost, cut
 from ppl.execute import Given
+from ppl.masks import leading
 from ppl.program import DRAW, FACTOR, Branch, Loop, Map, Path, Program, Step, bodies
 from ppl.sites import sites
 from ppl.walk import walk, zero
@@ -91,7 +92,7 @@ def mh_each(
         log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
         probability = jax.lax.stop_gradient(jnp.exp(jnp.minimum(log_ratio, 0.0)))
         taken = draw(dist.Bernoulli(probability)) == 1
-        kept = jnp.where(spread(taken, old), new, old)
+        kept = jnp.where(leading(taken, old.ndim), new, old)
         return target.moved(trace, nest({path: kept}))[0], {"accept": probability.mean()}
 
     return Kernel(f"mh_each {errors.show(path)}", step)
@@ -101,11 +102,6 @@ def _change(plate: Plate, trace: Trace, new: Any, counted: Selection | None) -> 
     """The change of each iteration's log density."""
     old = flatten(trace.choices)[plate.path]
     return plate.log_densities(trace, new, counted) - plate.log_densities(trace, old, counted)
-
-
-def spread(flags: jax.Array, like: Any) -> jax.Array:
-    """Flags of the leading axes, spread over all axes of `like`."""
-    return flags.reshape(flags.shape + (1,) * (jnp.ndim(like) - flags.ndim))
 
 
 def _proposed(target: Target, path: Path, proposal: GenerativeFunction) -> Path:

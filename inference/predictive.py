@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
@@ -192,7 +193,8 @@ def over_draws(
     keys: jax.Array | None = None,
 ) -> dict[str, Any]:
     """`f(latents)`, or `f(key, latents)`, of each draw: (chains, draws, ...) on the host."""
-    latents = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.choices)
+    n = math.prod(draws.shape)
+    latents = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), draws.choices)
     given = (latents,) if keys is None else (keys, latents)
     found = flatten(_mapped(f, given, elements, batch))
     order = [path for path in target.sites if path in found]
@@ -203,7 +205,20 @@ def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-    return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
+
+    def each(given: tuple, i: Any) -> dict[str, Any]:
+        return f(*jax.tree.map(lambda x: x[i], given))
+
+    # `lax.map` can neither cut nor join arrays of no numbers: it gets indices, and puts none out
+    def batches(given: tuple) -> list:
+        some = lambda i: [x for x in jax.tree.leaves(each(given, i)) if x.size]  # noqa: E731
+        return jax.lax.map(some, jnp.arange(n), batch_size=size)
+
+    rows = iter(jax.jit(batches)(given))
+    shapes = jax.eval_shape(each, given, 0)
+    return jax.tree.map(
+        lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype), shapes
+    )
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:

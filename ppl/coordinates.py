@@ -117,6 +117,8 @@ def _check_continuous(site: Site) -> None:
 
 def _known(site: Site) -> Any:
     """numpyro's bijection onto the support if no traced value decides it; else None."""
+    if 0 in site.shape:  # no number to constrain
+        return dist.transforms.IdentityTransform()
     if site.others and not site.conditional:  # each branch has a support of its own
         return None
     try:
