@@ -125,6 +125,8 @@ def known_bijection(site: Site) -> Any:
     >>> known_bijection(model.sites()["p",]).inverse_shape((3,))
     (2,)
     """
+    if 0 in site.shape:  # no number to constrain
+        return dist.transforms.IdentityTransform()
     if site.others and not site.conditional:  # each branch has a support of its own
         return None
     try:

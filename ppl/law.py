@@ -57,7 +57,7 @@ def paths(
         axes = weights.ndim
 
         def flat(leaf):
-            return leaf.reshape((-1, *leaf.shape[axes:]))
+            return leaf.reshape((weights.size, *leaf.shape[axes:]))
 
         return jax.tree.map(flat, values), weights.reshape(-1)
 

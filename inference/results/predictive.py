@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
@@ -257,7 +258,20 @@ def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-    return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
+
+    def each(given: tuple, i: Any) -> dict[str, Any]:
+        return f(*jax.tree.map(lambda x: x[i], given))
+
+    # `lax.map` can neither cut nor join arrays of no numbers: it gets indices, and puts none out
+    def batches(given: tuple) -> list:
+        some = lambda i: [x for x in jax.tree.leaves(each(given, i)) if x.size]  # noqa: E731
+        return jax.lax.map(some, jnp.arange(n), batch_size=size)
+
+    rows = iter(jax.jit(batches)(given))
+    shapes = jax.eval_shape(each, given, 0)
+    return jax.tree.map(
+        lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype), shapes
+    )
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:

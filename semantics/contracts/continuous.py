@@ -20,6 +20,7 @@ import numpy as np
 
 from ppl import Masked, Target, errors, integrate
 from ppl.addresses import flatten
+from ppl.masks import leading
 from ppl.program import DRAW
 
 from ..compiling import QUICK
@@ -135,7 +136,7 @@ def stale(target: Target, trace: Any) -> jax.Array:
     moved = jnp.asarray(False)
     for path, value in target.observed.items():
         same = trace[path] == (value.value if isinstance(value, Masked) else value)
-        free = ~value.mask if isinstance(value, Masked) else False
+        free = ~leading(value.mask, same.ndim) if isinstance(value, Masked) else False
         moved = moved | ~jnp.all(same | free)
     difference: Any = 0.0
     if DRAW not in target.model._prepare(target.args, {}).staged.program.effects:

@@ -19,6 +19,7 @@ from hypothesis.strategies import SearchStrategy
 
 from inference import Weighted
 from ppl import Masked, Target, Trace, errors, paths
+from ppl.masks import leading
 from ppl.program import DRAW
 
 from ..compiling import QUICK
@@ -164,7 +165,7 @@ def _particles(
     if log_weights.ndim == 1:
         return values, weights
     n = log_weights.shape[1]
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), values)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(weights.size, *leaf.shape[2:]), values)
     return flat, weights.reshape(-1) / n
 
 
@@ -198,7 +199,7 @@ def _moved_observations(target: Target, trace: Trace) -> Any:
     for path, value in target.observed.items():
         now = trace[path]
         if isinstance(value, Masked):
-            same = jnp.where(value.mask, now == value.value, True)
+            same = (now == value.value) | ~leading(value.mask, now.ndim)
         else:
             same = now == value
         total = total + jnp.where(jnp.all(same), 0.0, 1.0)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ppl import Masked, errors
 from ppl.addresses import flatten, nest
+from ppl.masks import leading
 from ppl.program import Path
 
 from . import calls
@@ -96,10 +97,9 @@ def _extends(traces: Any, constraint: Mapping[Path, Any]) -> np.ndarray:
         same = flatten(traces.choices)[path] == np.asarray(getattr(value, "value", value))
         if path in (present := flatten(traces.present)):
             flags = np.asarray(present[path])
-            same = same & flags.reshape(flags.shape + (1,) * (same.ndim - flags.ndim))
+            same = same & leading(flags, same.ndim)
         if isinstance(value, Masked):
-            spread = np.shape(value.mask) + (1,) * (same.ndim - 1 - np.ndim(value.mask))
-            same = same | ~np.reshape(value.mask, spread)
+            same = same | ~leading(np.asarray(value.mask), same.ndim - 1)
         fits &= same.reshape(len(fits), -1).all(1)
     return fits
 

@@ -21,7 +21,8 @@ def take(tree: Any, index: Any) -> Any:
 
 def one_axis(tree: Any) -> Any:
     """Points and outcomes as one axis."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), tree)
+    n = lambda leaf: leaf.shape[0] * leaf.shape[1]  # noqa: E731
+    return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(n(leaf), *leaf.shape[2:]), tree)
 
 
 def rows_of(traces: Any) -> list[tuple]:
