@@ -12,10 +12,10 @@ from ppl import Masked, Target, errors
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
 from ppl.masks import leading
+from ppl.missing import check_nothing_depends
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
-from ..targets.missing import check_nothing_depends
 from .draws import Draws
 from .predictive import observed_of, over_draws, target_of
 

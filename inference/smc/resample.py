@@ -57,6 +57,9 @@ def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
     35.00
     """
     weights = normalized(weighted.log_weight)
+    if weights.shape[0] == 1:  # the one particle stays, and nothing is drawn
+        jax.eval_shape(lambda: _ancestors(scheme, weights))
+        return weighted
     ancestors = _ancestors(scheme, weights)
     value = jax.tree.map(lambda x: x[ancestors], weighted.value)
     return Weighted(value, jnp.full_like(weighted.log_weight, log_evidence(weighted)))
@@ -111,6 +114,8 @@ def when_few(fraction: float, step: Step) -> Step:
         )  # fmt: skip
 
     def chosen(weighted: Weighted) -> Weighted:
+        if weighted.log_weight.shape[0] == 1:  # which is never few
+            return weighted
         # even weights are n particles, however they are rounded
         even = weighted.log_weight.shape[0] * (1 - 64 * jnp.finfo(weighted.log_weight.dtype).eps)
         few = effective_sample_size(weighted.log_weight) < fraction * even
