@@ -24,6 +24,7 @@ ROOMS = {
     "running": {"targets", "mcmc", "smc", "exact", "estimated", "results"},
 }
 ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "choose"}
+ALGEBRA |= {"settings", "objects", "same"}  # what checks its arguments
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 INTERNALS = {"jax.extend", "jax.interpreters"}
 MAY_USE_INTERNALS = {"ppl/effects.py", "ppl/staging.py"}

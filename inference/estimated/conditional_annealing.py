@@ -12,10 +12,13 @@ from jax import lax
 
 from ppl import Target, Trace, draw
 
+from ..kernel import check_maker
+from ..settings import check_count, check_number
 from ..smc.annealing import (
     MakeKernel,
     annealed,
     begun,
+    check_powers,
     levels,
     on_latents,
     powered,
@@ -71,7 +74,11 @@ def by_annealing(
     >>> print(f"{1 / mean:.4f}")  # the evidence
     0.6250
     """
-    spawn(n)
+    check_count("n", n)
+    check_number("threshold", threshold, least=0, most=1, fix=0.5)
+    check_maker(kernel)
+    check_maker(reverse)
+    check_powers(powers)
 
     def step(target: Target) -> Step:
         return annealed(target, n, kernel, powers, threshold=threshold, scheme=multinomial)

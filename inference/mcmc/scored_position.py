@@ -21,7 +21,7 @@ class ScoredPosition(NamedTuple):
 
 
 def on_scored_positions(space: Space) -> dict[str, Any]:
-    """`enter`, `leave`, `read` and `valid` of a kernel whose state is a `ScoredPosition`."""
+    """What makes a kernel of a step on `ScoredPosition`s: `enter`, `leave`, ..., `target`."""
 
     def enter(trace: Trace) -> ScoredPosition:
         rest, z = space.rest(trace), space.position(trace)
@@ -32,4 +32,5 @@ def on_scored_positions(space: Space) -> dict[str, Any]:
         "leave": lambda point: space.trace(point.rest, point.z),
         "read": lambda point: space.latents(point.rest, point.z),
         "valid": lambda point: jnp.isfinite(point.log_density),
+        "target": space.target,
     }

@@ -14,7 +14,10 @@ from ppl.addresses import flatten, nest, not_found
 from ppl.program import Path
 from ppl.randomness import checked_key
 
-from .draws import Draws
+from ..objects import check_target
+from ..same import check_same
+from ..settings import check_count, shown
+from .draws import Draws, check_draws
 
 _BATCH_ELEMENTS = 2**22
 
@@ -64,6 +67,11 @@ def posterior_predictive(
     [[[0, 0], [1, 1]]]
     """
     target = target_of(draws, target)
+    if args is not None and not isinstance(args, (tuple, list)):
+        raise errors.InvalidArgument(
+            "The arguments of the model are a tuple.", where=errors.caller(), given=shown(args),
+            expected="args=(x, ...)", fix="wrap the argument: args=(x,)",
+        )  # fmt: skip
     args = target.args if args is None else tuple(args)
     keys = jax.random.split(checked_key(key), math.prod(draws.shape))
     program = seed(replicate(target, args))
@@ -120,11 +128,8 @@ def prior_predictive(
     >>> prior["fair"].shape, (prior["fair"] == prior["same"]).tolist()
     ((1, 5), [[True, True, True, True, True]])
     """
-    if n < 1:
-        raise errors.InvalidArgument(
-            "The number of predictions is positive.", where=errors.caller(), given=n,
-            expected="n >= 1", fix="prior_predictive(key, target, 1000)",
-        )  # fmt: skip
+    check_target(target)
+    check_count("n", n)
     program = seed(lambda: target.model.simulate(*target.args).choices)
     keys = jax.random.split(checked_key(key), n)
     found = flatten(_mapped(program, (keys,), _elements(target.model, target.args), batch))
@@ -138,9 +143,15 @@ def target_of(draws: Draws, target: Target | None) -> Target:
     """The target of the draws, whose latents they must be.
 
     Raises:
-      InvalidArgument: there is none.
+      InvalidArgument: there is none, or the draws were made of another.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
     """
+    check_draws(draws)
+    if target is not None:
+        check_target(target)
+        fix = "leave the target out; data that were left out of the fit, and their covariates: "
+        fix += "Draws(draws.choices, target=Target(model, args, observations))"
+        check_same("These draws", draws.target, target, "the target that is given", fix)
     target = draws.target if target is None else target
     if target is None:
         raise errors.InvalidArgument(
@@ -202,6 +213,8 @@ def over_draws(
 def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
+    if batch is not None:
+        check_count("batch", batch)
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
     return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
 
