@@ -86,7 +86,7 @@ EVERY: dict[str, Callable] = {
     "EulerMaruyama": lambda b: dist.EulerMaruyama(
         jnp.linspace(0.0, 1.0, N), lambda x, t: (-x, jnp.ones_like(x)), dist.Normal(0.0, 1.0)
     ).expand(b),
-    "ExpandedDistribution": lambda b: dist.Normal(0.3, 1.2).expand((*b, 1)).expand((*b, N)),
+    "ExpandedDistribution": lambda b: dist.Normal(jnp.full([1] * len(b), 0.3), 1.2).expand(b),
     "Exponential": of(dist.Exponential, 1.3),
     "FoldedDistribution": on(dist.FoldedDistribution, normal),
     "Gamma": gamma,

@@ -46,9 +46,8 @@ def test_what_samplers_do_not_tell_is_observed(no_sampler):
     """Densities by scipy and by hand; an int32 count under x64 broke a sampler, and that of a
     truncated Student's t wants a package."""
     binomial = gen(lambda p: sample("y", dist.Binomial(np.int32(5), p)))
-    np.testing.assert_allclose(
-        binomial.assess({"y": 2}, 0.25)[0], np.log(10 * 0.25**2 * 0.75**3), rtol=1e-12
-    )
+    score, _ = binomial.assess({"y": 2}, 0.25)  # numpyro's log factorials of int32 are float32
+    np.testing.assert_allclose(score, np.log(10 * 0.25**2 * 0.75**3), atol=20 * 2.0**-24)
     half_t = dist.TruncatedDistribution(dist.StudentT(3.0, 0.0, 10.0), low=0.0)
     # twice the density of Student's t with 3 degrees of freedom: 2 / (pi sqrt 3) / (1 + z^2/3)^2
     z = 0.7
