@@ -199,7 +199,16 @@ def check_values(
 def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: bool = False) -> Any:
     """`value` in the dtype of `site`, after checking it (its support where `mask` is true)."""
     if isinstance(value, At):
-        return At(jnp.asarray(value.index), check_value(_element(site), value.value, what))
+        element = _element(site)
+        if isinstance(value.value, Masked):
+            raise errors.InvalidArgument(
+                f"{what} gives {errors.show(site.path)} a part of one element.",
+                where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+                given="At(index, Masked(value, mask))",
+                expected="a whole element",
+                fix="give Masked(value, mask) of the whole choice, true in that part alone",
+            )
+        return At(jnp.asarray(value.index), check_value(element, value.value, what))
     if isinstance(value, Masked):
         mask = check_mask(site, value.mask)
         return Masked(check_value(site, value.value, what, value.mask), mask)
