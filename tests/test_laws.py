@@ -59,7 +59,7 @@ def test_generate_is_properly_weighted(model):
     for site in {first.path: first, last.path: last}.values():
         ones = jnp.ones(site.shape, site.dtype)
         constraint = nest({site.path: ones})
-        evidence = integrate(lambda c=constraint: jnp.exp(model.generate(c, P)[1]))()
+        evidence = jax.jit(integrate(lambda c=constraint: jnp.exp(model.generate(c, P)[1])))()
         choices, log_weight = values
         extends = (flatten(choices)[site.path] == ones).reshape(len(weights), -1).all(1)
         expected = jnp.sum(jnp.where(extends, weights * jnp.exp(log_weight), 0))
@@ -168,7 +168,7 @@ def test_factors_of_what_is_regenerated_count(model, selection):
         new, weight, _ = model.regenerate(old, selection)
         return weight, (new.score - old.score), flatten(old.choices), flatten(new.choices)
 
-    (weight, scores, old, new), masses = paths(one)()
+    (weight, scores, old, new), masses = jax.jit(paths(one))()
     ones = sum(np.asarray(new[p] - old[p]).reshape(len(masses), -1).sum(1) for p in old)
     expected = scores - ones * np.log(P / (1 - P))  # less that of the priors
     np.testing.assert_allclose(weight[masses > 0], expected[masses > 0], atol=EXACT)

@@ -361,7 +361,7 @@ def test_what_is_drawn_from_a_belief_is_conditioned_on():
         z, var = s.value.state[0][0], s.value.covariance[0, 0, 0]
         return jnp.exp(s.log_weight[0]) * jnp.array([1.0, z, z**2 + var])
 
-    found = integrate(moments, nodes=8)()  # polynomials of degree 2 in the draw
+    found = jax.jit(integrate(moments, nodes=8))()  # polynomials of degree 2 in the draw
     mean = SLOPE[1] * 0.2 + 0.1
     second = mean**2 + SLOPE[1] ** 2 * 0.5 + STEP[1] ** 2
     np.testing.assert_allclose(found, MOVES[0, 1] * np.array([1, mean, second]), atol=EXACT)
