@@ -111,7 +111,7 @@ def test_the_measure_of_backward_paths_is_exact():
 
 
 def test_a_fixed_lag_beyond_the_end_is_the_genealogy():
-    found = seed(partial(run, 50, 3, history=True))(jax.random.key(0))
+    found = jax.jit(seed(partial(run, 50, 3, history=True)))(jax.random.key(0))
     choices, weights = fixed_lag(found, 7)
     paths = genealogy(found)
     assert (choices["k"] == paths.value["k"].T).all()
