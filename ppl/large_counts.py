@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -241,10 +242,10 @@ def stable(d: Any, v: Any, otherwise: Callable[[], Any]) -> Any:
     names, density = found
     v = jnp.asarray(v)
     parameters = [getattr(d, name) for name in names]
-    if all(_known_small(x) for x in parameters):
-        # a count is as large as it likes, unless it is of so many trials
-        if not counts or "total_count" in names:
-            return None
+    # a count is as large as it likes, unless it is of so many trials
+    bounded = not counts or "total_count" in names
+    if bounded and all(_known_small(x) for x in parameters):
+        return None
     if counts:
         return density(d, v)
     vector, middle = type(d) is dist.Dirichlet, 1 / v.shape[-1] if v.ndim else 0.5

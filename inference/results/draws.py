@@ -12,6 +12,7 @@ import numpy as np
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
 
+from .precision import Limit, limit
 from .summary import Summary, diagnose, summarize
 from .verdict import Divergences, Verdict, bfmi, divergences, judge
 
@@ -117,6 +118,10 @@ class Draws:
         return {full: x for full, x in self.stats.items() if full.split("/")[-1] == name}
 
     @cached_property
+    def _limit(self) -> Limit | None:
+        return limit(self.target, self.choices)
+
+    @cached_property
     def _diagnosed(self) -> dict[str, dict[str, Any]]:
         return diagnose(self.columns())
 
@@ -141,6 +146,7 @@ class Draws:
             self.statistic("diverging"),
             self.statistic("energy"),
             self.status,
+            self._limit,
         )
 
     def divergences(self) -> Divergences:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .precision import X64, Limit
+
 RHAT, ESS_PER_CHAIN, BFMI = 1.01, 100, 0.3
 """Vehtari et al. 2021, sections 3.3 and 4.1 (400 draws' worth over four chains);
 Betancourt 2016 for BFMI, as in Stan."""
@@ -66,14 +68,15 @@ def divergences(stats: Mapping[str, np.ndarray]) -> Divergences:
 class Verdict:
     """Whether the draws can be used: true when they pass every check; `str` is one line.
 
-    It fails on the first of: draws that are not finite; a scalar that never moves;
-    divergences; R-hat above 1.01; bulk or tail ESS below 100 a chain (Vehtari et al.
-    2021); BFMI below 0.3 (Betancourt 2016). Passing them does not prove convergence.
+    It fails on the first of: draws that are not finite; float32 too coarse for the log density
+    or for a support (`inference.results.precision`); a scalar that never moves; divergences;
+    R-hat above 1.01; bulk or tail ESS below 100 a chain (Vehtari et al. 2021); BFMI below 0.3
+    (Betancourt 2016). Passing them does not prove convergence.
 
     Attributes:
       converged: whether all checks pass.
-      check: the one that failed: "finite", "constant", "divergences", "rhat", "ess",
-        "bfmi"; empty when all pass.
+      check: the one that failed: "finite", "precision", "constant", "divergences", "rhat",
+        "ess", "bfmi"; empty when all pass.
       name: the scalar (or kernel) that it is about.
       value: its number.
       line: what `str` gives.
@@ -107,6 +110,7 @@ def judge(
     diverging: Mapping[str, np.ndarray],
     energy: Mapping[str, np.ndarray],
     status: str = "complete",
+    limit: Limit | None = None,
 ) -> Verdict:
     """The verdict on diagnosed scalars and the kernels' statistics."""
     suffix = "" if status == "complete" else f" (the run: {status})"
@@ -124,6 +128,11 @@ def judge(
                 "look for overflow in its density, or a start outside the support"
                 if n else "run it",
             )  # fmt: skip
+    if limit is not None:  # the cause of much of what follows
+        about = f"{limit.name}: " if limit.name else ""
+        return failed(
+            "precision", limit.name, limit.value, f"float32 is too coarse: {about}{limit.text}", X64
+        )
     for name, row in rows.items():
         if row["note"] == "constant":
             value = row["mean"]
