@@ -159,9 +159,9 @@ def test_a_model_that_mixes_dtypes_is_judged_by_a_bound():
 @pytest.mark.parametrize(
     ("d", "values", "name"),
     [
-        (dist.Dirichlet(jnp.full(3, 0.02)), lambda r: r.dirichlet([0.02] * 3, (4, 250)), '"v"'),
-        (dist.Kumaraswamy(0.1, 0.1), lambda r: r.beta(0.1, 0.1, (4, 250)), '"v"'),
-        (dist.Gamma(0.01, 1.0), lambda r: r.gamma(0.01, 1, (4, 250)).clip(1.2e-38), '"v"'),
+        (dist.Dirichlet(jnp.full(3, 0.02)), lambda r: r.dirichlet([0.02] * 3, (4, 250)), "v"),
+        (dist.Kumaraswamy(0.1, 0.1), lambda r: r.beta(0.1, 0.1, (4, 250)), "v"),
+        (dist.Gamma(0.01, 1.0), lambda r: r.gamma(0.01, 1, (4, 250)).clip(1.2e-38), "v"),
         (dist.Beta(0.1, 0.1), lambda r: r.beta(0.1, 0.1, (4, 250)).clip(1e-38, 1 - 6e-8), None),
         (dist.Dirichlet(jnp.ones(3)), lambda r: r.dirichlet([1] * 3, (4, 250)), None),
         (dist.Uniform(0.0, 1.0), lambda r: r.uniform(size=(4, 250)), None),

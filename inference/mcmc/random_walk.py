@@ -15,7 +15,7 @@ from ..kernel import Kernel, Stats
 from ..move import accepted
 from .adaptation import windows
 from .metric import Metric, unit_metric
-from .scored_position import ScoredPosition, on_scored_positions
+from .scored_position import on_scored_positions, scored_at
 from .space import Space
 
 
@@ -30,7 +30,8 @@ def random_walk(
     """Gaussian steps in unconstrained space, accepted by the ratio of the densities there.
 
     Leaves `target` invariant (Metropolis et al. 1953): the steps are symmetric. The warm-up
-    finds their covariance and their size.
+    finds their covariance and their size. The density may be an estimate, as of a `marginal`: a
+    state keeps the one that it was accepted with (Andrieu and Roberts 2009).
 
     Statistics: `accept`.
 
@@ -60,7 +61,7 @@ def random_walk(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    space = Space(target, selection)
+    space = Space(target, selection, estimates=True)
     n = space.size
     size = 2.38 / math.sqrt(n) if step_size is None else step_size
     metric = unit_metric(size, n, space.dtype, dense)
@@ -70,7 +71,7 @@ def random_walk(
     def step(metric: Metric, point: Any) -> tuple[Any, Stats]:
         noise: jax.Array = draw(dist.Normal(jnp.zeros(n, space.dtype), 1.0))
         z = point.z + metric.step_size * metric.spread(noise)
-        moved: Any = ScoredPosition(point.rest, z, space.log_density(point.rest)(z))
+        moved: Any = scored_at(space, point.rest, z)
         kept, probability = accepted(point, moved, moved.log_density - point.log_density)
         return kept, {"accept": probability}
 

@@ -87,8 +87,8 @@ def _at_edges(target: Target, values: Mapping[tuple, np.ndarray]) -> Limit | Non
             continue
         share = float(near.reshape(*x.shape[:2], -1).mean((0, 1)).max())
         if share > EDGE:
-            text = f"{share:.1%} of the draws lie at an edge that float32 cannot come nearer to"
-            return Limit(errors.show(path), share, text)
+            text = f"{share:.1%} of the draws of {errors.show(path)} are at an edge of its support"
+            return Limit("/".join(path), share, text)
     return None
 
 
