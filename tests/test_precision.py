@@ -80,7 +80,9 @@ def test_a_beta_variable_keeps_its_tails(name, x64):
     found = np.asarray(found) - np.asarray(found)[3] + exact[3]
     np.testing.assert_allclose(found, exact, rtol=8 * eps, atol=40 * eps)
     s = 1 / (1 + np.exp(-Z))
-    np.testing.assert_allclose(slopes[:, 0], (1 + A) * (1 - s) - A * s, atol=1e-4 if not x64 else 1e-7)
+    np.testing.assert_allclose(
+        slopes[:, 0], (1 + A) * (1 - s) - A * s, atol=1e-4 if not x64 else 1e-7
+    )
 
 
 def test_potentials_of_other_samplers_keep_the_tails():

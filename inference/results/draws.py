@@ -156,9 +156,14 @@ class Draws:
         scalars = self.scalars()
         return judge(
             Diagnosed(
-                self._diagnosed, self.shape, self.stats, self.status, scalars, self.target,
+                self._diagnosed,
+                self.shape,
+                self.stats,
+                self.status,
+                scalars,
+                self.target,
                 limit=self._limit,
-            )  # fmt: skip
+            )
         )
 
     def divergences(self) -> Divergences:
