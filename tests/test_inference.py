@@ -432,7 +432,7 @@ def test_a_kernel_where_one_is_to_be_made_is_told(call):
 
 
 def test_what_is_no_algorithm_is_told():
-    with pytest.raises(InvalidArgument, match="no such algorithm"):
+    with pytest.raises(InvalidArgument, match="using is no function"):
         normalize(target, 3)
     with pytest.raises(InvalidArgument, match="no program to run"):
         run_particles(jax.random.key(0), 5)

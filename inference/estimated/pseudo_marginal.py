@@ -20,10 +20,12 @@ from ppl.staging import without_dead_draws
 from ppl.walk import Result, Rule, walk
 
 from ..smc.filtering import Filtered, particle_filter
-from ..smc.resample import Scheme
+from ..smc.resample import Scheme, check_resampling
 from ..smc.schemes import systematic
 from ..smc.smoothing import genealogy
 from ..targets.series import Series, again
+from ..validation.objects import check_callable, check_target
+from ..validation.settings import check_count
 from ..weighted import Step, Weighted, log_evidence, unit
 
 
@@ -68,6 +70,10 @@ def filter_series(
     >>> print(f"{evidence:.4f}")  # 3/4 * (3/4 + 1/8) + 1/4 * 1/2 * (1/4 + 3/8)
     0.7344
     """
+    check_count("n", n)
+    check_resampling(threshold, scheme)
+    if order is not None:
+        check_callable("order", order, "a function from a state to a number", "leave it out")
     _, call, finished = series_of(target, address)
 
     def step(weighted: Weighted) -> Weighted:
@@ -92,6 +98,7 @@ def series_of(target: Target, address: Selection | str | Path) -> tuple[Series, 
     Raises:
       AddressNotFound, InvalidArgument: as for `filter_series`.
     """
+    check_target(target)
     series = Series.of(target, address)
     check_rest(target, series)
     seen = target.observed
@@ -183,12 +190,20 @@ def marginal(
     >>> draws["scale"].shape
     (2, 10)
     """
+    check_target(target)
+    check_using(using)
     chosen = target.selection(keep)
     kept = frozenset(path for path in target.latents if chosen(path))
     check_kept(target, kept)
     fn = _Marginal(target.model, target.observations, kept, using)
     name = f"marginal({target.model.name}, {'; '.join(map(errors.show, sorted(kept)))})"
     return Target(GenerativeFunction(fn, target.model.fixed, name), target.args)
+
+
+def check_using(using: Callable[[Target], Step]) -> None:
+    """Raise `InvalidArgument` unless `using` may be a function from targets to steps."""
+    expected = "by_importance(n), by_filter(address, n), or a function from a target to a step"
+    check_callable("using", using, expected, "using=lambda rest: importance(rest, 100)")
 
 
 def check_kept(target: Target, kept: frozenset[Path]) -> None:

@@ -19,10 +19,13 @@ from ppl.language import factor, inline
 from ppl.program import Path
 from ppl.summation import nothing, plus
 
+from ..kernel import check_maker, kernel_for
 from ..smc.particles import advance, over
-from ..smc.resample import Scheme, when_ess_below
+from ..smc.resample import Scheme, check_resampling, when_ess_below
 from ..smc.schemes import systematic
 from ..targets.series import Series
+from ..validation.objects import check_target
+from ..validation.settings import as_numbers, check_count, shown
 from ..weighted import Step, Weighted, each, lift, log_evidence, spawn, start, then
 from .pseudo_marginal import Prior, check_kept, check_rest
 
@@ -87,10 +90,17 @@ def smc2(
     >>> found.value["scale"].shape, found.value.retval.value[0].shape
     ((20,), (20, 10))
     """
+    check_target(target)
+    check_count("n", n)
+    check_count("inner", inner)
+    check_resampling(threshold, scheme)
+    check_maker(make_kernel)
     series = Series.of(target, address)
     kept = frozenset(target.latents) - {*series.paths}
     check_kept(target, kept)
     check_rest(target, series, kept)
+    length = target.sites[series.paths[0]].shape[0]
+    after = _times(moves, length)
     again = when_ess_below(threshold, scheme)
     filters = _Filters(target.model, target.observations, kept, series.paths[0], inner, again)
     shifted = frozenset(i + 1 if isinstance(i, int) else i for i in target.model.fixed)
@@ -124,14 +134,15 @@ def smc2(
         def step(s: Weighted) -> Weighted:
             s = again(s)
             if moving.any():
-                s = lax.cond(moves_now, each(lift(make_kernel(until(t)))), lambda s: s, s)
+                s = lax.cond(
+                    moves_now, each(lift(kernel_for(until(t), make_kernel))), lambda s: s, s
+                )
             return each(extended(t))(s)
 
         return step
 
-    length = target.sites[series.paths[0]].shape[0]
     times = np.arange(1, length)
-    moving = np.isin(times, _times(moves, length))
+    moving = np.isin(times, after)
     rows = jnp.asarray(times), jnp.asarray(moving)
     return then(spawn(n), each(start(until(jnp.ones((), int)))), over(make, rows))
 
@@ -140,14 +151,15 @@ def _times(moves: Sequence[int] | None, length: int) -> list[int]:
     """After how many observations the parameters are moved."""
     if moves is None:
         return [1 << i for i in range(length.bit_length())]
-    for t in moves:
-        if not 1 <= t < length:
-            raise errors.InvalidArgument(
-                "Parameters are moved between two observations.", where=errors.caller(),
-                given=f"a move after {t} of {length} observations",
-                expected=f"from 1 to {length - 1}", fix="leave moves out",
-            )  # fmt: skip
-    return list(moves)
+    given = as_numbers(moves)
+    fine = given.ndim == 1 and (given.size or (isinstance(moves, (list, tuple)) and not moves))
+    if not fine or not np.isin(given, np.arange(1, length)).all():
+        raise errors.InvalidArgument(
+            "Parameters are moved between two observations.", where=errors.caller(),
+            given=f"moves after {shown(moves)} of {length} observations",
+            expected=f"ints from 1 to {length - 1}", fix="leave moves out",
+        )  # fmt: skip
+    return [int(t) for t in given]
 
 
 @partial(

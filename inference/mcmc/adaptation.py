@@ -19,9 +19,11 @@ import numpy as np
 from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
 
 from ..kernel import State, Stats, Tuning
+from .first_metric import FirstMetric
 from .metric import Metric, by_slopes, shrunk
 
-# Fewer positions than so, or than five a coordinate, are too few for a covariance.
+# Fewer positions than so, or than five a coordinate, are too few for a covariance; and a
+# warm-up of fewer steps is too short to begin without one.
 FEW = 150
 
 
@@ -43,6 +45,7 @@ def windows(
     target_accept: float | None,
     adapt_mass: bool = True,
     gradient: Callable[[State], jax.Array] | None = None,
+    first: FirstMetric | None = None,
 ) -> Tuning:
     """The tuning of a kernel with a `Metric` as parameters and `accept` in its statistics.
 
@@ -54,6 +57,7 @@ def windows(
       adapt_mass: whether the inverse mass matrix changes.
       gradient: of a state, of the log density or the potential; where there is none, all
         windows count positions alone.
+      first: the metric of the first step, from the state there; None for `metric`.
     """
     start: Any
     covariance: Any
@@ -71,7 +75,8 @@ def windows(
             inside[first : last + 1] = adapt_mass
             ends[last] = adapt_mass
         dtype = metric.inverse_mass.dtype
-        step_size = jnp.asarray(metric.step_size, dtype)
+        begun = metric if first is None else first(state, metric, n < FEW)
+        step_size = jnp.asarray(begun.step_size, dtype)
         return _Found(
             time=jnp.zeros((), int),
             updated=jnp.asarray(inside),
@@ -79,7 +84,7 @@ def windows(
             averaging=_typed(start(jnp.log(10 * step_size)), dtype),
             covariance=_typed(none(size), dtype),
             slopes=_typed(none_yet(size), dtype),
-            metric=Metric(step_size, metric.inverse_mass),
+            metric=Metric(step_size, begun.inverse_mass),
         )
 
     def update(found: _Found, state: State, stats: Stats) -> _Found:

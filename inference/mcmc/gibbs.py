@@ -62,7 +62,9 @@ def gibbs(target: Target, address: str | tuple[str, ...]) -> Kernel:
     except errors.InvalidArgument:
         plate = None
     sweep = _one_by_one(target, path, values) if plate is None else _all_at_once(plate, values)
-    return Kernel(f"gibbs {errors.show(path)}", lambda _, trace: (sweep(trace), _none()))
+    return Kernel(
+        f"gibbs {errors.show(path)}", lambda _, trace: (sweep(trace), _none()), target=target
+    )
 
 
 def _none() -> Stats:

@@ -16,6 +16,7 @@ from ppl.program import Path
 from ..kernel import Kernel, Stats
 from ..targets.plates import Plate
 from ..targets.single_choice import check_density_known, latent
+from ..validation.objects import check_model
 
 
 def mh_each(
@@ -57,6 +58,8 @@ def mh_each(
     >>> kernel.is_reversible(pi, 1e-6)
     True
     """
+    if proposal is not None:
+        check_model(proposal)
     path = latent(target, address)
     check_density_known(target, path)
     plate = Plate.of(target, path)
@@ -85,7 +88,7 @@ def mh_each(
         kept = jnp.where(leading(taken, old.ndim), new, old)
         return target.moved(trace, nest({path: kept}))[0], {"accept": probability.mean()}
 
-    return Kernel(f"mh_each {errors.show(path)}", step)
+    return Kernel(f"mh_each {errors.show(path)}", step, target=target)
 
 
 def _change(plate: Plate, trace: Trace, new: Any, counted: Selection | None) -> jax.Array:

@@ -37,7 +37,7 @@ def scored_at(space: Space, rest: Trace | None, z: jax.Array) -> ScoredPosition:
 
 
 def on_scored_positions(space: Space) -> dict[str, Any]:
-    """`enter`, `leave`, `read` and `valid` of a kernel whose state is a `ScoredPosition`."""
+    """What makes a kernel of a step on `ScoredPosition`s: `enter`, `leave`, ..., `target`."""
 
     def enter(trace: Trace) -> ScoredPosition:
         rest, z = space.rest(trace), space.position(trace)
@@ -56,4 +56,5 @@ def on_scored_positions(space: Space) -> dict[str, Any]:
         "leave": leave,
         "read": lambda point: space.latents(point.rest, point.z),
         "valid": lambda point: jnp.isfinite(point.log_density),
+        "target": space.target,
     }

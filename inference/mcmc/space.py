@@ -110,6 +110,11 @@ class Space:
 
         return log_density
 
+    def potential(self, trace: Trace | None) -> Callable[[jax.Array], jax.Array]:
+        """The negative of `log_density`."""
+        log_density = self.log_density(trace)
+        return lambda z: -log_density(z)
+
     def rest(self, trace: Trace) -> Trace | None:
         """What `log_density` and `trace` need beside z: nothing when z is everything."""
         return None if self.everything else trace

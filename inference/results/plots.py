@@ -15,6 +15,7 @@ from ppl import Masked, Target, errors
 from ppl.addresses import flatten
 from ppl.masks import leading
 
+from ..validation.settings import check_number
 from .draws import Draws
 from .extras import extra
 from .predictive import observed_of
@@ -88,11 +89,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     >>> figure.axes[0].get_title()
     'n: 2 [1.75, 2.25]'
     """
-    if not 0 < prob < 1:
-        raise errors.InvalidArgument(
-            "The probability of an interval is between 0 and 1.", where=errors.caller(),
-            given=prob, expected="0 < prob < 1", fix="plot_posterior(draws, prob=0.9)",
-        )  # fmt: skip
+    check_number("prob", prob, above=0, below=1, fix=0.9)
     chosen, note = _chosen(draws, names)
     columns = max(1, min(4, len(chosen)))
     low, high = quantile_names(prob)

@@ -15,7 +15,10 @@ from ppl.addresses import flatten, nest, not_found
 from ppl.program import Path
 from ppl.randomness import checked_key
 
-from .draws import Draws
+from ..validation.objects import check_target
+from ..validation.same import check_same
+from ..validation.settings import check_count, shown
+from .draws import Draws, check_draws
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -94,6 +97,11 @@ def posterior_predictive(
     """
     target = target_of(draws, target)
     observed_of(target)
+    if args is not None and not isinstance(args, (tuple, list)):
+        raise errors.InvalidArgument(
+            "The arguments of the model are a tuple.", where=errors.caller(), given=shown(args),
+            expected="args=(x, ...)", fix="wrap the argument: args=(x,)",
+        )  # fmt: skip
     keys = jax.random.split(checked_key(key), math.prod(draws.shape))
     if past not in (None, *WAYS):
         raise errors.InvalidArgument(
@@ -168,11 +176,8 @@ def prior_predictive(
     >>> prior["fair"].shape, (prior["fair"] == prior["same"]).tolist()
     ((1, 5), [[True, True, True, True, True]])
     """
-    if n < 1:
-        raise errors.InvalidArgument(
-            "The number of predictions is positive.", where=errors.caller(), given=n,
-            expected="n >= 1", fix="prior_predictive(key, target, 1000)",
-        )  # fmt: skip
+    check_target(target)
+    check_count("n", n)
     program = seed(lambda: target.model.simulate(*target.args).choices)
     keys = jax.random.split(checked_key(key), n)
     found = flatten(_mapped(program, (keys,), _elements(target.model, target.args), batch))
@@ -186,9 +191,15 @@ def target_of(draws: Draws, target: Target | None) -> Target:
     """The target of the draws, whose latents they must be.
 
     Raises:
-      InvalidArgument: there is none.
+      InvalidArgument: there is none, or the draws were made of another.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
     """
+    check_draws(draws)
+    if target is not None:
+        check_target(target)
+        fix = "leave the target out; data that were left out of the fit, and their covariates: "
+        fix += "Draws(draws.choices, target=Target(model, args, observations))"
+        check_same("These draws", draws.target, target, "the target that is given", fix)
     target = draws.target if target is None else target
     if target is None:
         raise errors.InvalidArgument(
@@ -257,6 +268,8 @@ def each_draw(
 def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
+    if batch is not None:
+        check_count("batch", batch)
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
 
     def each(given: tuple, i: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ import numpy as np
 
 from ppl import errors
 
+from ..validation.settings import shown
+
 
 def fingerprint(*parts: bytes) -> str:
     """A digest of what a run computes: its programs, data and settings.
@@ -31,6 +33,27 @@ def fingerprint(*parts: bytes) -> str:
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
+
+
+def checked_folder(path: Any) -> Path:
+    """`path` as that of a folder, which need not be there yet.
+
+    Raises:
+      InvalidArgument: it is no path, or that of a file.
+
+    >>> from inference.running.checkpoint import checked_folder
+    >>> checked_folder("a/run").name
+    'run'
+    """
+    folder = Path(path) if isinstance(path, (str, os.PathLike)) and path else None
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        raise errors.InvalidArgument(
+            "A checkpoint is a folder.", where=errors.caller(),
+            given=shown(path) if folder is None else f"the file {folder}",
+            expected="the path of a folder, which is made if it is not there",
+            fix='checkpoint="run"',
+        )  # fmt: skip
+    return folder
 
 
 CHAINS = "model, data, kernel, key, numbers of chains, draws and warm-up steps, and versions of jax"
@@ -55,7 +78,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike, identity: str, same: str = CHAINS):
-        self.path, self.identity, self.same = Path(path), identity, same
+        self.path, self.identity, self.same = checked_folder(path), identity, same
 
     def save_draws(self, start: int, block: dict[str, np.ndarray]) -> None:
         """Draws from `start` on; arrays of shape (chains, count, ...) by name."""

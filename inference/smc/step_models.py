@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from ppl import GenerativeFunction, Trace, errors
 from ppl.addresses import flatten
+from ppl.arguments import is_array
+
+from ..validation.settings import shown
 
 
 def check_series(observations: Mapping[str, Any], others: Any, what: str, fix: str) -> None:
@@ -35,6 +38,18 @@ def check_model(model: Any) -> None:
             given=type(model).__name__, expected="a generative function (state, x) -> (state, y)",
             fix="make it with @gen",
         )  # fmt: skip
+
+
+def check_state(state: Any) -> None:
+    """A state is of numbers alone."""
+    for leaf in jax.tree.leaves(state):
+        keys = jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
+        if keys or not is_array(leaf):
+            raise errors.InvalidArgument(
+                "The state before the first step is not of numbers.", where=errors.caller(),
+                given=shown(leaf), expected="an array, or a pytree of arrays",
+                fix="start from a state like those that the step returns",
+            )  # fmt: skip
 
 
 def next_state(trace: Trace) -> Any:

@@ -53,5 +53,6 @@ def imputing(kernel: Kernel, target: Target) -> Kernel:
         lambda _, traces: (drawn(traces), {}),
         members=kernel.members,
         draws=kernel.draws,
+        target=target,
     )
     return cycle(kernel, again)
