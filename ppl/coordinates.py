@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from . import errors
+from .edges import rounded_off
 from .execute import fresh
 from .program import CHOICE, FACTOR, Factor, Path
 from .sites import Site
@@ -90,6 +91,19 @@ class Coordinates:
             values.update(found["values"])
             total = total + sums["log_det"]
         return values, total
+
+    def rounded_off(
+        self, z: Mapping[Path, Any], values: Mapping[Path, Any], rest: Mapping[Path, Any]
+    ) -> jax.Array | None:
+        """log p at `z` less log p at its `values`, of what floats cannot come near enough to.
+
+        Args:
+          values: what `constrain` gives; `rest`: of the other choices.
+
+        Returns:
+          A scalar, or None where floats come near enough.
+        """
+        return rounded_off(self.run, z, {**rest, **values})
 
     def unconstrain(self, values: Mapping[Path, Any]) -> dict[Path, jax.Array]:
         """The coordinates of `values`, the inverse of `constrain`.

@@ -23,6 +23,7 @@ import numpyro.distributions as dist
 
 from . import errors
 from .arithmetic import add, div, mul, sub
+from .large_counts import stable
 from .supports import support_name
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -254,7 +255,8 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
-    return _validated(d).log_prob(value)
+    found = stable(d, value, lambda: _validated(d).log_prob(value))
+    return _validated(d).log_prob(value) if found is None else found
 
 
 def total_log_density(d: Any, value: Any) -> Any:

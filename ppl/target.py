@@ -284,8 +284,12 @@ class Target:
             estimated, since the model draws without addresses.
         """
         check_density_exact(self, "A potential")
-        values, log_det = self.constrain(unconstrained)
-        return -(self.log_density(values) + log_det)
+        coordinates, rest = self.coordinates(), self.observed_values
+        z = self._complete(unconstrained, coordinates.shapes)
+        values, log_det = coordinates.constrain(z, rest)
+        log_density = self.log_density(nest({path: values[path] for path in self.latents}))
+        more = coordinates.rounded_off(z, values, rest)
+        return -(log_density + (log_det if more is None else log_det + more))
 
 
 def _check_generate(self: Target, *call: Any, **kwargs: Any) -> None:

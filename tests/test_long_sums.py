@@ -217,10 +217,10 @@ def test_annealing_in_many_steps():
     @gen
     def model():
         sample("x", dist.Bernoulli(0.5))
-        sample("y", dist.Uniform(0.0, jnp.exp(100.0 * jnp.ones(100))).to_event(1))
+        sample("y", dist.Uniform(0.0, jnp.exp(80.0 * jnp.ones(125))).to_event(1))
 
     with jax.enable_x64(False):
-        step = annealed(Target(model, (), {"y": jnp.ones(100)}), 2, lambda t: mh(t, "x"), 1000)
+        step = annealed(Target(model, (), {"y": jnp.ones(125)}), 2, lambda t: mh(t, "x"), 1000)
         run = jax.jit(seed(lambda: log_evidence(step(unit()))))
         close(run(jax.random.key(0)), level, 1)
 

@@ -84,19 +84,26 @@ class Space:
         self, trace: Trace | None, z: jax.Array
     ) -> tuple[dict[tuple, jax.Array], jax.Array]:
         """The selected latents by path, and log |d latents / dz|, given the rest of `trace`."""
+        values, log_det = self.coordinates.constrain(self._parts(z), self._others(trace))
+        return {path: values[path] for path in self.paths}, log_det.astype(self.dtype)
+
+    def _parts(self, z: jax.Array) -> dict[tuple, jax.Array]:
+        """z by path."""
         shapes = self.coordinates.shapes
         # one equation, whose transpose is one too
         split = jax.lax.split(z, [self.sizes[path] for path in shapes])
-        parts = {p: part.reshape(shapes[p]) for p, part in zip(shapes, split, strict=True)}
-        rest = self.target.observed_values if trace is None else flatten(trace.choices)
-        values, log_det = self.coordinates.constrain(parts, rest)
-        return {path: values[path] for path in self.paths}, log_det.astype(self.dtype)
+        return {p: part.reshape(shapes[p]) for p, part in zip(shapes, split, strict=True)}
+
+    def _others(self, trace: Trace | None) -> dict[tuple, Any]:
+        return self.target.observed_values if trace is None else flatten(trace.choices)
 
     def log_density(self, trace: Trace | None) -> Callable[[jax.Array], jax.Array]:
         """`z -> log density` of the target in z, up to a constant, given the rest of `trace`."""
 
         def log_density(z: jax.Array) -> jax.Array:
             values, log_det = self.constrain(trace, z)
+            more = self.coordinates.rounded_off(self._parts(z), values, self._others(trace))
+            log_det = log_det if more is None else log_det + more.astype(self.dtype)
             if trace is None or self.everything:
                 return self.target.log_density(nest(values)) + log_det
             return self.target.moved(trace, nest(values))[1] + log_det

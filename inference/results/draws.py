@@ -17,6 +17,7 @@ from ..validation.objects import check_target
 from ..validation.settings import shown
 from .checks import Diagnosed, judge
 from .fixed import fixed_elements
+from .precision import Limit, limit
 from .summary import Summary, diagnose, summarize
 from .verdict import Divergences, Verdict, bfmi, divergences
 
@@ -131,6 +132,10 @@ class Draws:
         return {full: x for full, x in self.stats.items() if full.split("/")[-1] == name}
 
     @cached_property
+    def _limit(self) -> Limit | None:
+        return limit(self.target, self.choices)
+
+    @cached_property
     def _diagnosed(self) -> dict[str, dict[str, Any]]:
         return diagnose(self.columns(), self._fixed)
 
@@ -164,7 +169,15 @@ class Draws:
         """Whether the chains agree and are long enough, and what to do if not; see `Verdict`."""
         scalars = self.scalars()
         return judge(
-            Diagnosed(self._diagnosed, self.shape, self.stats, self.status, scalars, self.target)
+            Diagnosed(
+                self._diagnosed,
+                self.shape,
+                self.stats,
+                self.status,
+                scalars,
+                self.target,
+                limit=self._limit,
+            )
         )
 
     def divergences(self) -> Divergences:
