@@ -19,7 +19,7 @@ from .particles import History, advance, recorded
 from .resample import effective_sample_size, when_few
 from .series import Series
 from .smoothing import genealogy
-from .step_models import check_model, check_series, next_state
+from .step_models import check_model, check_rows, check_series, next_state
 from .weighted import Step, Weighted, collapse, each, log_evidence, normalized, spawn
 
 
@@ -84,6 +84,7 @@ def conditional_filter(
     _check_threshold(threshold)
     fix = "give the path one row for each observation"
     check_series(observations, (dict(path), xs), "A conditional filter", fix)
+    observations = check_rows(model, init, xs, observations)
     rows = dict(observations), dict(path), xs
     first, later = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf)[i], rows) for i in _SPLIT)
     _check_densities(model, proposal, init, first)

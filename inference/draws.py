@@ -12,6 +12,7 @@ import numpy as np
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
 
+from .prior_faults import blamed
 from .summary import Summary, diagnose, summarize
 from .verdict import Divergences, Verdict, bfmi, divergences, judge
 
@@ -135,13 +136,18 @@ class Draws:
 
     def verdict(self) -> Verdict:
         """Whether the chains agree and are long enough: one line; see `Verdict`."""
-        return judge(
+        return self._verdict
+
+    @cached_property
+    def _verdict(self) -> Verdict:
+        judged = judge(
             self._diagnosed,
             self.shape,
             self.statistic("diverging"),
             self.statistic("energy"),
             self.status,
         )
+        return blamed(judged, self.target)
 
     def divergences(self) -> Divergences:
         """How many transitions diverged in each chain, and which.

@@ -16,7 +16,7 @@ from .ordering import sort_by
 from .particles import History, advance, recorded, reweight
 from .resample import Scheme, resample, when_few
 from .schemes import multinomial, systematic
-from .step_models import check_model, check_series, check_states, next_state
+from .step_models import check_model, check_rows, check_series, check_states, next_state
 from .weighted import Step, Weighted, each, spawn, then
 
 
@@ -177,6 +177,7 @@ def particle_filter(
     check_model(model)
     fix = "particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)"
     check_series(observations, xs, "A filter", fix)
+    observations = check_rows(model, init, xs, observations)
 
     def keep(trace: Trace) -> tuple:
         return next_state(trace), trace.choices if history else None

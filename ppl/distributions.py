@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import errors
+from . import errors, truncated
 from .arithmetic import add, div, mul, sub
+from .mistakes import of_distribution
+from .overflow import overflow_told
 from .supports import support_name
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -138,7 +140,16 @@ def _categorical_logits(d, v):
     return _pick(jax.nn.log_softmax(d.logits, axis=-1), v)
 
 
+def _levy(d, v):
+    # numpyro's own asks for a support that is lost where a distribution is taken apart
+    shifted = v - d.loc
+    safe = jnp.where(shifted > 0, shifted, 1.0)
+    half = 0.5 * (_log(d.scale) - math.log(2 * math.pi) - d.scale / safe)
+    return _inside(shifted > 0, half - 1.5 * _log(safe))
+
+
 _DENSITY: dict[type, Callable] = {
+    dist.Levy: _levy,
     dist.Normal: _normal,
     dist.HalfNormal: _half_normal,
     dist.LogNormal: _log_normal,
@@ -252,7 +263,10 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
-    return _validated(d).log_prob(value)
+    stable = truncated.log_density(d, value) if isinstance(d, truncated.KINDS) else None
+    if stable is not None:
+        return stable
+    return overflow_told(d, _validated(d).log_prob(value))
 
 
 def total_log_density(d: Any, value: Any) -> Any:
@@ -320,6 +334,13 @@ def sample(d: Any, key: Any, where: str) -> jax.Array:
             fix="constrain or initialise it, for instance initial={name: value}, "
             'or start chains from "uniform"; or use a wide proper prior',
         ) from error
+    except errors.PPLError:
+        raise
+    except Exception as error:
+        ours = of_distribution(error, type(elementwise(d)).__name__, where)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -344,6 +365,8 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
     found = base(d)
     if found is None:
         shape, dtype = _of_value(d)
+        if is_discrete(d) and jnp.issubdtype(dtype, jnp.floating):
+            dtype = jnp.result_type(int)  # numpyro's sampler of a Geometric gives floats
     else:
         shape = tuple(d.batch_shape) + tuple(d.event_shape)
         dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(leaves)

@@ -1,0 +1,60 @@
+"""Why chains diverge, where the model itself is at fault: looked for in draws of the prior."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from ppl import Target, errors, seed
+
+from .verdict import Verdict
+
+_DRAWS = 200
+
+
+def prior_faults(target: Target) -> dict[str, int]:
+    """What is wrong with a model, and in how many of 200 draws of its prior; worst first.
+
+    Chains never keep a point at which a parameter is outside its constraint, so that the
+    draws do not show it: it is where their trajectories break off. Nothing where the prior
+    is improper.
+
+    >>> import numpyro.distributions as dist
+    >>> from inference.prior_faults import prior_faults
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     s = sample("s", dist.Normal(3.0, 0.01))
+    ...     sample("y", dist.Normal(0.0, -s))
+    >>> next(iter(prior_faults(Target(model, (), {"y": 0.5})).items()))
+    ('the parameter `scale` of "y" is outside positive(0)', 200)
+    """
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        trace, _ = seed(target.generate)(key, {})
+        return target.faults(target.choices(trace))
+
+    try:
+        found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), _DRAWS))
+    except errors.PPLError:  # an improper prior has no draws
+        return {}
+    counts = {name: int(np.sum(flags)) for name, flags in found.items()}
+    wrong = [(name, count) for name, count in counts.items() if count]
+    # a parameter outside its constraint is why a density is no number
+    return dict(sorted(wrong, key=lambda pair: (-pair[1], not pair[0].startswith("the param"))))
+
+
+def blamed(verdict: Verdict, target: Target | None) -> Verdict:
+    """The verdict on chains that diverge or are stuck, with the model's own fault if it has one."""
+    if target is None or verdict.check not in ("divergences", "constant"):
+        return verdict
+    for fault, count in prior_faults(target).items():
+        head = verdict.line.rsplit(": ", 1)[0]
+        todo = "constrain it (jnp.exp, jax.nn.softplus), or choose a prior on its range"
+        if not fault.startswith("the param"):
+            todo = "look for overflow, or for parameters that have no meaning there"
+        line = f"{head}: {fault} in {count} of {_DRAWS} draws of the prior: {todo}"
+        return replace(verdict, line=line)
+    return verdict
