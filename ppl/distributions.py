@@ -382,7 +382,7 @@ def _of_value(d: Any) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of a value by numpyro's sampler, or declared where there is none."""
     try:
         out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
-    except NotImplementedError:  # an improper prior
+    except (NotImplementedError, ImportError):  # an improper prior, or a package for draws
         dtype = jnp.result_type(int if is_discrete(d) else float)
         return tuple(d.batch_shape) + tuple(d.event_shape), dtype
     return out.shape, out.dtype

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from . import errors
 from .distributions import elementwise, log_density
 from .program import CHOICE, FACTOR, Factor, Path
-from .supports import inner_distributions, support_name
+from .supports import constrained, inner_distributions, support_name
 from .walk import Result, Rule, walk
 
 
@@ -66,7 +66,7 @@ def _no_number(log: Any) -> Any:
 def _parameters(d: dist.Distribution) -> Any:
     """The parameters that have a constraint of their own: name, whether it holds, its name."""
     for inner in (*inner_distributions(d), d):
-        for name, constraint in inner.arg_constraints.items():
+        for name, constraint in constrained(inner).items():
             value = inner.__dict__.get(name)
             if value is not None and not constraints.is_dependent(constraint):
                 yield name, constraint(jnp.asarray(value)), support_name(constraint)

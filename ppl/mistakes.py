@@ -18,6 +18,7 @@ import numpyro.distributions as dist
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from . import errors
+from .arguments import is_array
 from .border import no_arrays
 
 _DISTRIBUTIONS = dist.__file__.rsplit("__init__", 1)[0]
@@ -106,6 +107,13 @@ def of_distribution(error: Exception, name: str, where: str) -> errors.PPLError 
 
     None for an error that arose elsewhere. The person's line is `where`.
     """
+    if isinstance(error, ImportError):
+        return errors.MissingPackage(
+            f"numpyro needs a package to draw from this {name}, or for its density.",
+            where=where,
+            given=str(error),
+            fix="install it; observed and scored choices may do without their sampler",
+        )
     frame = _frame_of(error.__traceback__)
     text = " ".join(str(error).split())
     if frame is None:
@@ -118,7 +126,7 @@ def of_distribution(error: Exception, name: str, where: str) -> errors.PPLError 
     kind = type(owner).__name__ if isinstance(owner, dist.Distribution) else name
     given = _parameters(frame)
     constrained = getattr(owner, "arg_constraints", {})
-    wrong = {k: v for k, v in given.items() if k in constrained and no_number(v)}
+    wrong = {k: v for k, v in given.items() if k in constrained and not is_array(v)}
     fix = "give parameters whose shapes broadcast, in the constraints of the distribution"
     if any(isinstance(v, dist.Distribution) for v in wrong.values()):
         fix = f'sample it first: {next(iter(wrong))} = sample("{next(iter(wrong))}", ...)'
@@ -159,11 +167,6 @@ def _parameters(frame: FrameType) -> dict[str, Any]:
     names = code.co_varnames[: code.co_argcount]
     local = frame.f_locals
     return {n: local[n] for n in names if n in local and n not in ("self", "cls", "validate_args")}
-
-
-def no_number(value: Any) -> bool:
-    """Whether a parameter is of a type that no parameter has."""
-    return isinstance(value, (str, dict, list, tuple, set, dist.Distribution))
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,6 @@ loops for all iterations at once, and each parameter is held to its constraint.
 
 from __future__ import annotations
 
-import operator
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,25 +29,29 @@ def check_arguments(
 ) -> None:
     """Hold the parameters that follow from known arguments (and `values`) to their constraints.
 
-    What was looked at the last time is not looked at again.
+    What was looked at the last time is not looked at again, what follows from the program's
+    constants only once.
 
     Raises:
       InvalidDistribution: a parameter is outside its constraint.
       SupportError: a factor is not a number.
     """
     values = {path: value for path, value in (values or {}).items() if is_known(value)}
-    if not values and not any(is_known(x) for x in operands):
-        return
+    known = [x if is_known(x) else None for x in operands]
     last = _seen.get(program)
-    if not values and last is not None and all(map(operator.is_, last, operands)):
+    if not values and last is not None and _all_the_same(known, last):
         return
-    inputs: list[Known | None] = [(x, frozenset()) if is_known(x) else None for x in operands]
+    inputs: list[Known | None] = [None if x is None else (x, frozenset()) for x in known]
     with jax.ensure_compile_time_eval():
         found = _parameters(program, inputs, values)
         for step, leaves in found:
             _check(step, leaves)
-    if not any(isinstance(x, jax.core.Tracer) for x in operands):
-        _seen[program] = tuple(operands)
+    _seen[program] = tuple(known)
+
+
+def _all_the_same(known: Sequence[Any], last: tuple) -> bool:
+    """Whether nothing is known that was not looked at the last time; constants once."""
+    return all(x is None or x is y for x, y in zip(known, last, strict=True))
 
 
 def _check(step: Choice | Factor, leaves: list) -> None:

@@ -20,7 +20,7 @@ from . import arithmetic, distributions, errors
 from .arguments import Arguments, is_array
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
-from .mistakes import needs_value, no_number, of_distribution
+from .mistakes import needs_value, of_distribution
 from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, While, bodies
 from .staging import Staged, stage
 from .supports import check_parameters, inner_distributions
@@ -80,13 +80,10 @@ def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
 
 def _check_arrays(d: Any, at: str, name: str) -> None:
     """Raise for a shape that is still traced, and for a parameter that is no array."""
-    sizes = (*d.batch_shape, *d.event_shape)
-    if any(isinstance(size, jax.core.Tracer) for size in sizes):
-        raise needs_value(f"{name} at {at}", f"the shape {sizes} of {type(d).__name__}")
     for inner in (d, *inner_distributions(d)):
         for parameter in inner.arg_constraints:
             value = inner.__dict__.get(parameter, 0.0)
-            if value is None or no_number(value) or _is_complex(value):
+            if not is_array(value) or jnp.iscomplexobj(value):
                 raise errors.InvalidDistribution(
                     f"{type(inner).__name__} has a parameter `{parameter}` that is no real array.",
                     where=f"{name} at {at}",
@@ -94,12 +91,13 @@ def _check_arrays(d: Any, at: str, name: str) -> None:
                     expected="real numbers, one or an array",
                     fix=f"{parameter}=jnp.array([...])"
                     if isinstance(value, (list, tuple))
+                    else f'sample it first: {parameter} = sample("{parameter}", ...)'
+                    if isinstance(value, dist.Distribution)
                     else f"give a number or an array for {parameter}",
                 )
-
-
-def _is_complex(value: Any) -> bool:
-    return is_array(value) and jnp.iscomplexobj(value)
+    sizes = (*d.batch_shape, *d.event_shape)
+    if any(isinstance(size, jax.core.Tracer) for size in sizes):
+        raise needs_value(f"{name} at {at}", f"the shape {sizes} of {type(d).__name__}")
 
 
 def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Arguments]:

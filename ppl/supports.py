@@ -35,6 +35,14 @@ def inner_distributions(d: Any) -> Iterator[Any]:
                 yield from inner_distributions(part)
 
 
+def constrained(d: Any) -> dict[str, Any]:
+    """The parameters of a distribution and of those that it derives from, with constraints."""
+    found: dict[str, Any] = {}
+    for kind in reversed(type(d).__mro__):
+        found.update(vars(kind).get("arg_constraints", {}))
+    return found
+
+
 def check_parameters(
     d: Any, where: str, name: str, order: bool = True, caller: str | None = None
 ) -> None:
@@ -52,7 +60,7 @@ def check_parameters(
 
 
 def _check(d: Any, places: tuple[str, ...]) -> None:
-    for parameter, constraint in d.arg_constraints.items():
+    for parameter, constraint in constrained(d).items():
         value = d.__dict__.get(parameter)
         if (
             value is None
