@@ -8,9 +8,9 @@ import pytest
 
 import ppl.distributions
 from inference import Draws, mh, nuts, sample_posterior
-from inference.loo import loo
-from inference.pointwise import log_likelihood
-from inference.predictive import posterior_predictive, prior_predictive
+from inference.results.loo import loo
+from inference.results.pointwise import log_likelihood
+from inference.results.predictive import posterior_predictive, prior_predictive
 from ppl import Masked, Target, gen, law, sample, seed
 from ppl.errors import CannotSimulate
 from tests.every_distribution import EVERY, at, values
