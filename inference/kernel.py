@@ -14,7 +14,7 @@ Tuning is over before the first draw is kept: `Tuning.freeze` gives the paramete
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ class Tuning:
       parameters: `tuning -> parameters` of the next step.
       update: `(tuning, state, stats) -> tuning` after a step.
       freeze: `tuning -> parameters` for good, after the last step.
+      schedule: `n -> {"windows": array}`, what is known of a warm-up of `n` steps before it
+        runs; for people.
 
     >>> from inference import Kernel, Tuning
     >>> count = Tuning(
@@ -55,6 +57,7 @@ class Tuning:
     parameters: Callable[[Any], Any]
     update: Callable[[Any, State, Stats], Any]
     freeze: Callable[[Any], Any]
+    schedule: Callable[[int], dict[str, Any]] | None = None
 
 
 def _same(x: Any) -> Any:
@@ -77,6 +80,8 @@ class Kernel:
         kernel maps stacked traces to stacked traces. None: a single trace.
       draws: for kernels on populations, how many of the members, from the first on, are
         draws of the target.
+      describe: `parameters -> dict`, their names, for people; left out where they are a dict
+        or a named tuple.
       target: what it leaves invariant, where that is said: on any other it is refused.
 
     Raises:
@@ -102,6 +107,7 @@ class Kernel:
     members: int | None = None
     draws: int | None = None
     target: Target | None = None
+    describe: Callable[[Any], dict[str, Any]] | None = None
 
     def __call__(self, trace: Any) -> Any:
         if isinstance(trace, Target):
@@ -117,6 +123,14 @@ class Kernel:
     def tuned(self, parameters: Any) -> Kernel:
         """The same kernel with other parameters."""
         return replace(self, parameters=parameters)
+
+    def named(self, parameters: Any) -> dict[str, Any]:
+        """Parameters by name: "step_size", say; empty where they have no names."""
+        if self.describe is not None:
+            return self.describe(parameters)
+        if hasattr(parameters, "_asdict"):
+            return parameters._asdict()
+        return dict(parameters) if isinstance(parameters, Mapping) else {}
 
     def warm(self) -> Tuning:
         """Its tuning; one that keeps the parameters if it has none."""

@@ -185,6 +185,7 @@ def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
         members=part.members,
         draws=part.draws,
         target=part.target,
+        describe=part.named,
     )
 
 
@@ -229,17 +230,29 @@ def _composite(name: str, parts: list[Kernel], names: list[str], step: Callable)
         checked = [part.valid(part.enter(trace)) for part in parts if part.valid is not None]
         return jnp.all(jnp.array(checked, bool))
 
+    def schedule(n: int) -> dict[str, Any]:
+        each = [part.tuning.schedule if part.tuning else None for part in parts]
+        told = [_under(k, tell(n)) for k, tell in zip(names, each, strict=True) if tell]
+        return {k: v for some in told for k, v in some.items()}
+
+    def describe(parameters: tuple) -> dict[str, Any]:
+        each = zip(names, parts, parameters, strict=True)
+        told = [_under(name, part.named(own)) for name, part, own in each]
+        return {k: v for some in told for k, v in some.items()}
+
     tunes = any(part.tuning is not None for part in parts)
+    tuning = Tuning(init, each("parameters"), update, each("freeze"), schedule)
     members, draws = kinds.pop() if kinds else (None, None)
     return Kernel(
         name=name,
         step=step,
         parameters=tuple(part.parameters for part in parts),
-        tuning=Tuning(init, each("parameters"), update, each("freeze")) if tunes else None,
+        tuning=tuning if tunes else None,
         valid=valid,
         members=members,
         draws=draws,
         target=_common(name, parts),
+        describe=describe,
     )
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
-from .known import Known, Lazy, is_known
+from .excluded_branches import Known, Lazy, is_known
 from .program import Branch, Choice, Custom, Factor, Loop, Map, Path, Program, Remat
 from .supports import check_parameters
 

@@ -11,6 +11,7 @@ import pytest
 from inference import Kernel, Tuning, as_kernel, cycle, hmc, iterate, mh, sample_posterior
 from inference.running.block_size import BlockSize
 from inference.running.blocks import Blocks
+from inference.targets.fingerprints import FOLLOWS, PLAIN, WORDS, differences
 from ppl import Target, draw, errors, factor, gen, sample
 
 KEY = jax.random.key(7)
@@ -132,21 +133,47 @@ def test_a_finished_run_is_read_back(whole, tmp_path):
     assert before == {f.name: f.read_bytes() for f in (tmp_path / "run").iterdir()}
 
 
-@pytest.mark.parametrize("change", ["data", "kernel", "key", "draws"])
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, change):
-    target, step, key, few = TARGET, kernel(), KEY, {**FEW, "checkpoint": tmp_path / "run"}
-    sample_posterior(key, target, step, **few)
-    if change == "data":
-        target = Target(model, (), {"y": 1.25})
-        step = cycle(hmc(target, "mu", steps=3), mh(target, "k"))
-    elif change == "kernel":
-        step = cycle(hmc(TARGET, "mu", steps=4), mh(TARGET, "k"))
-    elif change == "key":
-        key = jax.random.key(8)
-    else:
-        few["draws"] = 61
-    with pytest.raises(errors.CheckpointError, match=r"another run.\n  where: .*state\.npz"):
-        sample_posterior(key, target, step, **few)
+@gen
+def wider():
+    mu = sample("mu", dist.Normal(0.0, 3.0))
+    k = sample("k", dist.Bernoulli(0.5))
+    sample("y", dist.Normal(mu + k, 1.0))
+
+
+OTHERS = {"data": Target(model, (), {"y": 1.25}), "model": Target(wider, (), {"y": 1.5})}
+ANOTHER = {  # what differs, and how it is told
+    "data": ("other observations", "the same observations"),
+    "model": ("another model", "the same model"),
+    "settings": ("other settings of the kernel, or another program", "the same kernel"),
+    "key": ("another key", "the same key"),
+    "draws": ("draws: 60", "draws: 61"),
+    "initial": ("start: uniform", "start: prior"),
+}
+
+
+def test_a_checkpoint_of_another_run_says_what_differs(tmp_path):
+    """What follows from a difference is not told; parts one by one are in the next test."""
+    few = {**FEW, "checkpoint": tmp_path / "run"}
+    sample_posterior(KEY, TARGET, kernel(), **few)
+    for change, told in ANOTHER.items():
+        target = OTHERS.get(change, TARGET)
+        step = cycle(hmc(target, "mu", steps=4 if change == "settings" else 3), mh(target, "k"))
+        key = jax.random.key(8) if change == "key" else KEY
+        more = {"draws": {"draws": 61}, "initial": {"initial": "prior"}}.get(change, {})
+        with pytest.raises(errors.CheckpointError, match="another run") as found:
+            sample_posterior(key, target, step, **{**few, **more})
+        assert (found.value.given, found.value.expected) == told
+        assert "state.npz" in str(found.value) and "test_run.py" in str(found.value)
+
+
+@pytest.mark.parametrize("name", [*PLAIN, *WORDS])
+def test_every_part_of_a_run_is_told_alone_and_not_what_follows_from_it(name):
+    parts = dict.fromkeys((*PLAIN, *WORDS), "one")
+    follow = [other for other, causes in FOLLOWS.items() if name in causes]
+    there = {**parts, name: "other", **dict.fromkeys(follow, "changed")}
+    ((given, expected),) = differences(there, parts)
+    assert given == (f"{name}: other" if name in PLAIN else WORDS[name])
+    assert expected in (f"{name}: one", f"the same {name}", "the same kernel")
 
 
 @pytest.mark.parametrize("name", ["state.npz", "draws-16.npz"])
@@ -276,9 +303,28 @@ def test_no_finite_start_is_said_before_the_loop_compiles(monkeypatch):
     monkeypatch.setattr(Blocks, "steps", lambda *_: pytest.fail("the loop was made"))
     with pytest.raises(errors.NonFiniteStart) as error:
         sample_posterior(KEY, target, mh(target, "mu"), **FEW)
-    rows = {row[0]: row for row in error.value.rows}
-    assert set(rows) == {'"mu"', '"sigma"'}
+    rows = {row[0].split(".py")[0]: row for row in error.value.rows}
+    assert set(rows) == {'"mu"', '"sigma"', "factor at tests/test_run"}
     assert "on positive" in str(error.value) and len(str(error.value).splitlines()) <= 12
+
+
+def test_a_factor_that_is_no_number_is_named_where_it_is():
+    """At the top and in a loop, beside factors that are fine."""
+
+    @gen
+    def odd():
+        mu = sample("mu", dist.Normal(0.0, 1.0))
+        factor(mu)
+        jax.vmap(lambda x: factor(jnp.log(-1 - (mu * x) ** 2)))(jnp.arange(2.0))
+
+    target = Target(odd)
+    with pytest.raises(errors.NonFiniteStart, match="no start with a finite") as error:
+        sample_posterior(KEY, target, mh(target, "mu"), **FEW)
+    first, *rest = error.value.rows
+    line = odd.fn.__code__.co_firstlineno
+    assert first[0].endswith(f"test_run.py:{line + 4}") and np.isnan(first[3])
+    assert f"test_run.py:{line + 3}" in next(row[0] for row in rest if "factor" in row[0])
+    assert "what is given to the factor" in str(error.value)
 
 
 def test_a_value_that_is_no_number_stops_the_run_and_keeps_the_rest(monkeypatch):

@@ -129,7 +129,10 @@ def windows(
         step_size = jnp.where(found.averaging[3] > 0, averaged, found.metric.step_size)
         return Metric(step_size, found.metric.inverse_mass)
 
-    return Tuning(init, lambda found: found.metric, update, freeze)
+    def schedule(n: int) -> dict[str, Any]:
+        return {"windows": np.array(build_adaptation_schedule(n) if n else []).reshape(-1, 2)}
+
+    return Tuning(init, lambda found: found.metric, update, freeze, schedule)
 
 
 def _positive(step_size: jax.Array) -> jax.Array:

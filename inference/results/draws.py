@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,12 +32,19 @@ class Draws:
       stats: what the kernels report of each transition, arrays of shape (chains, draws),
         named "<kernel>/<statistic>", or "<statistic>" for a kernel that is alone:
         `accept` (probability), `diverging` (bool), `energy` (the Hamiltonian), `steps`
-        (leapfrogs), `depth` (of the tree). They are looked up by the last part.
+        (leapfrogs), `depth` (of the tree), `step_size`. They are looked up by the last part.
       target: what was drawn from; predictions, likelihoods and exports need it.
       status: "complete", or how the run ended before.
+      tuned: what the warm-up left, and did. By chain, and named as statistics are: the kernels'
+        parameters (`step_size`, `inverse_mass`), `warmup_accept` (the mean), `warmup_steps` and
+        `warmup_diverging` (in all). Of all chains: `warmup`, the number of transitions, and
+        `windows`, the first and last of each window.
+      derived: functions of the choices, as nested dicts of arrays of the same axes, which are
+        summarised and exported with them; `derive` adds some.
 
     Raises:
       ShapeError: two arrays have other chain and draw axes.
+      InvalidArgument: what is derived has the name of a choice.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -53,6 +61,8 @@ class Draws:
     stats: Mapping[str, Any] = field(default_factory=dict)
     target: Target | None = None
     status: str = "complete"
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    derived: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         if not isinstance(self.stats, Mapping):
@@ -71,7 +81,11 @@ class Draws:
         values = {path: np.asarray(x) for path, x in flatten(self.choices).items()}
         object.__setattr__(self, "choices", nest(values))
         object.__setattr__(self, "stats", {k: np.asarray(v) for k, v in self.stats.items()})
-        named = [(errors.show(p), x) for p, x in flatten(self.choices).items()]
+        object.__setattr__(self, "tuned", {k: np.asarray(v) for k, v in self.tuned.items()})
+        others = {path: np.asarray(x) for path, x in flatten(self.derived).items()}
+        object.__setattr__(self, "derived", nest(others))
+        check_names(values, others)
+        named = [(errors.show(p), x) for p, x in (*values.items(), *others.items())]
         named += [(f'the statistic "{name}"', x) for name, x in self.stats.items()]
         for name, x in named:
             axes = x.shape[:2] if name.startswith('"') else x.shape
@@ -93,11 +107,11 @@ class Draws:
         Raises:
           AddressNotFound: with the nearest address.
         """
-        level: Any = self.choices
+        level: Any = {**self.choices, **self.derived}
         path = as_path(address)
         for part in path:
             if not isinstance(level, Mapping) or part not in level:
-                raise not_found(path, flatten(self.choices), "The lookup in the draws")
+                raise not_found(path, self._arrays, "The lookup in the draws")
             level = level[part]
         return level
 
@@ -105,7 +119,7 @@ class Draws:
         chains, draws = self.shape
         shown = "; ".join(
             errors.show(path) + (f": {list(x.shape[2:])}" if x.ndim > 2 else "")
-            for path, x in flatten(self.choices).items()
+            for path, x in self._arrays.items()
         )
         shown = shown.replace("; ", ", ")
         return f"Draws({chains} chains x {draws} draws; {shown}; {self.status})"
@@ -113,13 +127,18 @@ class Draws:
     @property
     def shape(self) -> tuple[int, int]:
         """(chains, draws); (0, 0) where there is no array at all."""
-        for x in (*flatten(self.choices).values(), *self.stats.values()):
+        for x in (*self._arrays.values(), *self.stats.values()):
             return x.shape[:2]
         return 0, 0
 
+    @property
+    def _arrays(self) -> dict[Path, np.ndarray]:
+        """The choices and what is derived of them, by path."""
+        return {**flatten(self.choices), **flatten(self.derived)}
+
     def columns(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """By address: the names of its scalars, and an array (chains, draws, scalars)."""
-        for path, x in flatten(self.choices).items():
+        for path, x in self._arrays.items():
             names = _names(path, x.shape[2:])
             yield names, x.reshape(*x.shape[:2], len(names))
 
@@ -167,18 +186,18 @@ class Draws:
 
     def verdict(self) -> Verdict:
         """Whether the chains agree and are long enough, and what to do if not; see `Verdict`."""
-        scalars = self.scalars()
-        return judge(
-            Diagnosed(
-                self._diagnosed,
-                self.shape,
-                self.stats,
-                self.status,
-                scalars,
-                self.target,
-                limit=self._limit,
-            )
+        others = Draws({}, derived=self.derived).scalars()
+        found = Diagnosed(
+            rows=self._diagnosed,
+            shape=self.shape,
+            stats=self.stats,
+            status=self.status,
+            scalars=self.scalars(),
+            target=self.target,
+            derived=frozenset(others),
+            limit=self._limit,
         )
+        return judge(found)
 
     def divergences(self) -> Divergences:
         """How many transitions diverged in each chain, and which.
@@ -195,9 +214,69 @@ class Draws:
         2016, "Diagnosing suboptimal cotangent disintegrations in HMC").
 
         Raises:
-          InvalidArgument: no kernel of the run reports its energy.
+          InvalidArgument: no kernel of the run reports its energy, or chains are of one draw.
         """
-        return {name: bfmi(x) for name, x in self._reported("energy").items()}
+        found = self._reported("energy")
+        if self.shape[1] < 2:
+            raise errors.InvalidArgument(
+                "Energies are compared from one draw to the next.", where=errors.caller(),
+                given=f"{self.shape[0]} chains x {self.shape[1]} draws",
+                expected="2 draws a chain, or more", fix="draw more: 4 chains of 1000",
+            )  # fmt: skip
+        return {name: bfmi(x) for name, x in found.items()}
+
+    def derive(self, key: Any = None, *, target: Target | None = None, **named: Any) -> Draws:
+        """These draws with derived quantities more; see `inference.results.derived.derive`.
+
+        Args:
+          key: one PRNG key, where a return value is random.
+          target: the target of the draws, where they do not carry it.
+          named: by name, a function of the latents of one draw; or "retval", the return value
+            of the model at them.
+
+        Raises:
+          InvalidArgument: it is neither; a name is that of a choice; or a key is due.
+
+        >>> import numpy as np
+        >>> from inference import Draws
+        >>> draws = Draws({"a": np.array([[1.0, 2.0]]), "b": np.array([[4.0, 4.0]])})
+        >>> draws.derive(ratio=lambda latents: latents["a"] / latents["b"])["ratio"].tolist()
+        [[0.25, 0.5]]
+        """
+        from .derived import derive
+
+        return derive(self, named, key, target)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """All of it in one file, which `load` reads to the same bits.
+
+        A numpy archive without pickles. It has the fingerprints of the target, not the target.
+
+        >>> import tempfile, numpy as np
+        >>> from inference import Draws
+        >>> path = tempfile.mkdtemp() + "/draws.npz"
+        >>> Draws({"mu": np.arange(6.0).reshape(2, 3)}).save(path)
+        >>> Draws.load(path)["mu"].tolist()
+        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+        """
+        from .saved import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike, target: Target | None = None) -> Draws:
+        """The draws in a file that `save` wrote.
+
+        Args:
+          target: what they are draws of; it must be what they were made of.
+
+        Raises:
+          CheckpointError: the file is missing or damaged, or has the draws of another target;
+            it says what differs.
+        """
+        from .saved import load
+
+        return load(path, target)
 
     def _reported(self, name: str) -> dict[str, np.ndarray]:
         found = self.statistic(name)
@@ -210,6 +289,38 @@ class Draws:
                 fix="draw by a kernel that reports it (hmc, nuts)",
             )
         return found
+
+
+def check_some(draws: Draws) -> None:
+    """Raise `InvalidArgument` if there are no draws.
+
+    >>> import numpy as np
+    >>> from inference import Draws
+    >>> from inference.results.draws import check_some
+    >>> check_some(Draws({"mu": np.zeros((1, 1))}))
+    """
+    chains, n = draws.shape
+    if not chains * n:
+        raise errors.InvalidArgument(
+            "There are no draws.", where=errors.caller(), given=f"{chains} chains x {n} draws",
+            expected="one draw, or more", fix="sample_posterior(key, target, kernel)",
+        )  # fmt: skip
+
+
+def check_names(choices: Iterable[Path], derived: Iterable[Path]) -> None:
+    """Raise `InvalidArgument` where a choice and something derived have one name.
+
+    >>> from inference.results.draws import check_names
+    >>> check_names([("mu",)], [("ratio",)])
+    """
+    for path in derived:
+        same = [p for p in choices if p[0] == path[0]]
+        if same:
+            raise errors.InvalidArgument(
+                f"What is derived has the name of the choice {errors.show(same[0])}.",
+                where=errors.caller(), given=errors.show(path), expected="a name of its own",
+                fix=f'derive(the_{path[0]}=...)',
+            )  # fmt: skip
 
 
 def _names(path: Path, shape: tuple[int, ...]) -> list[str]:

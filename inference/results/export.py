@@ -60,7 +60,9 @@ def to_datatree(
     """
     arviz = extra("arviz_base", "arviz", "Export")
     extra("xarray", "arviz", "Export")
-    groups: dict[str, dict[str, Any]] = {"posterior": _named(flatten(draws.choices))}
+    groups: dict[str, dict[str, Any]] = {
+        "posterior": _named({**flatten(draws.choices), **flatten(draws.derived)})
+    }
     stats, kernels = _statistics(draws.stats)
     if stats:
         groups["sample_stats"] = stats

@@ -167,7 +167,9 @@ def _unflatten(values: np.ndarray, there: Mapping[Path, np.ndarray]) -> dict[str
 
 def _relative_efficiency(draws: Draws, stats: Any) -> float:
     """Mean ESS of the latents' means per draw; 1 for one chain. Constants do not count."""
-    moving = [x for x in draws.scalars().values() if np.ptp(x.astype(np.float64)) > 0]
+    moving = [
+        x for x in Draws(draws.choices).scalars().values() if np.ptp(x.astype(np.float64)) > 0
+    ]
     if draws.shape[0] == 1 or not moving:
         return 1.0
     each = np.stack([x.astype(np.float64) for x in moving], -1)

@@ -16,7 +16,7 @@ from ppl.addresses import flatten
 from ppl.masks import leading
 
 from ..validation.settings import check_number
-from .draws import Draws
+from .draws import Draws, check_some
 from .extras import extra
 from .predictive import observed_of
 from .summary import quantile_names
@@ -38,6 +38,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     Raises:
       MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
+      InvalidArgument: there are no draws.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -80,7 +81,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     Raises:
       MissingPackage: matplotlib is not installed (`pip install 'giry[plots]'`).
       AddressNotFound: a name is that of no scalar.
-      InvalidArgument: `prob` is not between 0 and 1.
+      InvalidArgument: `prob` is not between 0 and 1, or there are no draws.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -201,6 +202,7 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 
 def _chosen(draws: Draws, names: Sequence[str] | None) -> tuple[dict[str, np.ndarray], str]:
     """The scalars to show, and what to say if they are not all."""
+    check_some(draws)
     scalars = draws.scalars()
     if names is None:
         some = dict(list(scalars.items())[:_SHOWN])

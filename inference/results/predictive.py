@@ -18,7 +18,7 @@ from ppl.randomness import checked_key
 from ..validation.objects import check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, shown
-from .draws import Draws, check_draws
+from .draws import Draws, check_draws, check_some
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -66,7 +66,7 @@ def posterior_predictive(
       nested dict of numpy arrays (chains, draws, *shape of the choice).
 
     Raises:
-      InvalidArgument: nothing is observed, there is no target, or there is no forecast: what
+      InvalidArgument: nothing is observed, there is no target or no draw, or no forecast: what
         would be kept depends on what is new, or `args` change it.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
       ShapeError: with `args`, a latent is shorter than it was.
@@ -259,13 +259,14 @@ def each_draw(
     f: Callable[..., Any], draws: Draws, elements: int, batch: int | None, keys: Any = None
 ) -> Any:
     """`f(latents)`, or `f(key, latents)`, of each draw: any pytree, as (chains, draws, ...)."""
+    check_some(draws)
     n = math.prod(draws.shape)
     latents = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), draws.choices)
     found = _mapped(f, (latents,) if keys is None else (keys, latents), elements, batch)
     return jax.tree.map(lambda x: np.asarray(x).reshape(*draws.shape, *x.shape[1:]), found)
 
 
-def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
+def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> Any:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
     if batch is not None:

@@ -7,9 +7,10 @@ so that the folder always holds a state with all the draws before it.
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,8 @@ import numpy as np
 
 from ppl import errors
 
+from ..targets.fingerprints import differences, plain, told
 from ..validation.settings import shown
-
-
-def fingerprint(*parts: bytes) -> str:
-    """A digest of what a run computes: its programs, data and settings.
-
-    >>> from inference.running.checkpoint import fingerprint
-    >>> fingerprint(b"a", b"b") == fingerprint(b"a", b"b") != fingerprint(b"ab", b"")
-    True
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()
 
 
 def checked_folder(path: Any) -> Path:
@@ -56,18 +45,18 @@ def checked_folder(path: Any) -> Path:
     return folder
 
 
-CHAINS = "model, data, kernel, key, numbers of chains, draws and warm-up steps, and versions of jax"
-"""What makes a run of chains the run that it is."""
-
-
 class Checkpoint:
-    """The folder `path` for the run with this `identity` (see `fingerprint`).
+    """The folder `path` for the run with this `identity`: its parts by name.
 
-    `same` says of what the identity is made, for messages.
+    Parts are readable, or fingerprints (see `inference.targets.fingerprints`): a run of another
+    identity is told by what differs.
+
+    Attributes:
+      more: arrays by name that were saved with the state, once it is loaded.
 
     >>> import tempfile, numpy as np
     >>> from inference.running.checkpoint import Checkpoint
-    >>> folder = Checkpoint(tempfile.mkdtemp() + "/run", "identity")
+    >>> folder = Checkpoint(tempfile.mkdtemp() + "/run", {"draws": "3"})
     >>> folder.load([np.zeros(2)]) is None
     True
     >>> folder.save_draws(0, {"mu": np.ones((1, 3))})
@@ -77,17 +66,22 @@ class Checkpoint:
     ([0.0, 1.0], 5, 3, [[1.0, 1.0, 1.0]])
     """
 
-    def __init__(self, path: str | os.PathLike, identity: str, same: str = CHAINS):
-        self.path, self.identity, self.same = checked_folder(path), identity, same
+    def __init__(self, path: str | os.PathLike, identity: Mapping[str, str]):
+        self.path, self.identity = checked_folder(path), dict(identity)
+        self.more: dict[str, np.ndarray] = {}
 
     def save_draws(self, start: int, block: dict[str, np.ndarray]) -> None:
         """Draws from `start` on; arrays of shape (chains, count, ...) by name."""
         self._write(f"draws-{start}.npz", {**block, "__start__": np.asarray(start)})
 
-    def save_state(self, leaves: list[Any], warm: int, kept: int) -> None:
+    def save_state(
+        self, leaves: list[Any], warm: int, kept: int, more: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         """The state of all chains after `warm` steps of warm-up and `kept` draws."""
-        arrays = {f"leaf_{i}": _plain(leaf) for i, leaf in enumerate(leaves)}
-        about = {"identity": self.identity, "warm": warm, "kept": kept, "leaves": len(leaves)}
+        arrays = {f"leaf_{i}": plain(leaf) for i, leaf in enumerate(leaves)}
+        arrays |= {f"more:{name}": x for name, x in (more or {}).items()}
+        identity = json.dumps(self.identity)
+        about = {"identity": identity, "warm": warm, "kept": kept, "leaves": len(leaves)}
         self._write("state.npz", {**arrays, **{k: np.asarray(v) for k, v in about.items()}})
 
     def load(self, like: list[Any]) -> tuple[list[Any], int, int] | None:
@@ -103,14 +97,20 @@ class Checkpoint:
         if not file.exists():
             return None
         found = self._read(file)
-        if str(found["identity"]) != self.identity:
+        try:
+            identity = json.loads(str(found["identity"]))
+        except (ValueError, KeyError) as error:
+            raise self._damaged(file, "it does not tell its run") from error
+        if identity != self.identity:
+            there, here = told(differences(identity, self.identity))
             raise errors.CheckpointError(
-                "The checkpoint is of another run.",
-                where=str(file),
-                given=f"a run {str(found['identity'])[:12]}",
-                expected=f"this run, {self.identity[:12]}: the same {self.same}",
+                "The checkpoint is of another run.", where=(str(file), errors.caller()),
+                given=there, expected=here,
                 fix="give another folder, or remove this one to start again",
-            )
+            )  # fmt: skip
+        self.more = {
+            name.removeprefix("more:"): x for name, x in found.items() if name.startswith("more:")
+        }
         leaves = [_typed(found[f"leaf_{i}"], leaf) for i, leaf in enumerate(like)]
         return leaves, int(found["warm"]), int(found["kept"])
 
@@ -158,12 +158,6 @@ class Checkpoint:
             expected="a whole file, as it was written",
             fix="restore it from a copy, or remove the folder to start again",
         )
-
-
-def _plain(leaf: Any) -> np.ndarray:
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf)
 
 
 def _typed(array: np.ndarray, like: Any) -> Any:

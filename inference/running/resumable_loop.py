@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..targets.fingerprints import fingerprint, of_arrays, plain
 from .block_size import BlockSize
-from .checkpoint import Checkpoint, fingerprint
+from .checkpoint import Checkpoint
 from .host_loop import Hosted, Slots, on_host
-
-SAME = "program, data, key, numbers of particles and steps, and versions of jax"
-"""What makes a run the run that it is."""
 
 
 class ResumableLoop:
@@ -75,10 +73,16 @@ class ResumableLoop:
         """Go on from the checkpoint in the folder, if there is one."""
         state, start, _ = self.at
         text = self.run.lower(*self._arguments(state, start, 1)).as_text()
-        data = (self.fixed, state, jax.random.key_data(key))
-        arrays = [x.tobytes() for x in map(_plain, jax.tree.leaves(data))]
-        identity = fingerprint(text.encode(), jax.__version__.encode(), *arrays)
-        self.store = Checkpoint(folder, identity, SAME)
+        shapes = [f"{x.dtype}{list(x.shape)}" for x in map(plain, jax.tree.leaves(state))]
+        identity = {
+            "jax": jax.__version__,
+            "sizes": f"{self.programs.loops[self.loop].length} steps of {', '.join(shapes)}",
+            "key": of_arrays(jax.random.key_data(key)),
+            "data": of_arrays(jax.tree.map(on_host, self.fixed[:-1])),  # last are the keys
+            "begin": of_arrays(jax.tree.map(on_host, state)),
+            "program": fingerprint(text.encode()),
+        }
+        self.store = Checkpoint(folder, identity)
         leaves, tree = jax.tree.flatten(state)
         found = self.store.load(leaves)
         if found is not None:
@@ -95,8 +99,3 @@ class ResumableLoop:
             none = np.zeros((0, *aval.shape[1:]), aval.dtype)
             rows.append(np.concatenate([none, *(block[i] for block in blocks)]))
         return self.programs.finished(self.loop, self.slots, state, rows)
-
-
-def _plain(x: Any) -> np.ndarray:
-    x = jnp.asarray(x)
-    return on_host(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)

@@ -20,12 +20,12 @@ import numpy as np
 
 from ppl import Target, Trace, errors, seed
 from ppl.addresses import flatten, nest
-from ppl.arguments import is_array
 from ppl.randomness import checked_key
 
 from ..kernel import Kernel, as_kernel
 from ..kernels import iterate
 from ..results.draws import Draws
+from ..targets.fingerprints import fingerprint, fingerprints, of_arrays
 from ..targets.missing import imputing
 from ..validation.objects import check_target
 from ..validation.same import check_same
@@ -33,9 +33,10 @@ from ..validation.settings import check_count, check_flag
 from .block_size import BlockSize
 from .blocks import Blocks
 from .chains import Chains
-from .checkpoint import Checkpoint, checked_folder, fingerprint
+from .checkpoint import Checkpoint, checked_folder
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
+from .warm_up import WarmUp, step_sizes
 
 _BUFFER = 1024  # steps
 _BUFFER_BYTES = 2**26
@@ -148,6 +149,7 @@ class _Run:
         self.collected: list[dict] = []
         self.block_size = BlockSize()
         self.store: Checkpoint | None = None
+        self.told = WarmUp()
 
     def start(self, key: jax.Array, how: str, given: dict) -> None:
         """Keys, and states of finite density.
@@ -201,7 +203,7 @@ class _Run:
           NonFiniteDraw: a value is no finite number.
         """
         count = self.block_size.next(min(self.buffer, self.warmup - self.warmed))
-        self._advance(self.warm, self.warmed, count, True)
+        self.told.add(self._advance(self.warm, self.warmed, count, True))
         self.warmed += count
         if self.warmed == self.warmup:
             self.frozen = self.freeze((self.tuning,), ())
@@ -263,16 +265,22 @@ class _Run:
         """Go on from the checkpoint in the folder `path`, if there is one."""
         arguments = self._arguments(0, 1, True)
         programs = [block.lower(*arguments).as_text() for block in (self.warm, self.draw)]
-        settings = (self.draws, self.warmup, self.thin, self.chains.n, how, jax.__version__)
-        data = (self.target.args, self.target.observations, given, self.keys)
-        arrays = [(jax.tree_util.keystr(k), x) for k, x in jax.tree.leaves_with_path(data)]
-        named = [(name, np.asarray(x).tobytes()) for name, x in arrays if is_array(x)]
-        parts = [text.encode() for text in (*programs, repr((settings, named)))]
-        self.store = Checkpoint(path, fingerprint(*parts))
+        settings = {"draws": self.draws, "warmup": self.warmup, "thin": self.thin}
+        identity = {
+            **fingerprints(self.target),
+            "chains": str(self.chains.n),
+            **{name: str(value) for name, value in settings.items()},
+            "key": of_arrays(self.keys),
+            "start": how if not given else f"values, {of_arrays(given)[:12]}",
+            "kernel": self.kernel.name,
+            "program": fingerprint(*(text.encode() for text in programs)),
+        }
+        self.store = Checkpoint(path, identity)
         leaves, tree = jax.tree.flatten((self.state, self.tuning, self.frozen))
         found = self.store.load(leaves)
         if found is not None:
             own, self.warmed, self.kept = found
+            self.told = WarmUp(self.store.more)
             self.state, self.tuning, self.frozen = self.chains.put(jax.tree.unflatten(tree, own))
             if self.kept:
                 self.collected = [self.store.draws(self.kept)]
@@ -281,7 +289,7 @@ class _Run:
         if self.store is not None:
             leaves = self.chains.get(jax.tree.leaves((self.state, self.tuning, self.frozen)))
             if jax.process_index() == 0:
-                self.store.save_state(leaves, self.warmed, self.kept)
+                self.store.save_state(leaves, self.warmed, self.kept, self.told.sums)
 
     def result(self, status: str) -> Draws:
         blocks = self.collected
@@ -299,7 +307,9 @@ class _Run:
             choices[tuple(rest.split("\n"))] = x
         # jit sorts dicts; the model's own order reads better
         ordered = nest({path: choices[path] for path in self.target.latents if path in choices})
-        return Draws(ordered, stats, self.target, status)
+        tuned = self.told.tuned(self.kernel, self.chains.get(self.frozen), self.warmup)
+        stats |= step_sizes(self.kernel, tuned, (self.chains.n, self.kept))
+        return Draws(ordered, stats, self.target, status, tuned)
 
 
 @lru_cache(maxsize=16)

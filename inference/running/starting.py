@@ -14,6 +14,8 @@ from ppl import Target, Trace, draw, errors, seed
 from ppl.addresses import flatten, nest
 from ppl.border import arrived
 from ppl.estimates import estimating_draw
+from ppl.program import CHOICE, FACTOR, Factor
+from ppl.walk import Result, Rule, walk
 
 from ..mcmc.space import Space
 
@@ -104,16 +106,42 @@ def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> error
             gradient = "finite" if bool(jnp.isfinite(slope).all()) else "NOT FINITE"
         support = target.sites[path].support
         rows.append((errors.show(path), _short(value), support, density, gradient))
-    bad = [row for row in rows if not np.isfinite(row[3]) or row[4] == "NOT FINITE"]
+    added = _factors(target, trace, key)
+    bad = [row for row in (*added, *rows) if not np.isfinite(row[3]) or row[4] == "NOT FINITE"]
+    rows += added
     return errors.NonFiniteStart(
         f"Chain {chain} found no start with a finite log density and gradient.",
         where=errors.caller(),
         given=f"{attempts} attempts; the last one is shown",
         expected="a point of positive density",
-        fix=f"give values to start from: initial={{{(bad or rows)[0][0].split(', ')[0]}: ...}}, "
+        fix="correct what is given to the factor, or start where it is finite: initial={...}"
+        if bad and bad[0] in added
+        else f"give values to start from: initial={{{(bad or rows)[0][0].split(', ')[0]}: ...}}, "
         "or correct the model where the density is not finite",
         rows=bad + [row for row in rows if row not in bad],
     )
+
+
+class _Factors(Rule):
+    """Puts out what each factor adds; all choices have values."""
+
+    handles = frozenset({CHOICE, FACTOR})
+
+    def visit(self, step: Any, args: list, inputs: Any) -> Result:
+        if isinstance(step, Factor):
+            return [], {"factors": {(*step.name, step.source): args[0]}}, {}
+        return [jnp.asarray(inputs[step.path], step.spec.dtype)], {}, {}
+
+
+def _factors(target: Target, trace: Trace, key: jax.Array) -> list[tuple]:
+    """A row for each `factor` and `observe` of the model."""
+    run = target.model._prepare(target.args, {})
+    program, values = run.staged.program, flatten(trace.choices)
+    found = seed(lambda: walk(program, run.operands, _Factors(), values)[1])(key)
+    return [
+        (f"factor at {source}", _short(np.asarray(x)), "log weights", float(np.sum(x)), "")
+        for (*_, source), x in found.get("factors", {}).items()
+    ]
 
 
 def _short(value: np.ndarray) -> str:

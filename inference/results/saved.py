@@ -1,0 +1,94 @@
+"""Draws in a file: one numpy archive, without pickles, the same bits when it is read."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppl import Target, errors
+from ppl.addresses import flatten, nest
+
+from ..targets.fingerprints import differences, fingerprints, told
+from .draws import Draws
+
+_FORMAT = 1
+
+
+def save(draws: Draws, path: str | os.PathLike) -> None:
+    """Write `draws`: under another name first, and renamed when the file is whole."""
+    arrays: dict[str, np.ndarray] = {}
+    for kind, tree in (("choice", draws.choices), ("derived", draws.derived)):
+        arrays |= {f"{kind}:" + "\n".join(p): x for p, x in flatten(tree).items()}
+    arrays |= {f"stat:{name}": x for name, x in draws.stats.items()}
+    arrays |= {f"tuned:{name}": x for name, x in draws.tuned.items()}
+    about = {
+        "format": _FORMAT,
+        "giry": importlib.metadata.version("giry"),
+        "status": draws.status,
+        "target": None if draws.target is None else fingerprints(draws.target),
+        # of types that numpy does not know, as bfloat16
+        "dtypes": {name: str(x.dtype) for name, x in arrays.items() if x.dtype.kind == "V"},
+    }
+    arrays = {k: x.view(f"u{x.dtype.itemsize}") if x.dtype.kind == "V" else x
+              for k, x in arrays.items()}  # fmt: skip
+    target, partial = Path(path), Path(path).with_name(f".{Path(path).name}.partial")
+    with open(partial, "wb") as file:
+        np.savez(file, **arrays, about=np.asarray(json.dumps(about)))  # type: ignore[arg-type]
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, target)
+
+
+def load(path: str | os.PathLike, target: Target | None = None) -> Draws:
+    """The draws in a file that `save` wrote.
+
+    Raises:
+      CheckpointError: the file is missing or damaged, or its draws are of another target.
+    """
+    arrays = _read(path)
+    about = json.loads(str(arrays.pop("about")))
+    if target is not None and about["target"] is not None:
+        here = fingerprints(target)
+        if {**here, "jax": ""} != {**about["target"], "jax": ""}:
+            found = differences(about["target"], here)
+            if found and found[0][0].startswith("jax") and len(found) == 1:
+                found = []  # the text of a program is that of a version
+            if found:
+                there, mine = told(found)
+                raise errors.CheckpointError(
+                    "These are draws of another target.", where=(str(path), errors.caller()),
+                    given=there, expected=mine,
+                    fix="load them without a target, or give the one that they were made of",
+                )  # fmt: skip
+    parts: dict[str, dict[str, Any]] = {k: {} for k in ("choice", "derived", "stat", "tuned")}
+    for name, x in arrays.items():
+        kind, _, rest = name.partition(":")
+        parts[kind][rest] = x.view(about["dtypes"][name]) if name in about["dtypes"] else x
+
+    def tree(kind: str) -> dict[str, Any]:
+        return nest({tuple(name.split("\n")): x for name, x in parts[kind].items()})
+
+    return Draws(
+        tree("choice"), parts["stat"], target, about["status"], parts["tuned"], tree("derived")
+    )
+
+
+def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+            if "about" not in arrays:
+                raise ValueError("it does not say what it is")
+            return arrays
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        raise errors.CheckpointError(
+            "The file of draws cannot be read.", where=(str(path), errors.caller()),
+            given=str(error), expected="a file that draws.save(path) wrote",
+            fix="look at the path, or restore the file from a copy",
+        ) from error  # fmt: skip
