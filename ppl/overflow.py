@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from .supports import inner_distributions
+from .supports import parts
 
 _INFINITE_AT_AN_EDGE = (
     dist.Beta,
@@ -35,10 +35,12 @@ _INFINITE_AT_AN_EDGE = (
 
 def overflow_told(d: Any, density: Any) -> Any:
     """`density` of `d`, NaN for +inf, where that can only be an overflow; masses have none."""
-    if d.support.is_discrete or _infinite(d) or any(map(_infinite, inner_distributions(d))):
+    if d.support.is_discrete or _infinite(d):
         return density
     return jnp.where(density == jnp.inf, jnp.nan, density)
 
 
 def _infinite(d: Any) -> bool:
-    return isinstance(d, _INFINITE_AT_AN_EDGE)
+    if isinstance(d, (dist.StudentT, dist.MultivariateStudentT)):
+        return False  # its Chi2 is there to draw from
+    return isinstance(d, _INFINITE_AT_AN_EDGE) or any(map(_infinite, parts(d)))

@@ -26,13 +26,19 @@ def support_name(support: Any) -> str:
     return f"{name}({', '.join(shown)})" if shown else name
 
 
-def inner_distributions(d: Any) -> Iterator[Any]:
-    """The distributions that `d` is made of, at any depth."""
+def parts(d: Any) -> Iterator[Any]:
+    """The distributions that `d` is made of directly."""
     for value in list(d.__dict__.values()):
         for part in value if isinstance(value, (list, tuple)) else (value,):
             if isinstance(part, dist.Distribution):
                 yield part
-                yield from inner_distributions(part)
+
+
+def inner_distributions(d: Any) -> Iterator[Any]:
+    """The distributions that `d` is made of, at any depth."""
+    for part in parts(d):
+        yield part
+        yield from inner_distributions(part)
 
 
 def constrained(d: Any) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def given_values(
     for path, value in flatten(initial).items():
         site, given = target.sites.get(path), arrived(value)
         value = value if given is None or isinstance(value, list) else given
-        each = site is not None and np.shape(given) == (chains, *site.shape)
+        shape = () if given is None else np.shape(given)
+        each = site is not None and shape == (chains, *site.shape)
         rows = list(value) if each else [value]
         for row in rows:  # checked as any constraint is, before anything compiles
             target.model._prepare(target.args, {}).check(nest({path: row}), "The initial value")
