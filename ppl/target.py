@@ -12,7 +12,7 @@ import numpy as np
 
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
-from .arguments import is_array
+from .arguments import Arguments, is_array
 from .coordinates import Coordinates
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
 from .program import Path
@@ -53,19 +53,23 @@ class Target:
     ):
         _check_call(model, args)
         self.model = model
-        self.args = tuple(args)
+        self.arguments = Arguments.of(tuple(args), {}, model.fixed)
         run = model._prepare(self.args, {})
         self.observations = nest(run.check(observations or {}, "The observation"))
         self.sites = run.sites
 
     def tree_flatten(self):
-        return (self.model, self.args, self.observations), None
+        return (self.model, self.arguments, self.observations), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
         made = object.__new__(cls)
-        made.model, made.args, made.observations = children
+        made.model, made.arguments, made.observations = children
         return made
+
+    @property
+    def args(self) -> tuple:
+        return self.arguments.args
 
     def __getattr__(self, name: str) -> Any:
         if name == "sites":  # recomputed after a pytree round trip
