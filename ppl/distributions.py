@@ -146,7 +146,7 @@ def _mixture(d, v):
         logs = log_density(d.component_distribution, jnp.expand_dims(v, d.mixture_dim))
     else:
         logs = jnp.stack([log_density(each, v) for each in d.component_distributions], -1)
-    weights = d.mixing_distribution.probs
+    weights: Any = d.mixing_distribution.probs
     largest = jnp.max(jnp.where(weights > 0, logs, -jnp.inf), -1, keepdims=True)
     shift = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
     # components without weight can be denser by far: their ratio stays a number
@@ -270,7 +270,8 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
-    if type(d) in _MIXTURES and isinstance(d.mixing_distribution, dist.CategoricalProbs):
+    mixed = getattr(d, "mixing_distribution", None) if type(d) in _MIXTURES else None
+    if isinstance(mixed, dist.CategoricalProbs):
         return _mixture(d, value)
     return _validated(d).log_prob(value)
 
