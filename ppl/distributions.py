@@ -122,23 +122,39 @@ def _bernoulli_logits(d, v):
     return _inside((v == 0) | (v == 1), jnp.minimum(s, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(s))))
 
 
-def _pick(logits, v):
-    """`logits[..., v]`, `-inf` where v is no category."""
-    k = logits.shape[-1]
+def _picked(weights, v):
+    """`weights[..., v]`, and whether v is a category."""
+    k = weights.shape[-1]
     ok = (v >= 0) & (v < k)
     v = jnp.clip(v, 0, k - 1)
-    shape = jnp.broadcast_shapes(logits.shape[:-1], jnp.shape(v))
-    logits = jnp.broadcast_to(logits, (*shape, k))
+    shape = jnp.broadcast_shapes(weights.shape[:-1], jnp.shape(v))
+    weights = jnp.broadcast_to(weights, (*shape, k))
     index = jnp.broadcast_to(v, shape)[..., None]
-    return _inside(ok, jnp.take_along_axis(logits, index, -1)[..., 0])
+    return jnp.take_along_axis(weights, index, -1)[..., 0], ok
 
 
 def _categorical_probs(d, v):
-    return _pick(jnp.log(d.probs), v)
+    probability, ok = _picked(d.probs, v)  # no logarithm of a zero that is not picked
+    return _inside(ok, jnp.log(probability))
 
 
 def _categorical_logits(d, v):
-    return _pick(jax.nn.log_softmax(d.logits, axis=-1), v)
+    log, ok = _picked(jax.nn.log_softmax(d.logits, axis=-1), v)
+    return _inside(ok, log)
+
+
+def _mixture(d, v):
+    """The sum of weighted densities, of which a weight of zero has a derivative, too."""
+    if isinstance(d, dist.MixtureSameFamily):
+        logs = log_density(d.component_distribution, jnp.expand_dims(v, d.mixture_dim))
+    else:
+        logs = jnp.stack([log_density(each, v) for each in d.component_distributions], -1)
+    weights: Any = d.mixing_distribution.probs
+    largest = jnp.max(jnp.where(weights > 0, logs, -jnp.inf), -1, keepdims=True)
+    shift = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
+    # components without weight can be denser by far: their ratio stays a number
+    ratio = jnp.exp(jnp.minimum(logs - shift, math.log(jnp.finfo(logs.dtype).max) - 1))
+    return jnp.log(jnp.sum(weights * ratio, -1)) + shift[..., 0]
 
 
 def _levy(d, v):
@@ -164,6 +180,8 @@ _DENSITY: dict[type, Callable] = {
     dist.CategoricalProbs: _categorical_probs,
     dist.CategoricalLogits: _categorical_logits,
 }
+
+_MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
 
 # Samplers: (kind of base randomness, function of the distribution and the base).
 # Normals come from normals; the others invert their distribution function.
@@ -266,6 +284,9 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
+    mixed = getattr(d, "mixing_distribution", None) if type(d) in _MIXTURES else None
+    if isinstance(mixed, dist.CategoricalProbs):
+        return _mixture(d, value)
     if isinstance(d, truncated.KINDS):
         found = truncated.log_density(d, value)
     else:

@@ -114,16 +114,31 @@ def _collect(program: Program) -> dict[Path, Site]:
                 more.update(_collect(body))
         for path, site in more.items():
             if path in found:
-                raise errors.DuplicateAddress(
-                    f"Two choices have the address {errors.show(path)}.",
-                    where=(found[path].source, site.source),
-                    given=errors.show(path),
-                    expected="one choice per address",
-                    fix="rename one of them, or call a generative function under an address: "
-                    'sample("sub", other(args))',
-                )
+                raise _duplicate(found[path], site)
         found.update(more)
     return found
+
+
+def _duplicate(first: Site, second: Site) -> errors.DuplicateAddress:
+    """The error; its fix is for what makes one line run twice, if it is one line."""
+    name, kinds = errors.show(first.path), [kind for kind, _ in first.axes]
+    fix = (
+        "rename one of them, or call a generative function under an address: "
+        'sample("sub", other(args))'
+    )
+    same = first.source == second.source
+    if same and "scan" in kinds and len(second.axes) == len(first.axes) - 1:
+        fix = (
+            "jax.lax.map with a batch_size that leaves a remainder runs it in two loops: take a "
+            "batch_size that divides the length, or jax.vmap"
+        )
+    return errors.DuplicateAddress(
+        f"Two choices have the address {name}.",
+        where=(first.source, second.source),
+        given=name,
+        expected="one choice per address",
+        fix=fix,
+    )
 
 
 def _join(branches: list[dict[Path, Site]]) -> dict[Path, Site]:

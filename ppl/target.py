@@ -12,7 +12,7 @@ import numpy as np
 
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
-from .arguments import is_array
+from .arguments import Arguments, is_array
 from .border import entering
 from .coordinates import Coordinates
 from .estimates import check_density_exact
@@ -57,7 +57,8 @@ class Target:
     ):
         _check_call(model, args)
         self.model = model
-        self.args = entering(tuple(args), {}, model.fixed, model.fn)[0]
+        args = entering(tuple(args), {}, model.fixed, model.fn)[0]
+        self.arguments = Arguments.of(args, {}, model.fixed)
         run = model._prepare(self.args, {})
         found = run.check(observations or {}, "The observation")
         run.check_arguments(found)
@@ -65,13 +66,17 @@ class Target:
         self.sites = run.sites
 
     def tree_flatten(self):
-        return (self.model, self.args, self.observations), None
+        return (self.model, self.arguments, self.observations), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
         made = object.__new__(cls)
-        made.model, made.args, made.observations = children
+        made.model, made.arguments, made.observations = children
         return made
+
+    @property
+    def args(self) -> tuple:
+        return self.arguments.args
 
     def __getattr__(self, name: str) -> Any:
         if name == "sites":  # recomputed after a pytree round trip

@@ -192,9 +192,12 @@ def _regenerate_whole(run, before, trace, selection, old) -> tuple[Any, Any, dic
 
 
 def _again(old: dict[Path, Given], present: dict) -> dict[Path, Given]:
-    """The old values, counting only where the choice is still there."""
+    """The old values, counting only where the choice is still there.
+
+    A choice that the change does not touch is there if it was.
+    """
     return {
-        path: Given(g.value, counts=None if g.keep is None else present.get(path, True))
+        path: Given(g.value, counts=None if g.keep is None else present.get(path, g.keep))
         for path, g in old.items()
     }
 

@@ -7,8 +7,9 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from scipy.stats import norm
 
-from ppl import Masked, Target, gen, integrate, sample, seed
+from ppl import Masked, Target, gen, integrate, sample, seed, select
 
 
 @gen
@@ -203,3 +204,41 @@ def test_a_constant_return_value_is_an_array(constant):
     retval = model.assess({"x": 0.0})[1]
     assert isinstance(retval, jax.Array) and retval == constant
     assert retval.dtype == jnp.result_type(constant)
+
+
+# R2: beside a loop of branches that is not touched, its presence was a single flag
+@pytest.mark.parametrize("loop", ["vmap", "scan"])
+@pytest.mark.parametrize("selected", [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")])
+def test_regenerate_beside_a_loop_of_branches(loop, selected):
+    """w = the change of the log density of what was kept, with everything else anew."""
+
+    def one(j):
+        first = lambda: sample("a", dist.Normal(0.0, 1.0))  # noqa: E731
+        return jax.lax.cond(j < 2, first, lambda: sample("c", dist.Normal(3.0, 2.0)))
+
+    @gen
+    def model():
+        if loop == "vmap":
+            s = jax.vmap(one)(jnp.arange(3)).sum()
+        else:
+            s = jax.lax.scan(lambda c, j: (c + one(j), None), 0.0, jnp.arange(3))[0]
+        sample("b", dist.Normal(s, 1.0))
+
+    def parts(trace):
+        a, b, c = (np.asarray(trace[name]) for name in "abc")
+        loc = a.sum() + c.sum()
+        return {
+            "a": norm.logpdf(a[:2]).sum(),
+            "b": norm.logpdf(b, loc),
+            "c": norm.logpdf(c[2], 3.0, 2.0),
+        }
+
+    trace = seed(model.simulate)(jax.random.key(0))
+    new, weight, _ = seed(model.regenerate)(jax.random.key(1), trace, select(*selected))
+    before, after = parts(trace), parts(new)
+    kept = [name for name in "abc" if name not in selected]
+    change = sum(after[name] - before[name] for name in kept)
+    np.testing.assert_allclose(weight, change, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(new.score, sum(after.values()), rtol=1e-13)
+    for name in kept:
+        np.testing.assert_array_equal(new[name], trace[name])

@@ -27,6 +27,7 @@ from ..evidence.e_values import combine, exchangeable, multinomial_effect, two_s
 from ..evidence.ledger import stages
 from ..report import Verdict
 from .continuous import stale
+from .positions import Positions
 
 Latents = Mapping[str, Any]
 Statistics = Callable[[Latents, Mapping[str, Any]], Any]
@@ -57,31 +58,30 @@ class Opaque:
 
 
 def blackjax_kernel(build: Callable[[Callable], Any], target: Target) -> Opaque:
-    """One step of a BlackJAX algorithm on a target's unconstrained space.
+    """One step of a BlackJAX algorithm on a target's unconstrained space (integers as they are).
 
     Args:
       build: from the log density to an algorithm with `init(position)` and `step(key, state)`,
         such as `lambda log_p: blackjax.hmc(log_p, 0.1, jnp.ones(2), 10)`.
 
     Raises:
-      InvalidArgument: a latent is discrete, or has no fixed bijection.
+      InvalidArgument: a latent has no fixed bijection.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from collections import namedtuple
-    >>> from ppl import Target, gen, sample
-    >>> from semantics import blackjax_kernel
+    >>> from ppl import Target, gen, sample; from semantics import blackjax_kernel
     >>> Algorithm, State = namedtuple("Algorithm", "init step"), namedtuple("State", "position")
     >>> still = lambda log_p: Algorithm(State, lambda key, state: (state, None))
     >>> target = Target(gen(lambda: sample("x", dist.Exponential(1.0))))
     >>> print(blackjax_kernel(still, target).step(jax.random.key(0), {"x": jnp.ones(())})["x"])
     1.0
     """
-    algorithm = build(lambda unconstrained: -target.potential(unconstrained))
+    space = Positions(target)
+    algorithm = build(space.log_density)
 
     def step(key: jax.Array, latents: Latents) -> Latents:
-        state = algorithm.init(target.unconstrain(latents))
-        state, _ = algorithm.step(key, state)
-        return target.constrain(state.position)[0]
+        state, _ = algorithm.step(key, algorithm.init(space.position(latents)))
+        return space.latents(state.position)
 
     return Opaque(step)
 

@@ -93,6 +93,18 @@ SHAPES: dict[str, Shape] = {
 }  # fmt: skip
 """The shapes of `discrete`, the simplest first."""
 
+_BRANCHES = _body(Branch("m", "i", 1, _body(Site("b", 2)), _body(Site("c", 2))))
+LARGER: dict[str, Shape] = {
+    "vmap of branches": _shape(
+        Site("a", 2), Loop("v", "vmap", 3, _BRANCHES), Site("d", 2, ("a", "v")), observed="d"
+    ),
+    "scan of branches": _shape(
+        Site("a", 2), Loop("v", "scan", 3, _BRANCHES), Site("d", 2, ("a", "v")), observed="d"
+    ),
+}
+"""Shapes with hundreds of paths, which `discrete` makes when they are named: in a loop, choices
+that not every round makes, whose sum is used by what follows."""
+
 
 # -- tables and observations -------------------------------------------------------------
 
@@ -144,7 +156,7 @@ def discrete(
     The evidence is positive.
 
     Args:
-      shapes: which of `SHAPES`.
+      shapes: which of `SHAPES` and `LARGER`.
       rows: tables with zeros ("any"), positive ones, or "certain" ones, which make the
         program deterministic; None: each program has one of the three.
 
@@ -154,7 +166,7 @@ def discrete(
     >>> len(program.sites), program.prior().mass, program.posterior().mass > 0
     (2, Fraction(1, 1), True)
     """
-    shape = SHAPES[draw(st.sampled_from(shapes))]
+    shape = (SHAPES | LARGER)[draw(st.sampled_from(shapes))]
     return _program(draw, shape, rows or draw(st.sampled_from(["any", "positive", "certain"])))
 
 
