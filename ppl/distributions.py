@@ -21,9 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import errors
+from . import errors, truncated
 from .arithmetic import add, div, mul, sub
 from .large_counts import stable
+from .mistakes import of_distribution
+from .overflow import overflow_told
 from .supports import support_name
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -139,7 +141,16 @@ def _categorical_logits(d, v):
     return _pick(jax.nn.log_softmax(d.logits, axis=-1), v)
 
 
+def _levy(d, v):
+    # numpyro's own asks for a support that is lost where a distribution is taken apart
+    shifted = v - d.loc
+    safe = jnp.where(shifted > 0, shifted, 1.0)
+    half = 0.5 * (_log(d.scale) - math.log(2 * math.pi) - d.scale / safe)
+    return _inside(shifted > 0, half - 1.5 * _log(safe))
+
+
 _DENSITY: dict[type, Callable] = {
+    dist.Levy: _levy,
     dist.Normal: _normal,
     dist.HalfNormal: _half_normal,
     dist.LogNormal: _log_normal,
@@ -255,8 +266,11 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
-    found = stable(d, value, lambda: _validated(d).log_prob(value))
-    return _validated(d).log_prob(value) if found is None else found
+    if isinstance(d, truncated.KINDS):
+        found = truncated.log_density(d, value)
+    else:
+        found = stable(d, value, lambda: _validated(d).log_prob(value))
+    return overflow_told(d, _validated(d).log_prob(value)) if found is None else found
 
 
 def total_log_density(d: Any, value: Any) -> Any:
@@ -336,6 +350,13 @@ def sample(d: Any, key: Any, where: str) -> jax.Array:
             expected="a value, or a sampler that runs here",
             fix="install the package, or observe the choice",
         ) from error
+    except errors.PPLError:
+        raise
+    except Exception as error:
+        ours = of_distribution(error, name, where)
+        if ours is None:
+            raise
+        raise ours from error
     if value.shape != shape:  # of censored intervals numpyro draws points
         raise errors.CannotSimulate(
             f"The sampler of {name} makes no value that it could be observed at.",

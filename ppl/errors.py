@@ -205,7 +205,7 @@ class BranchMismatch(PPLError, TypeError):
 
 
 class CannotSimulate(PPLError, TypeError):
-    """A program that scores (`factor`, `observe`), or an improper prior, cannot be simulated."""
+    """A program that scores, or a distribution without a working sampler, cannot be simulated."""
 
 
 class InvalidArgument(PPLError, ValueError):

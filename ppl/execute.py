@@ -7,20 +7,25 @@ That one rule, walked over a program, is all six methods; see `ppl.generative`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
-from . import arithmetic, distributions
+from . import arithmetic, distributions, errors
 from .addresses import Selection
 from .distributions import elementwise, log_density, total_log_density
 from .effects import draw_p
 from .errors import show
 from .keys import base_dtype
 from .masks import leading
+from .mistakes import of_distribution
 from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
+from .supports import check_parameters
 from .walk import Result, Rule, scalar
 
 
@@ -95,10 +100,13 @@ class Execute(Rule):
         if not ("score" in self.sums or (counts and "weight" in self.sums)):
             return [value], outputs, {}
         sums = {}
+        if not any(isinstance(x, jax.core.Tracer) for x in args):
+            check_parameters(d, step.source, f"sample({show(step.path)}, ...)")
         if keep is None:
-            sums["score"] = scalar(total_log_density(d, value))
+            sums["score"] = scalar(density_of(step, total_log_density, d, value))
         else:
-            density = log_density(elementwise(d) if jnp.ndim(keep) > 0 else d, value)
+            inner = elementwise(d) if jnp.ndim(keep) > 0 else d
+            density = density_of(step, log_density, inner, value)
             if "score" in self.sums:
                 sums["score"] = scalar(density)
         if counts and "weight" in self.sums:
@@ -127,6 +135,35 @@ class Execute(Rule):
             for name in self.sums:
                 total[name] = total.get(name, 0) + amount
         return total
+
+
+def density_of(step: Choice, log: Callable, d: Any, value: Any) -> Any:
+    """`log(d, value)`, with the choice named where that fails, or is known to be no number.
+
+    Raises:
+      InvalidDistribution: numpyro's density raised something.
+      SupportError: it is NaN.
+    """
+    place = f"{show(step.path)} at {step.source}"
+    try:
+        density = log(d, value)
+    except errors.PPLError:
+        raise
+    except Exception as error:  # numpyro's densities raise anything
+        ours = of_distribution(error, step.spec.kind, place)
+        if ours is None:
+            raise
+        raise ours from error
+    if not isinstance(density, jax.core.Tracer) and np.isnan(np.asarray(density)).any():
+        raise errors.SupportError(
+            f"The log density of {show(step.path)} is not a number.",
+            where=(place, errors.caller()),
+            given=f"{value} under {step.spec.kind}",
+            expected="a number, or -inf",
+            fix="look for parameters that overflow, or so far from the value that their "
+            "density has no number in this precision",
+        )
+    return density
 
 
 def fresh(step: Choice, args: list) -> jax.Array:

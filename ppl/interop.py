@@ -19,6 +19,7 @@ from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
 from . import errors
+from .border import sized
 from .distributions import log_density
 from .generative import GenerativeFunction, gen
 from .language import check_support, factor, sample
@@ -156,6 +157,7 @@ def _sample(msg: Any) -> None:
         if known and not msg["infer"].get("is_auxiliary"):
             shape = np.broadcast_shapes(np.shape(value), tuple(fn.shape()))
             where = (f'"{name}" at {errors.caller()}',)
+            value = sized(value, f'"{name}" has', where)
             check_support(fn, np.broadcast_to(value, shape), f'"{name}"', where)
         factor(jnp.sum(_scaled(scale, log_density(fn, value))))
         return

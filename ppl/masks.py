@@ -66,6 +66,6 @@ def check_mask(site: Any, mask: Any) -> Any:
             where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
             given=f"{jnp.result_type(mask)} of shape {np.shape(mask)}",
             expected="bool of shape " + " or ".join(str(s) for s in allowed),
-            fix="give one boolean for each event, or for each independent element",
+            fix="give one boolean for each independent element, or for each event",
         )
     return jnp.asarray(mask)

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import errors
 from .addresses import At, Masked, flatten, not_found
-from .arguments import is_array
+from .border import arrived, fitted
 from .language import check_support
 from .masks import check_mask
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
@@ -199,21 +199,29 @@ def check_values(
 def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: bool = False) -> Any:
     """`value` in the dtype of `site`, after checking it (its support where `mask` is true)."""
     if isinstance(value, At):
-        return At(jnp.asarray(value.index), check_value(_element(site), value.value, what))
+        element = _element(site)
+        if isinstance(value.value, Masked):
+            raise errors.InvalidArgument(
+                f"{what} gives {errors.show(site.path)} a part of one element.",
+                where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+                given="At(index, Masked(value, mask))",
+                expected="a whole element",
+                fix="give Masked(value, mask) of the whole choice, true in that part alone",
+            )
+        return At(jnp.asarray(value.index), check_value(element, value.value, what))
     if isinstance(value, Masked):
         mask = check_mask(site, value.mask)
         return Masked(check_value(site, value.value, what, value.mask), mask)
     name = errors.show(site.path)
     places = (f"{name} at {site.source}", errors.caller())
-    if not is_array(value):
+    given, value = value, arrived(value)
+    if value is None:
         raise errors.DtypeError(
             f"{what} gives {name} something that is no array.",
             where=places,
-            given=f"{type(value).__name__}: {value!r}",
+            given=f"{type(given).__name__}: {given!r}",
             expected=f"an array of {np.dtype(site.dtype)}{list(site.shape)}",
-            fix="make it an array: jnp.asarray(value)"
-            if isinstance(value, (list, tuple))
-            else "give a number or an array, or leave the address out",
+            fix="give a number or an array, or leave the address out",
         )
     if jnp.shape(value) != site.shape:
         axes = "".join(f", {kind} axis of {size}" for kind, size in site.axes)
@@ -226,7 +234,7 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             if np.prod(jnp.shape(value)) == np.prod(site.shape)
             else "check the data against the model's loops",
         )
-    if not _casts(value, site.dtype):
+    if not _casts(value, site.dtype, isinstance(given, (list, tuple))):
         raise errors.DtypeError(
             f"{what} gives {name} another dtype than its choice has.",
             where=places,
@@ -234,8 +242,9 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             expected=str(np.dtype(site.dtype)),
             fix=f"cast it: jnp.asarray(value, '{np.dtype(site.dtype).name}')",
         )
+    cast = fitted(value, site.dtype, f"{what} gives {name}", places)
     _check_each(site, value, name, places, mask, filler and site.conditional)
-    return jnp.asarray(value, site.dtype)
+    return jnp.asarray(cast)
 
 
 def _check_each(
@@ -258,13 +267,19 @@ def _check_each(
     check_support(site.distribution, rows, name, places, mask)
 
 
-def _casts(value: Any, dtype: Any) -> bool:
-    """Whether `value` can take `dtype` without losing anything (Python numbers by kind)."""
+def _casts(value: Any, dtype: Any, listed: bool) -> bool:
+    """Whether `dtype` has the kind of numbers that `value` has; Python's are of any kind.
+
+    `listed`: the array was a list of Python numbers.
+    """
     target = np.dtype(dtype)
-    if isinstance(value, (bool, int)) and not isinstance(value, np.generic):
-        return True
-    if isinstance(value, float) and not isinstance(value, np.generic):
-        return np.issubdtype(target, np.floating)
+    python = isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+    if python or listed:
+        kind = jnp.result_type(value).kind if listed else np.asarray(value).dtype.kind
+        if kind in "biO":  # O: an integer of any size
+            return True
+        if kind == "f":
+            return np.issubdtype(target, np.floating)
     given = np.dtype(jax.dtypes.canonicalize_dtype(jnp.result_type(value)))
     if np.issubdtype(given, np.bool_):
         return np.issubdtype(target, np.integer) or target == given

@@ -13,8 +13,10 @@ import numpy as np
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
 from .arguments import is_array
+from .border import entering
 from .coordinates import Coordinates
 from .estimates import check_density_exact
+from .faults import faults
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
 from .missing import check_nothing_depends, partly_observed
 from .program import Path
@@ -55,9 +57,11 @@ class Target:
     ):
         _check_call(model, args)
         self.model = model
-        self.args = tuple(args)
+        self.args = entering(tuple(args), {}, model.fixed, model.fn)[0]
         run = model._prepare(self.args, {})
-        self.observations = nest(run.check(observations or {}, "The observation"))
+        found = run.check(observations or {}, "The observation")
+        run.check_arguments(found)
+        self.observations = nest(found)
         self.sites = run.sites
 
     def tree_flatten(self):
@@ -133,6 +137,29 @@ class Target:
             return run.log_density({path: as_given(value) for path, value in given.items()})
         return self.model.assess(everything, *self.args)[0]
 
+    def faults(self, latents: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """What is wrong with the model at these latents: by description, whether it is so.
+
+        A parameter outside its constraint; a log density or a factor that is NaN or +inf.
+        It may be compiled and mapped over latents, where no error can be raised.
+
+        Raises:
+          MissingChoice, AddressNotFound: not exactly the latents are given.
+
+        >>> import numpyro.distributions as dist
+        >>> from ppl import Target, gen, sample
+        >>> @gen
+        ... def model():
+        ...     s = sample("s", dist.Normal(0.0, 1.0))
+        ...     sample("y", dist.Normal(0.0, s))
+        >>> found = Target(model, (), {"y": 0.5}).faults({"s": -1.0})
+        >>> next(name for name, wrong in found.items() if wrong)
+        'the parameter `scale` of "y" is outside positive(0)'
+        """
+        values = self._complete(latents, dict.fromkeys(self.latents))
+        run = self.model._prepare(self.args, {})
+        return faults(run, {**self.observed_values, **values})
+
     def update(self, trace: Trace, constraints: Mapping[str, Any]):
         """As the model's `update`; observed choices cannot be changed.
 
@@ -203,7 +230,9 @@ class Target:
                     f"{what} gives {errors.show(path)}, which is observed.",
                     where=(f"{errors.show(path)} at {self.sites[path].source}", errors.caller()),
                     expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
-                    fix="make a new Target to change the data",
+                    fix="leave it out: a chain starts from latents alone"
+                    if what.startswith("The initial")
+                    else "make a new Target to change the data",
                 )
 
     # -- unconstrained space ----------------------------------------------------------

@@ -18,6 +18,7 @@ CASES = {
     "laplace": (dist.Laplace(0.3, 1.7), st.laplace(0.3, 1.7)),
     "cauchy": (dist.Cauchy(0.3, 1.7), st.cauchy(0.3, 1.7)),
     "half cauchy": (dist.HalfCauchy(1.7), st.halfcauchy(scale=1.7)),
+    "levy": (dist.Levy(0.3, 1.7), st.levy(0.3, 1.7)),
     "bernoulli": (dist.Bernoulli(0.3), st.bernoulli(0.3)),
     "bernoulli logits": (dist.Bernoulli(logits=0.3), st.bernoulli(1 / (1 + np.exp(-0.3)))),
     "categorical": (
@@ -35,7 +36,7 @@ cases = pytest.mark.parametrize("d, reference", CASES.values(), ids=CASES.keys()
 def test_every_entry_has_a_case():
     tested = {type(d) for d, _ in CASES.values()}
     assert set(_DENSITY) == tested
-    assert set(_BASE) == tested
+    assert set(_BASE) == tested - {dist.Levy}
 
 
 @cases
@@ -76,6 +77,8 @@ def test_gradient_of_density(d, reference):
 def test_sampler_inverts_the_distribution_function(d, reference):
     """A sampler from a base is exact: its value at a quantile is that quantile."""
     found = base(d)
+    if type(d) is dist.Levy:
+        pytest.skip("numpyro's own sampler")
     assert found is not None
     kind, shape, transform = found
     assert shape == ()

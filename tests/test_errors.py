@@ -1178,11 +1178,6 @@ def factor_of_a_string():
 NO_ARRAY = 'The observation gives "y" something that is no array.'
 
 
-@case(errors.DtypeError, TypeError, NO_ARRAY, "make it an array: jnp.asarray(value)", '"y"')
-def observation_that_is_a_list():
-    Target(model, (), {"y": [0.0, 1.0, 2.0, 3.0, 4.0]})  # here
-
-
 @case(errors.DtypeError, TypeError, NO_ARRAY, "give a number or an array", '"y"')
 def observation_that_is_none():
     Target(model, (), {"y": None})  # here

@@ -35,7 +35,6 @@ SEMANTIC_ROOMS = {
 }
 HOUSES = {"inference": ROOMS, "semantics": SEMANTIC_ROOMS}
 ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "choose"}
-ALGEBRA |= {"settings", "objects", "same"}  # what checks its arguments
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 INTERNALS = {"jax.extend", "jax.interpreters"}
 MAY_USE_INTERNALS = {"ppl/effects.py", "ppl/staging.py"}

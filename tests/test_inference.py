@@ -218,7 +218,7 @@ def test_systematic_at_the_ends(u):
 
 def test_weights_of_zero_are_evidence_zero():
     s = Weighted(jnp.arange(3), jnp.full(3, -jnp.inf))
-    r = seed(lambda: resample(s))(jax.random.key(0))
+    r = jax.jit(seed(lambda: resample(s)))(jax.random.key(0))
     assert float(log_evidence(r)) == -np.inf
     assert not np.isnan(np.asarray(r.log_weight)).any()
 

@@ -10,8 +10,8 @@ import ppl.distributions
 from inference import Draws
 from inference.results.loo import loo
 from inference.results.pointwise import Pointwise, log_likelihood
-from ppl import Masked, Target, gen, sample, seed
-from ppl.errors import ShapeError
+from ppl import At, Masked, Target, gen, sample, seed
+from ppl.errors import InvalidArgument, ShapeError
 from ppl.masks import leading, shapes
 from ppl.walk import walk
 from tests.every_distribution import EVERY, N, at, families, values
@@ -202,6 +202,13 @@ def test_flags_in_branches():
     log_p = -0.5 * now**2 - 0.5 * np.log(2 * np.pi)
     np.testing.assert_allclose(ratio, log_p[kept_now].sum() - was, rtol=1e-12)
     np.testing.assert_array_equal(grown["y"][kept_now], now[kept_now])
+
+
+def test_a_part_of_an_element_is_refused():
+    model = gen(lambda: jax.lax.map(lambda _: sample("y", dist.Normal(0.0, 1.0)), jnp.arange(3)))
+    trace, _ = model.generate({"y": jnp.zeros(3)})
+    with pytest.raises(InvalidArgument, match="a part of one element"):
+        model.update(trace, {"y": At(0, Masked(1.0, jnp.asarray(True)))})
 
 
 def test_leave_one_out_leaves_out_rows():

@@ -238,7 +238,7 @@ def test_momenta_have_the_covariance_of_the_mass_matrix():
         return r[:, None] * r
 
     exact = np.linalg.inv(inverse_mass)
-    np.testing.assert_allclose(integrate(outer, nodes=3)(), exact, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(integrate(outer, nodes=3))(), exact, atol=1e-12)
 
 
 @pytest.mark.parametrize("inverse_mass", [jnp.array([0.3, 2.0]), jnp.array([[1.0, 0.5], [0.5, 2]])])

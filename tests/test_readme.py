@@ -38,16 +38,9 @@ def outputs(text):
         lines += source.count("\n")
 
 
-@pytest.mark.parametrize(
-    "x64", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["32 bits", "64 bits"]
-)
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem == "README" else ())
-        for page in PROGRAMS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("x64", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
 def test_page(page, x64):
     with jax.enable_x64(x64):
         for printed, shown in outputs(page.read_text()):

@@ -16,6 +16,7 @@ import numpy as np
 from ppl import Target
 
 from .precision import X64, Limit
+from .prior_faults import DRAWS, prior_faults
 from .verdict import Finding, Verdict, array_stats, bfmi, divergences
 
 RHAT, ESS_PER_CHAIN, BFMI = 1.01, 100, 0.3
@@ -132,6 +133,19 @@ def diverging(found: Diagnosed) -> Iterator[Finding]:
         yield Finding("divergences", name, count, text, action)
 
 
+def sound(found: Diagnosed) -> Iterator[Finding]:
+    """Where chains break off or stay, the model itself is not at fault."""
+    if found.target is None or not any(True for check in (moving, diverging) for _ in check(found)):
+        return
+    for fault, count in prior_faults(found.target).items():
+        action = "look for overflow, or for parameters that have no meaning there"
+        if fault.startswith("the param"):
+            action = "constrain it (jnp.exp, jax.nn.softplus), or choose a prior on its range"
+        text = f"{fault} in {count} of {DRAWS} draws of the prior"
+        yield Finding("model", "", count, text, action)
+        return
+
+
 def agreeing(found: Diagnosed) -> Iterator[Finding]:
     """The chains agree; if they do not, whether each has settled in a place of its own."""
     chains, draws = found.shape
@@ -194,7 +208,8 @@ def deep_enough(found: Diagnosed) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    finite, precise, moving, enough, diverging, agreeing, long_enough, energetic, deep_enough,
+    finite, precise, sound, moving, enough, diverging, agreeing, long_enough, energetic,
+    deep_enough,
 )  # fmt: skip
 
 

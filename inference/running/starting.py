@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 
 from ppl import Target, Trace, draw, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.border import arrived
 from ppl.estimates import estimating_draw
 
 from ..mcmc.space import Space
@@ -66,8 +67,9 @@ def given_values(
     values = {}
     target._only_latents(initial, "The initial value")
     for path, value in flatten(initial).items():
-        site = target.sites.get(path)
-        each = site is not None and np.shape(value) == (chains, *site.shape)
+        site, given = target.sites.get(path), arrived(value)
+        value = value if given is None or isinstance(value, list) else given
+        each = site is not None and np.shape(given) == (chains, *site.shape)
         rows = list(value) if each else [value]
         for row in rows:  # checked as any constraint is, before anything compiles
             target.model._prepare(target.args, {}).check(nest({path: row}), "The initial value")

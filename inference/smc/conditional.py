@@ -22,7 +22,7 @@ from .filtering import Filtered, Path
 from .particles import History, advance, recorded
 from .resample import effective_sample_size, when_few
 from .smoothing import genealogy
-from .step_models import check_model, check_series, check_state, next_state
+from .step_models import check_model, check_rows, check_series, check_state, next_state
 
 
 def conditional_filter(
@@ -89,6 +89,7 @@ def conditional_filter(
         check_proposal(proposal)
     fix = "give the path one row for each observation"
     check_series(observations, (dict(path), xs), "A conditional filter", fix)
+    observations = check_rows(model, init, xs, observations)
     rows = dict(observations), dict(path), xs
     first, later = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf)[i], rows) for i in _SPLIT)
     _check_densities(model, proposal, init, first)

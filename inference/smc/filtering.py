@@ -19,7 +19,14 @@ from .ordering import sort_by
 from .particles import History, advance, recorded, reweight
 from .resample import Scheme, check_resampling, resample, when_few
 from .schemes import multinomial, systematic
-from .step_models import check_model, check_series, check_state, check_states, next_state
+from .step_models import (
+    check_model,
+    check_rows,
+    check_series,
+    check_state,
+    check_states,
+    next_state,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -191,6 +198,7 @@ def particle_filter(
     check_callable("record", record, "a function of the particles", "leave it out")
     fix = "particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)"
     check_series(observations, xs, "A filter", fix)
+    observations = check_rows(model, init, xs, observations)
 
     def keep(trace: Trace) -> tuple:
         return next_state(trace), trace.choices if history else None
