@@ -9,7 +9,8 @@ does (Loader 2000, Fast and accurate computation of binomial probabilities):
     deviance(x, m) = x log(x / m) + m - x,  at least 0, and known from the difference x - m
 
 The terms x log x - x cancel by hand, and what is left of the logarithms are deviances. They
-are used in float32, unless all parameters are known to be small; in float64 numpyro's own serve.
+are used in float32, or of float32 parameters, unless all of them are known to be small; in
+float64 numpyro's own serve.
 `tests/test_large_counts.py` holds them to scipy in float64.
 """
 
@@ -217,6 +218,7 @@ _COUNTS: dict[type, tuple[tuple[str, ...], Callable]] = {
 _SHAPES: dict[type, tuple[tuple[str, ...], Callable]] = {
     dist.Beta: (("concentration1", "concentration0"), _beta),
     dist.Gamma: (("concentration",), _gamma),
+    dist.Chi2: (("concentration",), _gamma),
     dist.Dirichlet: (("concentration",), _dirichlet),
 }
 """The same of continuous ones, which is right inside of the support and for large parameters."""
@@ -237,7 +239,7 @@ def stable(d: Any, v: Any, otherwise: Callable[[], Any]) -> Any:
     """
     counts = type(d) in _COUNTS
     found = _COUNTS.get(type(d)) or _SHAPES.get(type(d))
-    if found is None or jnp.finfo(jnp.result_type(float)).bits > 32:
+    if found is None or not _narrow(d):
         return None
     names, density = found
     v = jnp.asarray(v)
@@ -249,12 +251,21 @@ def stable(d: Any, v: Any, otherwise: Callable[[], Any]) -> Any:
     if counts:
         return density(d, v)
     vector, middle = type(d) is dist.Dirichlet, 1 / v.shape[-1] if v.ndim else 0.5
-    large, inside = jnp.array(False), (v > 0) & ((v < 1) | (type(d) is dist.Gamma))
+    large, inside = jnp.array(False), (v > 0) & ((v < 1) | isinstance(d, dist.Gamma))
     for x in parameters:
         large |= (jnp.max(x, -1) if vector else x) > SMALL
     chosen = large & (jnp.all(inside, -1) if vector else inside)
     safe = jnp.where(chosen[..., None] if vector else chosen, v, middle)
     return jnp.where(chosen, density(d, safe), otherwise())
+
+
+def _narrow(d: Any) -> bool:
+    """Whether numpyro would compute in float32: by default, or as its parameters are."""
+    if jnp.finfo(jnp.result_type(float)).bits <= 32:
+        return True
+    found = [jax.typeof(x) for x in jax.tree.leaves(d)]
+    strong = {x.dtype for x in found if jnp.issubdtype(x.dtype, jnp.floating) and not x.weak_type}
+    return bool(strong) and all(jnp.finfo(dtype).bits <= 32 for dtype in strong)
 
 
 def _known_small(x: Any) -> bool:

@@ -132,6 +132,12 @@ CASES = {
         lambda a, x: a * np.log(2) + (a - 1) * np.log(x) - 2 * x - gammaln(a),
         np.float32((s + np.sqrt(s) * np.array([0, 1, -0.9])) / 2),
     ),
+    "Chi2": lambda s: (
+        dist.Chi2,
+        (np.float32(2 * s),),
+        lambda k, x: (k / 2 - 1) * np.log(x) - x / 2 - k / 2 * np.log(2) - gammaln(k / 2),
+        np.float32(2 * (s + np.sqrt(s) * np.array([0, 1, -0.9]))),
+    ),
     "Dirichlet": lambda s: (
         dist.Dirichlet,
         (np.float32([s, s, 2 * s]),),

@@ -185,13 +185,11 @@ LARGE = {
     "Weibull": lambda s: (dist.Weibull, (s, 1.5)),
     "InverseGamma": lambda s: (dist.InverseGamma, (s, s)),
     "Chi2": lambda s: (dist.Chi2, (s,)),
-    "VonMises": lambda s: (dist.VonMises, (0.0, s)),
     "Gumbel": lambda s: (dist.Gumbel, (s, 1.0)),
     "ZeroInflatedPoisson": lambda s: (dist.ZeroInflatedPoisson, (0.1, s)),
     "Poisson": lambda s: (dist.Poisson, (s,)),
     "Beta": lambda s: (dist.Beta, (s, s)),
     "Gamma": lambda s: (dist.Gamma, (s, 1.0)),
-    "Pareto": lambda s: (dist.Pareto, (1.0, s)),
     "BetaBinomial": lambda s: (lambda a: dist.BetaBinomial(a, a, 50), (s,)),
     "NegativeBinomial2": lambda s: (dist.NegativeBinomial2, (s, 3.0)),
 }
@@ -210,7 +208,9 @@ def test_densities_are_right_or_told(name, scale):
     with jax.enable_x64(False):
         d = make(*map(jnp.float32, parameters))
         found = np.asarray(jax.jit(lambda v: log_density(d, v))(jnp.asarray(values)), np.float64)
-        told = limit(Target(gen(lambda: sample("v", d))), {"v": values})
+        # the parameters as arguments: an array that a model closes over stays as it is
+        model = gen(lambda *p: sample("v", make(*p)))
+        told = limit(Target(model, tuple(map(jnp.float32, parameters))), {"v": values})
     both = np.isfinite(exact) & np.isfinite(found)
     error = np.std((found - exact)[both]) if both.sum() > 1 else 0.0
     if error > 1.5 * RESOLUTION:

@@ -2,7 +2,8 @@
 
 Draws of a log density that is off by more than it changes over a standard deviation are draws
 of something else, however well the chains agree. So the density is computed at some of the
-draws in float64, too; what differs between draws is the error that a sampler meets.
+draws in float64, too; what differs between draws is the error that a sampler meets. (Float32
+arrays that a model closes over, and does not take as arguments, stay what they are.)
 """
 
 from __future__ import annotations
