@@ -581,6 +581,17 @@ class _Prepared:
         trace, sums, _ = self.trace(rule, given)
         return trace, sums.get("weight", jnp.zeros((), float))
 
+    def log_density(self, given: dict[Path, Given]) -> Any:
+        """The log density of what is kept, where nothing depends on what is not. No draws.
+
+        All choices have a value, of the padded space as for `at`.
+        """
+        rule = self.rule(
+            constrained=frozenset(given), filler=True, sums=("weight",), blank=True
+        )
+        sums = walk(self.staged.program, self.operands, rule, given)[2]
+        return sums.get("weight", jnp.zeros((), float))
+
     def trace(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[Trace, dict, dict]:
         """Walk under a rule; the trace, the sums, and the per-path presence."""
         outs, found, sums = walk(self.staged.program, self.operands, rule, inputs)

@@ -14,7 +14,9 @@ from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
 from .arguments import is_array
 from .coordinates import Coordinates
+from .estimates import check_density_exact
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
+from .missing import check_nothing_depends, partly_observed
 from .program import Path
 from .sites import check_values
 from .update import update as update_trace
@@ -105,10 +107,14 @@ class Target:
         return self.model.generate(_join(self.observations, constraints or {}), *self.args)
 
     def log_density(self, latents: Mapping[str, Any]) -> jax.Array:
-        """log p(latents, observations), unnormalised.
+        """log p(latents, observations), unnormalised; missing elements are integrated out.
+
+        A log density without draws, unless the model draws without addresses: it is then the
+        log of an unbiased estimate, and a random program.
 
         Raises:
           MissingChoice: a latent has no value.
+          InvalidArgument: something depends on missing elements of what is observed.
         """
         self._only_latents(latents, "The value")
         missing = [p for p in self.latents if p not in flatten(latents)]
@@ -120,8 +126,11 @@ class Target:
                 fix="give all of them; generate() draws those that are missing",
             )
         everything = _join(self.observations, latents)
-        if any(isinstance(value, Masked) for value in self.observed.values()):
-            return self.model.generate(everything, *self.args)[1]
+        if partly_observed(self):
+            check_nothing_depends(self)
+            run = self.model._prepare(self.args, {})
+            given = run.check(everything, "The value", filler=True)
+            return run.log_density({path: as_given(value) for path, value in given.items()})
         return self.model.assess(everything, *self.args)[0]
 
     def update(self, trace: Trace, constraints: Mapping[str, Any]):
@@ -203,18 +212,32 @@ class Target:
         """The unconstrained coordinates of the latents at `paths` (all), given the others.
 
         Raises:
-          InvalidArgument: a latent is discrete, or its support has no bijection.
+          InvalidArgument: a latent is discrete, is not always there (it lies in a branch), or
+            its support has no bijection.
         """
         run = self.model._prepare(self.args, {})
-        return Coordinates(run, self.latents if paths is None else paths)
+        paths = self.latents if paths is None else list(paths)
+        for path in paths:
+            site = self.sites[path]
+            if site.conditional:
+                raise errors.InvalidArgument(
+                    f"{errors.show(path)} is not always there, so it has no fixed coordinates.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    expected="latents that every branch makes",
+                    fix="move it by mh, or by a Move across dimensions",
+                )
+        return Coordinates(run, paths)
 
     def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
         """`(latents, log |d latents / d unconstrained|)`.
 
         Raises:
           MissingChoice, AddressNotFound: not exactly the latents are given.
+          InvalidArgument: as for `coordinates`; or a support depends on missing elements of
+            what is observed.
         """
         coordinates = self.coordinates()
+        check_nothing_depends(self, coordinates.moving)
         z = self._complete(unconstrained, coordinates.shapes)
         values, log_det = coordinates.constrain(z, self.observed_values)
         return nest({path: values[path] for path in self.latents}), log_det
@@ -222,6 +245,7 @@ class Target:
     def unconstrain(self, latents: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse of `constrain`'s values."""
         coordinates = self.coordinates()
+        check_nothing_depends(self, coordinates.moving)
         values = self._complete(latents, coordinates.shapes)
         return nest(coordinates.unconstrain({**self.observed_values, **values}))
 
@@ -250,7 +274,16 @@ class Target:
         return values
 
     def potential(self, unconstrained: Mapping[str, Any]) -> jax.Array:
-        """-log density in unconstrained space: the `potential_fn` of numpyro's samplers."""
+        """-log density in unconstrained space: the `potential_fn` of numpyro's samplers.
+
+        Up to rounding it is what this library's own kernels see. No draws.
+
+        Raises:
+          MissingChoice, AddressNotFound: not exactly the latents are given.
+          InvalidArgument: as for `coordinates` and `log_density`; or the density is only
+            estimated, since the model draws without addresses.
+        """
+        check_density_exact(self, "A potential")
         values, log_det = self.constrain(unconstrained)
         return -(self.log_density(values) + log_det)
 

@@ -37,7 +37,8 @@ def filter_beliefs(
     Proper: particles carry what `rao_blackwell` makes of the state, and their mean weight is an
     unbiased estimate of the evidence, exact when all latents of the series are summed out. As
     the `using` of `marginal` or `auxiliary_marginal` it is for the parameters of models that are
-    conditionally Gaussian, or of hidden Markov models.
+    conditionally Gaussian, or of hidden Markov models; by `nuts` or `hmc` where the evidence is
+    exact and one particle is enough.
 
     Args:
       target: all of whose latents are those of the series.

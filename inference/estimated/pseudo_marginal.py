@@ -16,6 +16,7 @@ from ppl.arguments import Arguments
 from ppl.language import factor, inline
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Path
 from ppl.program import Step as ProgramStep
+from ppl.staging import without_dead_draws
 from ppl.walk import Result, Rule, walk
 
 from ..objects import check_callable, check_target
@@ -150,8 +151,12 @@ def marginal(
     invariant, for any number of particles (Andrieu and Roberts 2009); with a particle filter
     it is particle marginal Metropolis-Hastings (Andrieu, Doucet and Holenstein 2010).
 
-    `mh`, `mhg` and `metropolize` apply. Kernels that need the density itself or its gradient,
-    such as `gibbs`, `random_walk` and `hmc`, do not apply to estimates.
+    `mh`, `mhg`, `metropolize` and `random_walk` apply. Kernels that need the density itself or
+    its gradient, such as `gibbs`, `hmc` and `nuts`, do not apply to estimates, and say so.
+
+    Where no draw of the step matters for its mass, the density is no estimate, and all kernels
+    apply: `filter_beliefs` with one particle and all latents of the series summed out is the
+    forward algorithm, or a Kalman filter, and `nuts` takes its gradient.
 
     Args:
       keep: latents; how they are made may not depend on the others.
@@ -246,7 +251,8 @@ class _Marginal:
         def log_density(values: Mapping[str, Any]) -> jax.Array:
             return log_evidence(self.using(rest(target, values))(unit()))
 
-        scored(target, self.kept, log_density)
+        # what is left is no estimate if none of its draws matters
+        scored(target, self.kept, without_dead_draws(log_density))
 
 
 def rest(target: Target, values: Mapping[str, Any]) -> Target:

@@ -26,7 +26,7 @@ class Prologue:
     """The space of the selected latents, and the metric to start from, of settings in range.
 
     Args:
-      target, selection: as for `Space`.
+      target, selection, estimates: as for `Space`.
       step_size: None for the `usual` one, from the number of coordinates; a run then finds its
         first step size itself.
       target_accept: from the number of coordinates; None keeps the step size in a warm-up.
@@ -51,13 +51,14 @@ class Prologue:
         dense: bool | None,
         target_accept: Callable[[int], float | None],
         usual: Callable[[int], float],
+        estimates: bool = False,
     ):
         check_target(target)
         if step_size is not None:
             check_number("step_size", step_size, above=0, fix=0.1)
         if dense is not None:
             check_flag("dense", dense)
-        self.space = Space(target, selection)
+        self.space = Space(target, selection, estimates=estimates)
         n = self.space.size
         self.given = step_size is not None
         size = usual(n) if step_size is None else step_size
@@ -85,7 +86,8 @@ class Prologue:
             self.metric,
             self.target_accept,
             gradient=gradient,
-            first=None if self.given else first,
+            # an estimate is drawn, which the start of a tuning cannot do
+            first=None if self.given or self.space.estimated else first,
         )
         return Kernel(name=name, step=step, parameters=self.metric, tuning=tuning, **states)
 

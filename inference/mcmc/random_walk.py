@@ -16,7 +16,7 @@ from ..move import accepted
 from .first_metric import first_step_size, signs
 from .metric import Metric
 from .prologue import Prologue, accepting
-from .scored_position import ScoredPosition, on_scored_positions
+from .scored_position import on_scored_positions, scored_at
 
 
 def random_walk(
@@ -30,7 +30,8 @@ def random_walk(
     """Gaussian steps in unconstrained space, accepted by the ratio of the densities there.
 
     Leaves `target` invariant (Metropolis et al. 1953): the steps are symmetric. The warm-up
-    finds their covariance and their size.
+    finds their covariance and their size. The density may be an estimate, as of a `marginal`: a
+    state keeps the one that it was accepted with (Andrieu and Roberts 2009).
 
     Statistics: `accept`.
 
@@ -69,6 +70,7 @@ def random_walk(
         dense,
         _usual_accept if target_accept is None else accepting(target_accept),
         lambda n: 2.38 / math.sqrt(n),
+        estimates=True,
     )
     space = begun.space
     n = space.size
@@ -76,7 +78,7 @@ def random_walk(
     def step(metric: Metric, point: Any) -> tuple[Any, Stats]:
         noise: jax.Array = draw(dist.Normal(jnp.zeros(n, space.dtype), 1.0))
         z = point.z + metric.step_size * metric.spread(noise)
-        moved: Any = ScoredPosition(point.rest, z, space.log_density(point.rest)(z))
+        moved: Any = scored_at(space, point.rest, z)
         kept, probability = accepted(point, moved, moved.log_density - point.log_density)
         return kept, {"accept": probability}
 

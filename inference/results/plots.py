@@ -13,9 +13,11 @@ import numpy as np
 
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten
+from ppl.masks import leading
 
-from ..settings import check_number
-from .draws import Draws
+from ..objects import check_target
+from ..settings import check_number, shown
+from .draws import Draws, check_draws
 from .extras import extra
 from .predictive import observed_of
 from .summary import quantile_names
@@ -46,6 +48,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     >>> [ax.get_title() for ax in figure.axes]
     ['mu', 'ranks of mu', 'tau', 'ranks of tau']
     """
+    check_draws(draws)
     chosen, note = _chosen(draws, names)
     figure, axes = _grid(len(chosen), 2, note, width=8, height=1.8)
     stats = draws.statistic("diverging")
@@ -88,6 +91,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     >>> figure.axes[0].get_title()
     'n: 2 [1.75, 2.25]'
     """
+    check_draws(draws)
     check_number("prob", prob, above=0, below=1, fix=0.9)
     chosen, note = _chosen(draws, names)
     columns = max(1, min(4, len(chosen)))
@@ -144,6 +148,7 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     >>> data.get_label(), data.get_xdata().tolist()
     ('data', [1.0, 2.0, 3.0])
     """
+    check_target(target)
     observed = observed_of(target)
     found = flatten(predictive)
     for path in observed:
@@ -166,7 +171,8 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     figure, axes = _grid(1, len(observed), "", width=3.5 * len(observed), height=3)
     for path, ax in zip(observed, axes.ravel(), strict=True):
         data, keep = _data(target, path)
-        drawn = found[path].reshape(-1, *found[path].shape[2:])
+        (chains, draws), rest = found[path].shape[:2], found[path].shape[2:]
+        drawn = found[path].reshape(chains * draws, *rest)
         at = np.unique(np.linspace(0, len(drawn) - 1, _REPLICATES).astype(int))
         for replicate in drawn[at]:
             ax.step(*_fractions(replicate[keep]), where="post", color="C0", lw=0.4, alpha=0.5)
@@ -182,8 +188,7 @@ def _data(target: Target, path: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray
     if not isinstance(value, Masked):
         return np.asarray(value), np.ones(np.shape(value), bool)
     data, mask = np.asarray(value.value), np.asarray(value.mask)
-    mask = mask.reshape(mask.shape + (1,) * (data.ndim - mask.ndim))
-    return data, np.broadcast_to(mask, data.shape)
+    return data, np.broadcast_to(leading(mask, data.ndim), data.shape)
 
 
 def _fractions(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,6 +206,13 @@ def _ranks(x: np.ndarray) -> np.ndarray:
 def _chosen(draws: Draws, names: Sequence[str] | None) -> tuple[dict[str, np.ndarray], str]:
     """The scalars to show, and what to say if they are not all."""
     scalars = draws.scalars()
+    if names is not None and not (
+        isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    ):
+        raise errors.InvalidArgument(
+            "The names of scalars are a list of strings.", where=errors.caller(),
+            given=shown(names), expected="names as in draws.scalars()", fix='names=["mu"]',
+        )  # fmt: skip
     if names is None:
         some = dict(list(scalars.items())[:_SHOWN])
         more = len(scalars) - len(some)

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 
 from ppl import Target, Trace, draw, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.estimates import estimating_draw
 
 from ..mcmc.space import Space
 
@@ -94,7 +95,8 @@ def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> error
         value = np.asarray(flatten(trace.choices)[path])
         density = float(seed(target.model.project)(key, trace, path))
         gradient = ""
-        if path in target.latents and _coordinates(target, path):
+        known = estimating_draw(target) is None
+        if known and path in target.latents and _coordinates(target, path):
             space = Space(target, path)
             slope = seed(jax.grad(space.log_density(trace)))(key, space.position(trace))
             gradient = "finite" if bool(jnp.isfinite(slope).all()) else "NOT FINITE"
