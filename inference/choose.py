@@ -53,7 +53,8 @@ def choose(moves: Sequence[Move], weights: Callable[[dict], Any]) -> Move:
     >>> check_kernel(kernel, Target(model)).error < 1e-6
     True
     """
-    moves = tuple(moves) if isinstance(moves, Sequence) and not isinstance(moves, str) else (moves,)
+    given: Any = moves
+    moves = tuple(given) if isinstance(given, (list, tuple)) else (given,)
     for move in moves:
         check_move(move)
     check_callable("weights", weights, "a function of the latents", "lambda x: jnp.ones(2)")

@@ -15,10 +15,20 @@ import pandas
 import pytest
 
 from inference import (
+    annealed,
     mh,
+    normalize,
     nuts,
+    run_particles,
+    sample_posterior,
+    start,
+    then,
+    translate,
+    unit,
+    when_ess_below,
 )
 from ppl import errors, seed
+from semantics import check_generative_function
 from tests.calls import CALLS, KEY, LINE, draws, line
 
 
@@ -69,6 +79,10 @@ FINE = {
     ("metropolize", "name"): {"str"},
     ("mhg", "name"): {"str"},
     ("Draws", "status"): {"str"},
+    ("sample_posterior", "checkpoint"): {"str", "none"},
+    ("run_particles", "checkpoint"): {"str", "none"},
+    # a model of no such address, whose values are of no use
+    ("to_datatree", "log_likelihood"): {"dict", "none"},
     # arrays of as many rows, as it happens
     **{(name, "data"): {"target", "keys", "array", "numpy"} for name in ("over", "recorded")},
     **{
@@ -77,6 +91,9 @@ FINE = {
     },
 }
 """What may stand where, beside what a valid call has."""
+
+ELSEWHERE = {("to_datatree", "posterior_predictive", "dict"), ("to_datatree", "prior", "dict")}
+"""Scalars where arrays of draws are due, told by xarray."""
 
 PARAMETERS = {
     (name, "init", what)
@@ -94,6 +111,8 @@ def allowed(name, parameter, valid, what):
     if what == "none":
         return "None" in annotation or "Any" in annotation
     if callable(valid) and what in FUNCTIONS:
+        return True
+    if what == "draws" and "Draws" in annotation:
         return True
     if what == "target" and "Target" in annotation:
         return True
@@ -138,7 +157,7 @@ def wrong(name, parameter, objects):
             if len(str(error).splitlines()) > 12 or not error.fix:
                 found.append((what, str(error)))
         except Exception as error:
-            if not of_the_user(error) and (name, parameter, what) not in PARAMETERS:
+            if not of_the_user(error) and (name, parameter, what) not in PARAMETERS | ELSEWHERE:
                 found.append((what, f"{type(error).__name__}: {error}"[:120]))
         else:
             if not allowed(name, parameter, valid[0] if several else valid, what):
@@ -162,6 +181,43 @@ def test_some_wrong_objects_are_told(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
-def test_every_wrong_object_is_told(name):
+def test_every_wrong_object_is_told(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a string is the path of a checkpoint
     found = {p: wrong(name, p, ZOO) for function, p in PLACES if function == name}
     assert not {p: each for p, each in found.items() if each}
+
+
+def nothing_done(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    return file
+
+
+SWAPPED = {
+    "target and kernel": lambda _: sample_posterior(KEY, mh(LINE, "slope"), LINE),
+    "a model for a target": lambda _: sample_posterior(KEY, line, mh(LINE, "slope")),
+    "uncalled": lambda _: sample_posterior(KEY, LINE, nuts),
+    "a mesh that is a number": lambda _: sample_posterior(KEY, LINE, mh(LINE, "slope"), mesh=4),
+    "a checkpoint that is a file": lambda path: sample_posterior(
+        KEY, LINE, mh(LINE, "slope"), checkpoint=nothing_done(path)
+    ),
+    "of particles": lambda path: run_particles(KEY, lambda: None, checkpoint=nothing_done(path)),
+    "no program": lambda _: run_particles(KEY, 5),
+    "nuts of a kernel": lambda _: nuts(mh(LINE, "slope")),
+    "draws and key": lambda _: CALLS["posterior_predictive"].run({"key": draws(), "draws": KEY}),
+    "arguments in a tuple": lambda _: check_generative_function(line, ()),
+    "a kernel for a factory": lambda _: annealed(LINE, 20, mh(LINE, "slope")),
+    "a model annealed": lambda _: annealed(line, 20, lambda t: mh(t, "slope")),
+    "a number for an algorithm": lambda _: normalize(LINE, 3),
+    "a threshold of letters": lambda _: when_ess_below("a"),
+    "a map that gives no pair": lambda _: seed(
+        then(start(LINE), translate(LINE, LINE, None, None, lambda x, u: x))
+    )(KEY, unit()),
+}
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_things_in_each_others_place(name, tmp_path):
+    with pytest.raises(errors.PPLError) as found:
+        SWAPPED[name](tmp_path)
+    assert len(str(found.value).splitlines()) <= 12 and found.value.fix

@@ -180,8 +180,9 @@ def correlated(
             expected="an auxiliary marginal",
             fix="auxiliary_marginal(target, keep, using)",
         )
-    known = not callable(correlation) or isinstance(correlation, GenerativeFunction)
-    refresh = autoregressive(correlation) if known else correlation
+    refresh: Any = correlation
+    if not callable(correlation) or isinstance(correlation, GenerativeFunction):
+        refresh = autoregressive(refresh)
     make = _proposer(target, how)
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:

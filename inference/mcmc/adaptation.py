@@ -71,17 +71,19 @@ def windows(
     def init(state: State, n: int) -> _Found:
         # of a warm-up of no steps `update` is traced, though never run
         inside, ends = np.zeros(max(n, 1), bool), np.zeros(max(n, 1), bool)
-        for first, last in build_adaptation_schedule(n)[1:-1] if n else []:
-            inside[first : last + 1] = adapt_mass
+        for begin, last in build_adaptation_schedule(n)[1:-1] if n else []:
+            inside[begin : last + 1] = adapt_mass
             ends[last] = adapt_mass
         dtype = metric.inverse_mass.dtype
         begun = metric if first is None else first(state, metric, n < FEW)
         step_size = jnp.asarray(begun.step_size, dtype)
+        # towards ten times the size, as Stan does; few steps would not come back from there
+        bold = 1 if first is not None and n < FEW else 10
         return _Found(
             time=jnp.zeros((), int),
             updated=jnp.asarray(inside),
             ends=jnp.asarray(ends),
-            averaging=_typed(start(jnp.log(10 * step_size)), dtype),
+            averaging=_typed(start(jnp.log(bold * step_size)), dtype),
             covariance=_typed(none(size), dtype),
             slopes=_typed(none_yet(size), dtype),
             metric=Metric(step_size, begun.inverse_mass),

@@ -19,14 +19,15 @@ _MOST = 60
 
 
 def first_step_size(log_ratio: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
-    """`start`, doubled or halved until its log acceptance ratio crosses log(1/2).
+    """`start`, doubled or halved: the largest of these with a log acceptance above log(1/2).
 
-    Hoffman and Gelman (2014), algorithm 4. Where it does not cross (a flat density), `start`.
+    Hoffman and Gelman (2014), algorithm 4, without its last doubling, which a run that warms up
+    would take back. Where all or none is so (a flat density), `start`.
 
     >>> import jax.numpy as jnp
     >>> from inference.mcmc.first_metric import first_step_size
     >>> [first_step_size(lambda h: -((h / s) ** 2), jnp.array(1.0)).item() for s in (0.01, 1, 100)]
-    [0.0078125, 1.0, 128.0]
+    [0.0078125, 0.5, 64.0]
     """
     level = -math.log(2.0)
 
@@ -45,7 +46,8 @@ def first_step_size(log_ratio: Callable[[jax.Array], jax.Array], start: jax.Arra
         return step, fine(step), tries + 1
 
     step, now, _ = jax.lax.while_loop(on, further, (start, grows, jnp.zeros((), int)))
-    return jnp.where(now == grows, start, step)
+    last = jnp.where(grows, step / 2, step)
+    return jnp.where(now == grows, start, last)
 
 
 def scales_by_slopes(

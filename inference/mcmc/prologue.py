@@ -87,7 +87,8 @@ class Prologue:
             self.metric,
             self.target_accept,
             gradient=gradient,
-            first=None if self.given else first,
+            # an estimate is drawn, which the start of a tuning cannot do
+            first=None if self.given or self.space.estimated else first,
         )
         return Kernel(name=name, step=step, parameters=self.metric, tuning=tuning, **states)
 

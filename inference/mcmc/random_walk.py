@@ -38,8 +38,9 @@ def random_walk(
     Args:
       selection: continuous latents; all latents if left out.
       step_size: standard deviation of a step, in units of the warm-up's; 2.38 / sqrt(n) for n
-        coordinates if left out (Roberts, Gelman and Gilks 1997), doubled or halved at the start
-        of each chain of a run until a step of it may well be accepted.
+        coordinates if left out (Roberts, Gelman and Gilks 1997), doubled or halved
+        at the start of each chain of a run with little warm-up until a step of it may well be
+        accepted.
       dense: whether the warm-up finds a full covariance or a diagonal one; full for at most 64
         coordinates if left out.
       target_accept: what the warm-up aims at; 0.44 for one coordinate and 0.234 for more if
@@ -83,13 +84,14 @@ def random_walk(
         return kept, {"accept": probability}
 
     def first(point: Any, metric: Metric, short: bool) -> Metric:
-        """A step size at which one of two opposite steps may well be accepted."""
+        """With little warm-up, a size at which two opposite steps may well be accepted."""
+        if not short:
+            return metric
         log_density, along = space.log_density(point.rest), metric.spread(signs(point.z))
 
         def log_ratio(size: jax.Array) -> jax.Array:
             ends = [log_density(point.z + sign * size * along) for sign in (1, -1)]
-            ratios = jnp.stack(ends) - point.log_density
-            return jnp.log(jnp.exp(jnp.minimum(ratios, 0.0)).sum())
+            return jnp.stack(ends).min() - point.log_density
 
         size = jnp.asarray(metric.step_size, point.z.dtype)
         return metric._replace(step_size=first_step_size(log_ratio, size))

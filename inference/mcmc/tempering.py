@@ -205,7 +205,7 @@ def _powers(powers: int | Sequence[float], of: str) -> jax.Array:
         given = as_numbers(powers)
     else:
         check_count("powers", powers, least=2)
-        given = np.linspace(1.0, 0.0, powers) ** 3
+        given = np.linspace(1.0, 0.0, int(powers)) ** 3  # type: ignore[arg-type]
     fine = given.ndim == 1 and len(given) >= 2 and given[0] == 1 and (np.diff(given) < 0).all()
     if fine and given[-1] >= 0 and (of != "everything" or given[-1] > 0):
         return jnp.asarray(given, float)

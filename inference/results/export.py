@@ -13,7 +13,7 @@ from ppl.addresses import flatten
 from ppl.masks import leading
 from ppl.program import Path
 
-from .draws import Draws
+from .draws import Draws, check_draws
 from .extras import extra
 
 _ARVIZ = {
@@ -58,6 +58,7 @@ def to_datatree(
     >>> tree["posterior"]["sub.x"].dims
     ('chain', 'draw', 'sub.x_dim_0')
     """
+    check_draws(draws)
     arviz = extra("arviz_base", "arviz", "Export")
     extra("xarray", "arviz", "Export")
     groups: dict[str, dict[str, Any]] = {

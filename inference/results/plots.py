@@ -15,8 +15,9 @@ from ppl import Masked, Target, errors
 from ppl.addresses import flatten
 from ppl.masks import leading
 
-from ..validation.settings import check_number
-from .draws import Draws, check_some
+from ..validation.objects import check_target
+from ..validation.settings import check_number, shown
+from .draws import Draws, check_draws, check_some
 from .extras import extra
 from .predictive import observed_of
 from .summary import quantile_names
@@ -48,6 +49,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     >>> [ax.get_title() for ax in figure.axes]
     ['mu', 'ranks of mu', 'tau', 'ranks of tau']
     """
+    check_draws(draws)
     chosen, note = _chosen(draws, names)
     figure, axes = _grid(len(chosen), 2, note, width=8, height=1.8)
     stats = draws.statistic("diverging")
@@ -90,6 +92,7 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     >>> figure.axes[0].get_title()
     'n: 2 [1.75, 2.25]'
     """
+    check_draws(draws)
     check_number("prob", prob, above=0, below=1, fix=0.9)
     chosen, note = _chosen(draws, names)
     columns = max(1, min(4, len(chosen)))
@@ -146,6 +149,7 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     >>> data.get_label(), data.get_xdata().tolist()
     ('data', [1.0, 2.0, 3.0])
     """
+    check_target(target)
     observed = observed_of(target)
     found = flatten(predictive)
     for path in observed:
@@ -204,6 +208,13 @@ def _chosen(draws: Draws, names: Sequence[str] | None) -> tuple[dict[str, np.nda
     """The scalars to show, and what to say if they are not all."""
     check_some(draws)
     scalars = draws.scalars()
+    if names is not None and not (
+        isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    ):
+        raise errors.InvalidArgument(
+            "The names of scalars are a list of strings.", where=errors.caller(),
+            given=shown(names), expected="names as in draws.scalars()", fix='names=["mu"]',
+        )  # fmt: skip
     if names is None:
         some = dict(list(scalars.items())[:_SHOWN])
         more = len(scalars) - len(some)

@@ -96,12 +96,12 @@ def posterior_predictive(
     [[[6.0, 12.0, 24.0, 48.0]]]
     """
     target = target_of(draws, target)
-    observed_of(target)
     if args is not None and not isinstance(args, (tuple, list)):
         raise errors.InvalidArgument(
             "The arguments of the model are a tuple.", where=errors.caller(), given=shown(args),
             expected="args=(x, ...)", fix="wrap the argument: args=(x,)",
         )  # fmt: skip
+    observed_of(target)
     keys = jax.random.split(checked_key(key), math.prod(draws.shape))
     if past not in (None, *WAYS):
         raise errors.InvalidArgument(

@@ -280,7 +280,7 @@ def check_powers(powers: int | Sequence[float] | jax.Array) -> Any:
         return powers
     if not isinstance(powers, (jax.Array, np.ndarray, list, tuple)):
         check_count("powers", powers, least=2)
-        return np.linspace(0.0, 1.0, powers) ** 3
+        return np.linspace(0.0, 1.0, int(powers)) ** 3  # type: ignore[arg-type]
     known = as_numbers(powers)
     fine = known.ndim == 1 and len(known) and known[0] >= 0 and known[-1] == 1
     if not fine or not (np.diff(known) >= 0).all():  # nor not-a-number

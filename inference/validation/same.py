@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Target, Trace, errors
@@ -150,7 +151,8 @@ def _values(what: str, mine: Any, theirs: Any) -> tuple[str, str, str] | None:
         # what is static is compared by value, which may call equal functions unlike
         kinds = [type(x).__name__ for x in (mine, theirs)]
         if not _alike(mine, theirs, set()):
-            return f"{what}: ", *(kinds if kinds[0] != kinds[1] else (str(one), str(two)))
+            ours_told, theirs_told = kinds if kinds[0] != kinds[1] else (str(one), str(two))
+            return f"{what}: ", ours_told, theirs_told
         return None
     for (key, a), (_, b) in zip(ours, others, strict=True):
         name = what + jax.tree_util.keystr(key)
@@ -191,7 +193,7 @@ def _known(x: Any) -> bool:
     if isinstance(x, jax.core.Tracer):
         return False
     if isinstance(x, jax.Array):
-        key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         return not key and x.is_fully_addressable
     return True
 
@@ -223,9 +225,8 @@ def _alike(a: Any, b: Any, seen: _Pairs) -> bool:
         return np.shape(a) == np.shape(b) and _apart(a, b) is None
     if type(a) is not type(b):
         return False
-    parts = _parts(a), _parts(b)
-    if parts[0] is not None and parts[1] is not None:
-        mine, theirs = parts
+    mine, theirs = _parts(a), _parts(b)
+    if mine is not None and theirs is not None:
         return len(mine) == len(theirs) and all(
             _alike(x, y, seen) for x, y in zip(mine, theirs, strict=True)
         )
@@ -252,7 +253,7 @@ def _parts(x: Any) -> list[Any] | None:
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
         return [getattr(x, field.name, None) for field in dataclasses.fields(x)]
     if hasattr(x, "__wrapped__"):  # jax.jit
-        return [x.__wrapped__]
+        return [x.__wrapped__]  # type: ignore[union-attr]
     if type(x).__eq__ is object.__eq__ and hasattr(x, "__dict__") and not isinstance(x, type):
         return [vars(x)]
     return None

@@ -88,6 +88,12 @@ def check_generative_function(
     >>> all(verdicts), {v.check: v.method for v in verdicts}["generate"]
     (True, 'exact')
     """
+    if args == ((),):
+        raise errors.InvalidArgument(
+            "The arguments of the model are given apart.", where=errors.caller(),
+            given="check_generative_function(model, ())", expected="a model, *its arguments",
+            fix="check_generative_function(model), or (model, *args)",
+        )  # fmt: skip
     for name in laws:
         if name not in LAWS:
             guess = errors.near(name, LAWS)
