@@ -586,9 +586,7 @@ class _Prepared:
 
         All choices have a value, of the padded space as for `at`.
         """
-        rule = self.rule(
-            constrained=frozenset(given), filler=True, sums=("weight",), blank=True
-        )
+        rule = self.rule(constrained=frozenset(given), filler=True, sums=("weight",), blank=True)
         sums = walk(self.staged.program, self.operands, rule, given)[2]
         return sums.get("weight", jnp.zeros((), float))
 
