@@ -207,7 +207,10 @@ def log_evidence(weighted: Weighted) -> jax.Array:
     w = weighted.log_weight
     if w.ndim == 0:
         return w
-    return jax.nn.logsumexp(w) - jnp.log(w.shape[0]).astype(w.dtype)
+    # the mean of what is left of the largest: equal weights are their own mean, unrounded
+    top = jax.lax.stop_gradient(jnp.max(w))
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    return jnp.log(jnp.mean(jnp.exp(w - top))) + top
 
 
 def normalized(log_weights: jax.Array) -> jax.Array:

@@ -35,9 +35,11 @@ def as_path(address: Any) -> Path:
 class Masked:
     """Values that are given only where `mask` is true: a partial constraint.
 
-    `mask` is boolean, of the shape of `value` (or of its leading axes, those of
-    the loops around the choice). What is given has the marginal density; elements
-    where the mask is false are drawn, and their values are never looked at.
+    `mask` is boolean and has leading axes of `value`; each flag stands for all behind it.
+    It has a flag for each independent element (`to_event` undone), or for each event (the
+    axes of loops and of the batch shape), or for each iteration of the loops alone. What
+    is given has the marginal density; elements where the mask is false are drawn, and
+    their values are never looked at.
 
     Raises (where it is used):
       ShapeError: the mask is not boolean, or has another shape.

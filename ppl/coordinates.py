@@ -58,7 +58,7 @@ class Coordinates:
         for path in paths:
             site = run.sites[path]
             _check_continuous(site)
-            bijection = _known(site)
+            bijection = known_bijection(site)
             if bijection is not None:
                 self.fixed[path] = bijection
                 self.shapes[path] = tuple(bijection.inverse_shape(site.shape))
@@ -115,8 +115,18 @@ def _check_continuous(site: Site) -> None:
         )
 
 
-def _known(site: Site) -> Any:
-    """numpyro's bijection onto the support if no traced value decides it; else None."""
+def known_bijection(site: Site) -> Any:
+    """numpyro's bijection onto the support if no traced value decides it; else None.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl import gen, sample
+    >>> from ppl.coordinates import known_bijection
+    >>> model = gen(lambda: sample("p", dist.Dirichlet([1.0, 1.0, 1.0])))
+    >>> known_bijection(model.sites()["p",]).inverse_shape((3,))
+    (2,)
+    """
+    if 0 in site.shape:  # no number to constrain
+        return dist.transforms.IdentityTransform()
     if site.others and not site.conditional:  # each branch has a support of its own
         return None
     try:

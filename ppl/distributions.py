@@ -241,6 +241,8 @@ def is_discrete(d: Any) -> bool:
 
 def log_density(d: Any, value: Any) -> Any:
     """log p(value), one number per element of the batch shape; `-inf` off the support."""
+    if 0 in d.batch_shape:  # no number, and numpyro's constraints cannot take an array of none
+        return jnp.zeros(d.batch_shape)
     if isinstance(d, dist.Independent):
         inner = log_density(d.base_dist, value)
         dims = d.reinterpreted_batch_ndims
@@ -307,19 +309,40 @@ def sample(d: Any, key: Any, where: str) -> jax.Array:
     """One draw by numpyro's own sampler, where there is no base.
 
     Raises:
-      CannotSimulate: there is no sampler either.
+      CannotSimulate: there is no sampler either, or it makes no value of the distribution.
     """
+    shape = _shape(d)
+    if 0 in shape:
+        return jnp.zeros(shape)
+    name = type(elementwise(d)).__name__
     try:
-        return jnp.asarray(d.sample(key))
+        value = jnp.asarray(d.sample(key))
     except NotImplementedError as error:
         raise errors.CannotSimulate(
-            f"{type(elementwise(d)).__name__} has no sampler: an improper prior cannot be drawn.",
+            f"{name} has no sampler: an improper prior cannot be drawn.",
             where=(where, errors.caller()),
             given=f"a choice on {support_name(d.support)} without a value",
             expected="a value, or a proper distribution",
             fix="constrain or initialise it, for instance initial={name: value}, "
             'or start chains from "uniform"; or use a wide proper prior',
         ) from error
+    except ImportError as error:
+        raise errors.CannotSimulate(
+            f"The sampler of {name} needs a package that is not installed.",
+            where=(where, errors.caller()),
+            given=str(error),
+            expected="a value, or a sampler that runs here",
+            fix="install the package, or observe the choice",
+        ) from error
+    if value.shape != shape:  # of censored intervals numpyro draws points
+        raise errors.CannotSimulate(
+            f"The sampler of {name} makes no value that it could be observed at.",
+            where=(where, errors.caller()),
+            given=f"a sampler of shape {value.shape}",
+            expected=f"shape {shape}",
+            fix="observe the choice, or sample what it is made from",
+        )
+    return value
 
 
 def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -341,33 +364,29 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
     innermost = d
     while isinstance(innermost, (dist.Independent, dist.ExpandedDistribution)):
         innermost = innermost.base_dist
-    found = base(d)
-    if found is None:
-        shape, dtype = _of_value(d)
-    else:
-        shape = tuple(d.batch_shape) + tuple(d.event_shape)
-        dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(leaves)
     return {
-        "shape": tuple(shape),
-        "dtype": np.dtype(dtype),
+        "shape": _shape(d),
+        "dtype": np.dtype(_dtype(d, innermost, leaves)),
         "kind": type(innermost).__name__,
         "support": support_name(d.support),
     }
 
 
-def _of_value(d: Any) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of a value by numpyro's sampler, or declared where there is none."""
-    try:
-        out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
-    except NotImplementedError:  # an improper prior
-        dtype = jnp.result_type(int if is_discrete(d) else float)
-        return tuple(d.batch_shape) + tuple(d.event_shape), dtype
-    return out.shape, out.dtype
+def _dtype(d: Any, innermost: Any, leaves: list) -> Any:
+    """The dtype of one value: integers or floats by the support, for numpyro's own.
+
+    Its samplers do not tell: some put out floats for counts, and one that is never run (of a
+    choice that is observed) may fail. Of other classes only the sampler knows more.
+    """
+    if type(innermost) is dist.Delta:
+        return jax.typeof(innermost.v).dtype
+    if not type(innermost).__module__.startswith("numpyro."):
+        try:
+            return jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0)).dtype
+        except Exception:  # it has none, or none that runs here
+            pass
+    return jnp.result_type(int) if is_discrete(d) else float_of(leaves)
 
 
-_FINITE_LEAN = (
-    dist.BernoulliProbs,
-    dist.BernoulliLogits,
-    dist.CategoricalProbs,
-    dist.CategoricalLogits,
-)
+def _shape(d: Any) -> tuple[int, ...]:
+    return tuple(d.batch_shape) + tuple(d.event_shape)

@@ -19,6 +19,7 @@ from .distributions import elementwise, log_density, total_log_density
 from .effects import draw_p
 from .errors import show
 from .keys import base_dtype
+from .masks import leading
 from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
 from .walk import Result, Rule, scalar
 
@@ -29,7 +30,8 @@ class Given:
     """A value for a choice; `keep` is None (kept) or a mask (fresh where false).
 
     `counts`, if not None, is a flag: whether the choice counts in the weight;
-    `demanded`, if not None, a mask: which part the caller constrains.
+    `demanded`, if not None, a mask: which part the caller constrains. Masks are as in
+    `ppl.masks`.
     """
 
     value: Any
@@ -85,7 +87,7 @@ class Execute(Rule):
         else:
             value = jnp.asarray(given.value, step.spec.dtype)
             if keep is not None:
-                value = jnp.where(keep, value, self.made(step, args))
+                value = jnp.where(leading(keep, value.ndim), value, self.made(step, args))
         outputs: dict[str, Any] = {"choices": {step.path: value}}
         if step.path in self.conditional:
             outputs["present"] = {step.path: True}
@@ -101,7 +103,7 @@ class Execute(Rule):
                 sums["score"] = scalar(density)
         if counts and "weight" in self.sums:
             if keep is not None:
-                sums["weight"] = scalar(jnp.where(keep, density, 0))
+                sums["weight"] = scalar(jnp.where(leading(keep, density.ndim), density, 0))
             elif given is not None and given.counts is not None:
                 sums["weight"] = jnp.where(given.counts, sums["score"], 0)
             else:
@@ -113,9 +115,14 @@ class Execute(Rule):
         total = {}
         for path in missing:
             given = inner[path]
-            ok = jnp.all(given.value == 0) if self.filler else jnp.asarray(False)
-            if given.demanded is not None:
-                ok = ok | ~jnp.any(given.demanded)
+            demanded, ok = given.demanded, jnp.asarray(False)
+            if self.filler:
+                zero = given.value == 0
+                if demanded is not None:
+                    zero = zero | ~leading(demanded, zero.ndim)
+                ok = jnp.all(zero)
+            elif demanded is not None:
+                ok = ~jnp.any(demanded)
             amount = scalar(jnp.where(ok, 0.0, -jnp.inf))
             for name in self.sums:
                 total[name] = total.get(name, 0) + amount

@@ -13,6 +13,7 @@ from . import distributions, errors
 from .addresses import as_path
 from .arguments import is_array
 from .effects import call_p, factor_p, sample_p
+from .masks import leading
 from .randomness import bind_parameters
 from .supports import support_name
 
@@ -139,10 +140,9 @@ def observe(distribution: Any, value: Any) -> None:
 def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: Any = None) -> None:
     """Raise `SupportError` for a known value that is no number or off the support.
 
-    `mask`, if not None, has a boolean for each independent element of the value
-    (`to_event` undone): only those where it is true are checked.
+    Only what `mask`, if not None, keeps is checked (`ppl.masks`).
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer) or not np.size(value):
         return
     d = distributions.elementwise(d)
     event = len(d.event_shape)
@@ -152,7 +152,7 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
             nan = np.isnan(array)
             if event:
                 nan = nan.any(tuple(range(-event, 0)))
-            count = int((nan if mask is None else nan & mask).sum())
+            count = int((nan if mask is None else nan & leading(mask, nan.ndim)).sum())
             if count:
                 raise errors.SupportError(
                     f"The value of {name} is not a number.",
@@ -166,7 +166,7 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
             ok = np.asarray(d.support(array))
         except Exception:  # a support whose bounds are still traced cannot be tested here
             return
-    bad = ~ok if mask is None else ~ok & mask
+    bad = ~ok if mask is None else ~ok & leading(mask, ok.ndim)
     if bad.any():
         shown = array[bad] if bad.shape == array.shape[: bad.ndim] else array
         raise errors.SupportError(

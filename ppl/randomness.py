@@ -19,6 +19,7 @@ from . import arithmetic, distributions, errors
 from .arguments import Arguments
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
+from .masks import leading
 from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, While, bodies
 from .staging import Staged, stage
 from .supports import check_parameters
@@ -212,7 +213,7 @@ class Seed(Rule):
 
 def _where(rows: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """`x` in the rows that are true, else `y`; the axes of `rows` come first."""
-    return jnp.where(rows.reshape(rows.shape + (1,) * (jnp.ndim(x) - rows.ndim)), x, y)
+    return jnp.where(leading(rows, jnp.ndim(x)), x, y)
 
 
 def checked_key(key: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -15,8 +16,8 @@ import numpy as np
 from . import errors
 from .addresses import At, Masked, flatten, not_found
 from .arguments import is_array
-from .distributions import elementwise
 from .language import check_support
+from .masks import check_mask
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
 
 
@@ -200,7 +201,7 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
     if isinstance(value, At):
         return At(jnp.asarray(value.index), check_value(_element(site), value.value, what))
     if isinstance(value, Masked):
-        mask = _check_mask(site, value.mask)
+        mask = check_mask(site, value.mask)
         return Masked(check_value(site, value.value, what, value.mask), mask)
     name = errors.show(site.path)
     places = (f"{name} at {site.source}", errors.caller())
@@ -243,14 +244,12 @@ def _check_each(
     """Check the support of a known value, one row for each iteration of the loops around it."""
     if isinstance(value, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
-    rows = np.asarray(value).reshape((-1, *site.spec.shape))
-    batch = _element_shape(site)
+    copies = math.prod(size for _, size in site.axes)
+    rows = np.asarray(value).reshape((copies, *site.spec.shape))
     if mask is not None:
-        whole = np.ndim(mask) == len(site.axes)
-        mask = np.asarray(mask).reshape((-1, *((1,) * len(batch) if whole else batch)))
+        mask = np.asarray(mask).reshape((copies, *np.shape(mask)[len(site.axes) :]))
     elif filler:
-        there = (rows != 0).any(tuple(range(1, rows.ndim)))
-        mask = there.reshape((-1, *(1,) * len(batch)))
+        mask = (rows != 0).any(tuple(range(1, rows.ndim)))
     for d in site.others:  # the value may be that of any branch
         try:
             return check_support(d, rows, name, places, mask)
@@ -287,23 +286,3 @@ def _element(site: Site) -> Site:
             fix="give the whole value",
         )
     return replace(site, axes=site.axes[1:])
-
-
-def _check_mask(site: Site, mask: Any) -> Any:
-    full, shape = site.shape, jnp.shape(mask)
-    event = len(site.spec.shape) - len(_element_shape(site))
-    allowed = {full[: len(full) - event], full[: len(site.axes)]}
-    if shape not in allowed or jnp.result_type(mask) != jnp.bool_:
-        raise errors.ShapeError(
-            f"The mask of {errors.show(site.path)} does not fit its choice.",
-            where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
-            given=f"{jnp.result_type(mask)} of shape {shape}",
-            expected="bool of shape " + " or ".join(str(s) for s in sorted(allowed, key=len)),
-            fix="give one boolean for each independent element of the value",
-        )
-    return jnp.asarray(mask)
-
-
-def _element_shape(site: Site) -> tuple[int, ...]:
-    """Shape of the independent elements of one value (event dimensions left out)."""
-    return tuple(elementwise(site.distribution).batch_shape)

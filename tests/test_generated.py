@@ -1,6 +1,6 @@
 """The laws of the methods on generated programs, against enumeration in fractions.
 
-The oracle is `semantics.finite`: it enumerates a description, and shares no code with
+The oracle is `semantics.generated.finite`: it enumerates a description, and shares no code with
 `ppl`. Sums are of at most some thousand products of at most a dozen probabilities in
 float64, each with relative rounding error 1e-16: 1e-12 leaves room. All that is
 compiled is a function of the tables, so it compiles once for each static shape.
@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, find, given, settings
 
 from ppl import everything, integrate, paths, seed, select
 from ppl.addresses import flatten, nest
-from semantics.finite import Program, sites, thawed
-from semantics.printing import Loop, compiled, inner, model_code
-from semantics.programs import SHAPES, discrete, nested
+from semantics.generated.finite import Program, sites, thawed
+from semantics.generated.printing import Loop, compiled, inner, model_code
+from semantics.generated.programs import SHAPES, discrete, nested
 
 EXACT = 1e-12
 STARTS = 24  # from how many traces update and regenerate are tried

@@ -28,7 +28,7 @@ from inference.mcmc.slices import elliptical_slice, prior_draw, slice_sample
 from ppl import Target, draw, factor, gen, integrate, record, sample, seed, select
 from ppl.errors import InvalidArgument
 from semantics import check_kernel_quadrature, check_kernel_sampled
-from semantics.evidence import multinomial
+from semantics.evidence.e_values import multinomial
 from tests.mutants.hamiltonian import RATE
 
 ALPHA = 1e-9

@@ -26,6 +26,7 @@ from inference import (
     nested_sampling,
     over,
     particle_filter,
+    plot_ess,
     recorded,
     run_particles,
     smc2,
@@ -392,6 +393,9 @@ def test_weights_that_are_all_zero_are_evidence_zero_and_a_status():
     assert found.status == "complete; all weights are zero from step 6 on"
     assert found.log_evidence == -np.inf
     assert not any(jnp.isnan(x).any() for x in jax.tree.leaves(found.result) if x.dtype != int)
+    assert (found.history.ess[6:] == 0.0).all() and (found.history.ess[:6] > 0.0).all()
+    crosses = plot_ess(found).axes[0].lines[2]
+    assert set(range(6, 10)) <= set(crosses.get_xdata())
     verdict = found.verdict()
     assert (verdict.check, verdict.name, verdict.value) == ("evidence", 'step 6, "y" = 1', 0.0)
     assert not verdict and "evidence" in str(verdict)

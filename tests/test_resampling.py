@@ -136,7 +136,8 @@ def test_effective_sample_size_by_hand():
     assert float(effective_sample_size(jnp.log(weights) - 800)) == pytest.approx(
         expected, rel=1e-12
     )
-    assert float(effective_sample_size(jnp.full(4, -jnp.inf))) == 4.0
+    assert float(effective_sample_size(jnp.full(4, -jnp.inf))) == 0.0  # no particle counts
+    assert np.isnan(effective_sample_size(jnp.array([0.0, jnp.nan])))
 
 
 @pytest.mark.parametrize("weights, happens", [([1.0, 1.0, 0.1], False), ([1.0, 0.1, 0.1], True)])

@@ -3,12 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from arviz_stats.base import array_stats
 
 from inference import Draws
-from inference.results.verdict import judge
-from ppl import errors
+from inference.results.checks import CHECKS, Diagnosed, judge
+from inference.results.fixed import fixed_elements
+from inference.results.verdict import Finding
+from ppl import Target, errors, gen, sample
 from tests.results import (
     GOOD,
     RANDOM,
@@ -87,7 +90,8 @@ def test_what_is_degenerate_is_said_and_has_no_effective_sample_size():
 def test_table_is_aligned_and_only_printing_abbreviates():
     x = np.tile(np.array([0.0, 1.0, 2.0, 3.0]), (2, 100))
     summary = Draws({"mu": x, "still": x * 0, "theta": np.repeat(x[..., None], 30, -1)}).summary()
-    head, columns, first, second, *rest, more, verdict = str(summary).splitlines()
+    text = str(summary).removesuffix(str(summary.verdict))
+    head, columns, first, second, *rest, more = text.splitlines()
     assert head == (
         "2 chains x 400 draws; 5% and 95% are the ends of the equal-tailed 90% interval"
     )
@@ -96,7 +100,6 @@ def test_table_is_aligned_and_only_printing_abbreviates():
     assert second.split() == ["still", "0.000", "0.000", "0.000", "0.000", "constant"]
     assert len(columns) == len(first) == len(second) <= 100
     assert len(rest) == 18 and more == "... 12 more rows: summary()['theta[30]']"
-    assert verdict == str(summary.verdict)
     assert len(summary) == 32 and summary["theta[30]"]["mean"] == 1.5
     with pytest.raises(errors.AddressNotFound, match='did you mean "theta'):
         summary["thetta[30]"]
@@ -163,9 +166,111 @@ def test_verdict_names_the_first_check_that_fails(check):
     choices, stats, name, text = CASES[check]
     verdict = Draws(choices, stats).verdict()
     assert not verdict and (verdict.check, verdict.name) == (check, name)
-    line = str(verdict)
+    line = verdict.line
     assert line.startswith("not converged: ") and text in line and "\n" not in line
     assert len(line.removeprefix("not converged: ").split(": ")) > 1  # what to do
+
+
+def test_verdict_names_every_check_that_fails_the_most_serious_first():
+    """Sweep over the checks: the draws fail all of them at once."""
+    choices = {
+        "mu": np.where(GOOD < -5, 0, APART), "bad": after(np.nan), "still": GOOD * 0,
+        "stuck": np.where(np.arange(4)[:, None] == 1, 0.5, GOOD), "few": np.cumsum(GOOD, 1),
+    }  # fmt: skip
+    deep = flag((0, 0), (1, 1))
+    stats = {"diverging": flag((2, 3)), "energy": WALK, "reached_max_depth": deep}
+    verdict = Draws(choices, stats).verdict()
+    found = [(finding.check, finding.fails) for finding in verdict.findings]
+    assert found == [
+        ("finite", True), ("constant", True), ("constant", True), ("divergences", True),
+        ("rhat", True), ("ess", True), ("bfmi", True), ("depth", False),
+    ]  # fmt: skip
+    lines = str(verdict).splitlines()
+    assert lines[0] == verdict.line and len(lines) == len(found)
+    for line, finding in zip(lines, verdict.findings, strict=True):
+        assert line.endswith(f"{finding.text}: {finding.action}") and finding.action
+    assert lines[-1].startswith("  note: 2 of 2000 trajectories reached max_depth")
+    # a note alone does not fail
+    fine = Draws({"mu": GOOD}, {"reached_max_depth": deep}).verdict()
+    assert fine and str(fine).splitlines()[1:] == lines[-1:]
+    # and a check of one's own is a function more
+    odd = lambda found: iter([Finding("odd", "mu", 1.0, "it is odd", "make it even")])  # noqa: E731
+    row = {"note": "", "mean": 0.0, "rhat": 1.0, "ess_bulk": 900.0, "ess_tail": 900.0}
+    assert judge(Diagnosed({"mu": row}, (4, 500)), (*CHECKS, odd)).check == "odd"
+
+
+def test_chains_that_settled_apart_are_told_to_cross():
+    """Whatever shape the modes have; chains that still wander are told to go on."""
+    side = np.array([[3.0], [-3.0], [3.0], [-3.0]])
+    for x in (GOOD + side, np.exp(GOOD / 4) * side, (GOOD > 0) + 10 * (side > 0)):
+        verdict = Draws({"mu": x}).verdict()
+        assert verdict.check == "rhat" and "2, 4 near" in str(verdict)
+        assert "parallel_tempering" in verdict.findings[0].action
+        assert "annealed" in verdict.findings[0].action
+    wandering = Draws({"mu": WALK}).verdict()
+    assert "settled" not in str(wandering) and "more warmup" in wandering.findings[0].action
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_chains_that_each_stay_have_no_r_hat(dtype):
+    """Not 6e15, whatever rounding makes of the variance in a chain."""
+    still = np.repeat(np.array([[0.1], [0.7], [1.3], [2.9]]) * 10, 50, 1).astype(dtype)
+    row = Draws({"mu": still}).summary()["mu"]
+    assert row["note"] == "each chain constant" and np.isnan(row["rhat"])
+    verdict = Draws({"mu": still}).verdict()
+    assert [finding.check for finding in verdict.findings] == ["constant"]
+    turned = np.concatenate([still, still[::-1]], 1)  # and halves that each stay
+    assert Draws({"mu": turned}).summary()["mu"]["rhat"] in (np.inf, pytest.approx(1.0, abs=9))
+
+
+ONE_VALUE = {  # and where: by the axes of the choice
+    "LKJCholesky": (lambda: dist.LKJCholesky(3), np.triu(np.ones((3, 3))) - np.diag([0, 1, 1])),
+    "LKJ": (lambda: dist.LKJ(2), np.eye(2)),
+    "Dirichlet": (lambda: dist.Dirichlet(jnp.ones(3)), np.zeros(3)),
+    "Dirichlet of one": (lambda: dist.Dirichlet(jnp.ones(1)), np.ones(1)),
+    "ZeroSumNormal of one": (lambda: dist.ZeroSumNormal(1.0, (1,)), np.ones(1)),
+    "Normal": (lambda: dist.Normal(0.0, 1.0).expand([2]), np.zeros(2)),
+    "Uniform": (lambda: dist.Uniform(1.0, 2.0), 0),
+    "Delta": (lambda: dist.Delta(2.0), 1),
+    "Categorical of one": (lambda: dist.Categorical(jnp.ones(1)), 1),
+    "Categorical": (lambda: dist.Categorical(jnp.ones(2) / 2), 0),
+    "Binomial of none": (lambda: dist.Binomial(0, 0.5), 1),
+    "Binomial": (lambda: dist.Binomial(3, 0.5), 0),
+    "DiscreteUniform of one": (lambda: dist.DiscreteUniform(4, 4), 1),
+    "Multinomial of one": (lambda: dist.Multinomial(3, jnp.ones(1)), np.ones(1)),
+    "Poisson": (lambda: dist.Poisson(1.0), 0),
+}
+
+
+@pytest.mark.parametrize("name", ONE_VALUE)
+def test_what_a_support_fixes_is_no_chain_that_is_stuck(name):
+    """Sweep over kinds of support, alone and in a loop."""
+    make, where = ONE_VALUE[name]
+
+    @gen
+    def model():
+        sample("x", make())
+        jax.vmap(lambda _: sample("loop", make()))(jnp.arange(2))
+
+    sites = model.sites()
+    np.testing.assert_array_equal(fixed_elements(sites["x",]), np.asarray(where, bool))
+    if name not in ("Binomial of none", "DiscreteUniform of one"):  # bounds that a loop hides
+        np.testing.assert_array_equal(
+            fixed_elements(sites["loop",]), np.broadcast_to(where, sites["loop",].shape)
+        )
+    where = np.asarray(where, bool)
+    shape, continuous = (4, 100, *where.shape), sites["x",].dtype.kind == "f"
+    moves = RANDOM.normal(size=shape) if continuous else RANDOM.integers(0, 9, shape)
+    # as a product that is one is computed
+    x = np.where(where, 1 + continuous * RANDOM.integers(-1, 2, shape) * 1e-16, moves)
+    target = Target(gen(lambda: sample("x", make())))
+    draws = Draws({"x": x.astype(moves.dtype)}, target=target)
+    notes = [row["note"] == "fixed by its support" for row in draws.summary().values()]
+    assert notes == where.ravel().tolist()
+    assert not any(finding.check == "constant" for finding in draws.verdict().findings)
+    # what only happens to be constant is not told from it by its value
+    stuck = Draws({"x": np.zeros_like(x) + x[0, 0]}, target=target).verdict()
+    assert (stuck.check == "constant") == (not where.all())
 
 
 def test_verdict_of_good_draws_tells_its_numbers():
@@ -186,14 +291,19 @@ def test_a_diagnostic_that_is_not_a_number_is_no_pass():
     good = {"note": "", "mean": 0.0, "rhat": 1.0, "ess_bulk": 900.0, "ess_tail": 900.0}
     for check, column in (("rhat", "rhat"), ("ess", "ess_bulk"), ("ess", "ess_tail")):
         rows = {"a": good, "b": {**good, column: np.nan}, "c": good}
-        verdict = judge(rows, (4, 500), {}, {})
+        verdict = judge(Diagnosed(rows, (4, 500)))
         assert not verdict and (verdict.check, verdict.name) == (check, "b")
-    assert judge({"a": good}, (4, 500), {}, {})
+    assert judge(Diagnosed({"a": good}, (4, 500)))
     huge = Draws({"mu": 1e200 * GOOD})
     assert huge.verdict() and huge.summary()["mu"]["sd"] == np.inf  # its square overflows
 
 
 def test_one_chain_is_no_evidence_of_convergence():
+    few = Draws({"mu": GOOD[:, :1]}).verdict()
+    assert str(few) == (
+        "not converged: 4 chains of 1 draw say nothing: R-hat needs 2 chains of 4 draws; "
+        "use 4 of 1000"
+    )
     verdict = Draws({"mu": GOOD[:1]}).verdict()
     assert not verdict and verdict.check == "rhat" and "R-hat needs 2 chains" in str(verdict)
 

@@ -21,8 +21,8 @@ from scipy import stats
 from inference import mh
 from inference.move import accept
 from ppl import Masked, Target, draw, errors, factor, gen, sample
-from semantics.continuous import check_kernel_quadrature
-from semantics.sampled import (
+from semantics.contracts.continuous import check_kernel_quadrature
+from semantics.contracts.sampled import (
     Opaque,
     blackjax_kernel,
     check_kernel_sampled,

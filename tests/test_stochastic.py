@@ -275,7 +275,7 @@ def test_densities_have_gradients():
         return jnp.exp(density.assess(x, scale)[0])
 
     for f in (integrate, lambda f: jax.grad(integrate(f))):
-        assert abs(f(given)(0.7) - f(drawn)(0.7)) < EXACT
+        assert abs(jax.jit(f(given))(0.7) - jax.jit(f(drawn))(0.7)) < EXACT
 
 
 # -- as proposals --------------------------------------------------------------------------------

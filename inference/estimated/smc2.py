@@ -17,6 +17,7 @@ from ppl.addresses import flatten, nest
 from ppl.arguments import Arguments
 from ppl.language import factor, inline
 from ppl.program import Path
+from ppl.summation import nothing, plus
 
 from ..smc.particles import advance, over
 from ..smc.resample import Scheme, when_ess_below
@@ -103,13 +104,17 @@ def smc2(
         def step(s: Weighted) -> Weighted:
             trace: Trace = s.value
             inside, more = filters.run(target.args, trace.choices).step(t, trace.retval)
+            score = trace.score + more
+            # what the score has no digits for stays with the states until it has
+            told = score - trace.score
+            left = jnp.where(jnp.isfinite(told), more - told, 0)
             grown = replace(
                 trace,
                 arguments=Arguments.of((t + 1, *target.args), {}, shifted),
-                score=trace.score + more,
-                retval=inside,
+                score=score,
+                retval=replace(inside, log_weight=inside.log_weight + left),
             )
-            return Weighted(grown, s.log_weight + more)
+            return Weighted(grown, s.log_weight + told)
 
         return step
 
@@ -174,13 +179,14 @@ class _Filters:
         def one(state: tuple, i: Any) -> tuple[tuple, None]:
             inside, total = state
             after, more = run.step(i, inside)
-            new = after, total + more
+            new = after, plus(total, more)
             return jax.tree.map(lambda a, b: jnp.where(i < t, a, b), new, state), None
 
-        (inside, total), _ = lax.scan(one, (run.begun(), jnp.zeros(())), jnp.arange(run.length))
+        none = nothing(jnp.zeros(()))
+        (inside, total), _ = lax.scan(one, (run.begun(), none), jnp.arange(run.length))
         density, _ = prior.assess(values, *args)
         # off the support both are -inf
-        factor(jnp.where(jnp.isfinite(density), total + run.log_rest() - density, -jnp.inf))
+        factor(jnp.where(jnp.isfinite(density), total.value + run.log_rest() - density, -jnp.inf))
         return inside
 
     def run(self, args: tuple, values: Mapping[str, Any]) -> _Run:

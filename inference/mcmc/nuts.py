@@ -56,7 +56,7 @@ def nuts(
     unconstrained space of the selected continuous latents, given the others.
 
     Statistics: `accept` (averaged over the trajectory), `diverging`, `energy`, `steps`
-    (leapfrog steps), `depth`.
+    (leapfrog steps), `depth`, `reached_max_depth`.
 
     Args:
       selection: continuous latents; all latents if left out.
@@ -103,6 +103,7 @@ def nuts(
             "energy": chosen.energy,
             "steps": tree.steps,
             "depth": tree.depth,
+            "reached_max_depth": tree.depth >= max_depth,
         }
         return moved, stats
 

@@ -11,9 +11,12 @@ import numpy as np
 
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
+from ppl.program import Path
 
+from .checks import Diagnosed, judge
+from .fixed import fixed_elements
 from .summary import Summary, diagnose, summarize
-from .verdict import Divergences, Verdict, bfmi, divergences, judge
+from .verdict import Divergences, Verdict, bfmi, divergences
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,10 +105,7 @@ class Draws:
     def columns(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """By address: the names of its scalars, and an array (chains, draws, scalars)."""
         for path, x in flatten(self.choices).items():
-            names = [
-                "/".join(path) + ("[" + ",".join(str(i + 1) for i in at) + "]" if at else "")
-                for at in np.ndindex(x.shape[2:])
-            ]
+            names = _names(path, x.shape[2:])
             yield names, x.reshape(*x.shape[:2], len(names))
 
     def scalars(self) -> dict[str, np.ndarray]:
@@ -118,7 +118,20 @@ class Draws:
 
     @cached_property
     def _diagnosed(self) -> dict[str, dict[str, Any]]:
-        return diagnose(self.columns())
+        return diagnose(self.columns(), self._fixed)
+
+    @cached_property
+    def _fixed(self) -> frozenset[str]:
+        """The names of scalars that the supports of the target fix."""
+        sites = self.target.sites if self.target is not None else {}
+        found: set[str] = set()
+        for path, x in flatten(self.choices).items():
+            if path in sites and sites[path].shape == x.shape[2:]:
+                there = fixed_elements(sites[path]).ravel()
+                found.update(
+                    n for n, yes in zip(_names(path, x.shape[2:]), there, strict=True) if yes
+                )
+        return frozenset(found)
 
     def summary(self, prob: float = 0.9) -> Summary:
         """A row per scalar: mean, sd, equal-tailed interval, MCSE, ESS, R-hat.
@@ -134,13 +147,10 @@ class Draws:
         return summarize(self._diagnosed, self.columns(), prob, self.shape, self.verdict())
 
     def verdict(self) -> Verdict:
-        """Whether the chains agree and are long enough: one line; see `Verdict`."""
+        """Whether the chains agree and are long enough, and what to do if not; see `Verdict`."""
+        scalars = self.scalars()
         return judge(
-            self._diagnosed,
-            self.shape,
-            self.statistic("diverging"),
-            self.statistic("energy"),
-            self.status,
+            Diagnosed(self._diagnosed, self.shape, self.stats, self.status, scalars, self.target)
         )
 
     def divergences(self) -> Divergences:
@@ -173,3 +183,11 @@ class Draws:
                 fix="draw by a kernel that reports it (hmc, nuts)",
             )
         return found
+
+
+def _names(path: Path, shape: tuple[int, ...]) -> list[str]:
+    """The names of the scalars of an array: `theta[3]`, counted from 1."""
+    return [
+        "/".join(path) + ("[" + ",".join(str(i + 1) for i in at) + "]" if at else "")
+        for at in np.ndindex(shape)
+    ]

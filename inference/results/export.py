@@ -10,12 +10,18 @@ import numpy as np
 
 from ppl import Masked, errors
 from ppl.addresses import flatten
+from ppl.masks import leading
 from ppl.program import Path
 
 from .draws import Draws
 from .extras import extra
 
-_ARVIZ = {"accept": "acceptance_rate", "steps": "n_steps", "depth": "tree_depth"}
+_ARVIZ = {
+    "accept": "acceptance_rate",
+    "steps": "n_steps",
+    "depth": "tree_depth",
+    "reached_max_depth": "reached_max_treedepth",
+}
 """Our names of statistics that ArviZ calls otherwise."""
 
 
@@ -121,7 +127,9 @@ def _observed(observed: Mapping[Path, Any]) -> dict[str, Any]:
     for path, value in observed.items():
         if isinstance(value, Masked):
             values[path] = value.value
-            values[*path[:-1], f"{path[-1]}_observed"] = value.mask
+            shape = np.shape(value.value)
+            there = np.broadcast_to(leading(value.mask, len(shape)), shape)
+            values[*path[:-1], f"{path[-1]}_observed"] = there
         else:
             values[path] = value
     return _named(values)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten
+from ppl.masks import leading
 
 from .draws import Draws
 from .extras import extra
@@ -169,7 +170,8 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     figure, axes = _grid(1, len(observed), "", width=3.5 * len(observed), height=3)
     for path, ax in zip(observed, axes.ravel(), strict=True):
         data, keep = _data(target, path)
-        drawn = found[path].reshape(-1, *found[path].shape[2:])
+        (chains, draws), rest = found[path].shape[:2], found[path].shape[2:]
+        drawn = found[path].reshape(chains * draws, *rest)
         at = np.unique(np.linspace(0, len(drawn) - 1, _REPLICATES).astype(int))
         for replicate in drawn[at]:
             ax.step(*_fractions(replicate[keep]), where="post", color="C0", lw=0.4, alpha=0.5)
@@ -185,8 +187,7 @@ def _data(target: Target, path: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray
     if not isinstance(value, Masked):
         return np.asarray(value), np.ones(np.shape(value), bool)
     data, mask = np.asarray(value.value), np.asarray(value.mask)
-    mask = mask.reshape(mask.shape + (1,) * (data.ndim - mask.ndim))
-    return data, np.broadcast_to(mask, data.shape)
+    return data, np.broadcast_to(leading(mask, data.ndim), data.shape)
 
 
 def _fractions(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
@@ -15,6 +16,15 @@ from ppl.program import Path
 from ppl.randomness import checked_key
 
 from .draws import Draws
+from .forecast import (
+    WAYS,
+    check_unchanged,
+    continued,
+    extended,
+    goes_beyond,
+    goes_on,
+    may_appear,
+)
 
 _BATCH_ELEMENTS = 2**22
 
@@ -25,28 +35,38 @@ def posterior_predictive(
     target: Target | None = None,
     *,
     args: tuple | None = None,
+    past: str | None = None,
     batch: int | None = None,
 ) -> dict[str, Any]:
-    """The observed choices drawn anew, given the latents of each draw.
+    """New data given the latents of each draw: replicates, data at new arguments, or a forecast.
 
     A draw of p(y' | latents; args) for each draw of the latents, so that together they
     are of the posterior predictive. Every element is redrawn, those that a mask leaves
     out too. Where `args` puts latents into a branch in which they were absent, they
     come from the model.
 
+    A series that `args` make longer is a *forecast*: what was observed and drawn stays, and the
+    steps that follow are drawn given it, p(new | latents, observations; args). What was observed
+    is then in the first places of each array, and latents that go on (states, groups) are
+    given, too. So it is where what is longer depends on its own past, or is latent. Data that
+    are independent given the latents (a regression at more points) are all new. `past` decides
+    otherwise.
+
     Args:
       key: one PRNG key; draw i takes key i of its split.
       target: the target of the draws, where they do not carry it (`draws.target`).
-      args: other arguments of the model (new covariates); the latents keep their shapes.
+      args: other arguments of the model: new covariates, more steps.
+      past: "kept" for a forecast, "redrawn" for data that are all new.
       batch: how many draws are made at once; the result does not depend on it.
 
     Returns:
       nested dict of numpy arrays (chains, draws, *shape of the choice).
 
     Raises:
-      InvalidArgument: nothing is observed, or there is no target.
+      InvalidArgument: nothing is observed, there is no target, or there is no forecast: what
+        would be kept depends on what is new, or `args` change it.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
-      ShapeError: with `args`, a latent has another shape.
+      ShapeError: with `args`, a latent is shorter than it was.
 
     >>> import jax, jax.numpy as jnp, numpy as np, numpyro.distributions as dist
     >>> from inference import Draws
@@ -62,29 +82,57 @@ def posterior_predictive(
     [[[0, 0, 0], [1, 1, 1]]]
     >>> posterior_predictive(jax.random.key(0), draws, args=(jnp.ones(2),))["heads"].tolist()
     [[[0, 0], [1, 1]]]
+    >>> @gen(static_argnames="n")
+    ... def doubling(n):
+    ...     def step(x, _):
+    ...         return sample("y", dist.Delta(2 * x)), None
+    ...     jax.lax.scan(step, sample("x", dist.Normal(0.0, 1.0)), None, length=n)
+    >>> series = Target(doubling, (2,), {"y": jnp.array([6.0, 12.0])})
+    >>> draws = Draws({"x": np.array([[3.0]])}, target=series)
+    >>> posterior_predictive(jax.random.key(0), draws, args=(4,))["y"].tolist()
+    [[[6.0, 12.0, 24.0, 48.0]]]
     """
     target = target_of(draws, target)
-    args = target.args if args is None else tuple(args)
+    observed_of(target)
     keys = jax.random.split(checked_key(key), math.prod(draws.shape))
-    program = seed(replicate(target, args))
-    size = _elements(target.model, args)
+    if past not in (None, *WAYS):
+        raise errors.InvalidArgument(
+            "The past of a prediction is kept or drawn anew.", where=errors.caller(),
+            given=repr(past), expected='"kept" or "redrawn"', fix='past="kept" for a forecast',
+        )  # fmt: skip
+    arguments = target.args if args is None else tuple(args)
+    size = _elements(target.model, arguments)
+    forecast = goes_on(target, arguments) if past is None else past == "kept"
+    if forecast or (past is None and args is not None and may_appear(target)):
+        new = seed(continued(target, arguments))
+        found = each_draw(lambda key, x: new(key, x), draws, size, batch, keys)
+        if forecast or found["appeared"].any():
+            check_unchanged(target, found["changed"])
+            order = target.model.sites(*arguments)
+            return nest({path: found["values"][path] for path in order if path in found["values"]})
+    program = seed(replicate(target, arguments))
     return over_draws(lambda key, x: program(key, x), draws, target, size, batch, keys)
 
 
 def replicate(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """The random program that draws the observed choices given latents: p(y' | latents; args).
 
+    Latents that are longer at these arguments go on after what they were.
+
     Raises:
       InvalidArgument: nothing is observed.
     """
-    observed = observed_of(target)
+    observed, after = observed_of(target), target.model.sites(*args)
     conditional = [path for path in target.latents if target.sites[path].conditional]
+    longer = [path for path in target.latents if path in after and goes_beyond(target, path, after)]
 
     def program(latents: Mapping[str, Any]) -> dict[str, Any]:
-        given = flatten(latents)
+        given: dict[Path, Any] = flatten(latents)
         if conditional:  # in branches not taken they are fillers: drawn, where now needed
             present = flatten(target.at(latents)[0].present)
             given |= {path: Masked(given[path], present[path]) for path in conditional}
+        for path in longer:
+            given[path] = extended(target.sites[path], after[path], given[path])
         trace, _ = target.model.generate(nest(given), *args)
         values = flatten(trace.choices)
         return nest({path: values[path] for path in observed})
@@ -192,18 +240,38 @@ def over_draws(
     keys: jax.Array | None = None,
 ) -> dict[str, Any]:
     """`f(latents)`, or `f(key, latents)`, of each draw: (chains, draws, ...) on the host."""
-    latents = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.choices)
-    given = (latents,) if keys is None else (keys, latents)
-    found = flatten(_mapped(f, given, elements, batch))
-    order = [path for path in target.sites if path in found]
-    return nest({p: np.asarray(found[p]).reshape(*draws.shape, *found[p].shape[1:]) for p in order})
+    found = flatten(each_draw(f, draws, elements, batch, keys))
+    return nest({path: found[path] for path in target.sites if path in found})
+
+
+def each_draw(
+    f: Callable[..., Any], draws: Draws, elements: int, batch: int | None, keys: Any = None
+) -> Any:
+    """`f(latents)`, or `f(key, latents)`, of each draw: any pytree, as (chains, draws, ...)."""
+    n = math.prod(draws.shape)
+    latents = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), draws.choices)
+    found = _mapped(f, (latents,) if keys is None else (keys, latents), elements, batch)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(*draws.shape, *x.shape[1:]), found)
 
 
 def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> dict[str, Any]:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-    return jax.jit(lambda xs: jax.lax.map(lambda x: f(*x), xs, batch_size=size))(given)
+
+    def each(given: tuple, i: Any) -> dict[str, Any]:
+        return f(*jax.tree.map(lambda x: x[i], given))
+
+    # `lax.map` can neither cut nor join arrays of no numbers: it gets indices, and puts none out
+    def batches(given: tuple) -> list:
+        some = lambda i: [x for x in jax.tree.leaves(each(given, i)) if x.size]  # noqa: E731
+        return jax.lax.map(some, jnp.arange(n), batch_size=size)
+
+    rows = iter(jax.jit(batches)(given))
+    shapes = jax.eval_shape(each, given, 0)
+    return jax.tree.map(
+        lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype), shapes
+    )
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:

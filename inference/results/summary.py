@@ -11,13 +11,14 @@ for is said in words: a scalar that never moves has no effective sample size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ppl import errors
 
+from .checks import FEWEST
 from .verdict import Verdict, array_stats
 
 TAIL = (0.05, 0.95)
@@ -25,16 +26,26 @@ TAIL = (0.05, 0.95)
 
 _AXES: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
 _SHOWN = 20
+_EPS = np.finfo(np.float64).eps
 Columns = Iterable[tuple[list[str], np.ndarray]]
 
 
-def diagnose(columns: Columns) -> dict[str, dict[str, Any]]:
-    """Per scalar what does not depend on an interval, and a note on what is degenerate."""
+def diagnose(columns: Columns, fixed: Collection[str] = frozenset()) -> dict[str, dict[str, Any]]:
+    """Per scalar what does not depend on an interval, and a note on what is degenerate.
+
+    Those that are `fixed` by their supports are constants, but for rounding.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for names, given in columns:
         x = np.asarray(given, np.float64)
         chains, draws, n = x.shape
-        notes = [_note(x[..., i], np.issubdtype(given.dtype, np.inexact)) for i in range(n)]
+        inexact = np.issubdtype(given.dtype, np.inexact)
+        eps = np.finfo(given.dtype).eps if inexact else 0.0
+        notes = [_note(x[..., i], inexact) for i in range(n)]
+        for i, name in enumerate(names):
+            whole = notes[i].split(" ")[-1] not in ("NaN", "infinite", "draws")
+            if name in fixed and whole and _equal(x[..., i], eps):
+                notes[i] = "fixed by its support"
         found = {
             key: np.full(n, np.nan)
             for key in ("mean", "sd", "mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "rhat")
@@ -42,14 +53,15 @@ def diagnose(columns: Columns) -> dict[str, dict[str, Any]]:
         if chains * draws:
             with np.errstate(invalid="ignore"):  # of infinite values
                 found["mean"] = x.mean((0, 1))
-        moves = [i for i in range(n) if notes[i] == "" or notes[i].startswith("chain")]
-        still = [i for i in range(n) if notes[i] == "constant"]
-        found["sd"][still] = 0.0
-        if moves:
+        found["sd"][[i for i in range(n) if notes[i].startswith(("constant", "fixed"))]] = 0.0
+        moves = [i for i in range(n) if notes[i] == "" or notes[i].startswith(("chain", "each"))]
+        if moves and chains * draws > 1:
+            found["sd"][moves] = _deviation(x[..., moves])
+        moves = [i for i in moves if not notes[i].startswith("each")]  # no variance in a chain
+        if moves and draws >= FEWEST:
             some, stats = x[..., moves], array_stats()
             # chains that never move, values whose squares are too large
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-                found["sd"][moves] = some.std((0, 1), ddof=1)
                 found["mcse_mean"][moves] = stats.mcse(some, **_AXES, method="mean")
                 squares = (some - some.mean((0, 1))) ** 2
                 of_squares = stats.mcse(squares, **_AXES, method="mean")
@@ -57,23 +69,42 @@ def diagnose(columns: Columns) -> dict[str, dict[str, Any]]:
                 found["ess_bulk"][moves] = stats.ess(some, **_AXES, method="bulk")
                 found["ess_tail"][moves] = stats.ess(some, **_AXES, method="tail", prob=TAIL)
                 if chains > 1:
-                    found["rhat"][moves] = stats.rhat(some, **_AXES, method="rank")
+                    rhat = stats.rhat(some, **_AXES, method="rank")
+                    # halves of chains without variance, but for rounding
+                    found["rhat"][moves] = np.where(rhat > 1 / np.sqrt(_EPS), np.inf, rhat)
         for i, name in enumerate(names):
             rows[name] = {key: float(value[i]) for key, value in found.items()}
             rows[name]["note"] = notes[i]
     return rows
 
 
+def _deviation(x: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):  # values whose squares are too large
+        return x.std((0, 1), ddof=1)
+
+
+def _equal(x: np.ndarray, eps: float) -> bool:
+    """Whether all values are the same, but for some rounding."""
+    return bool(np.ptp(x) <= 64 * eps * np.abs(x).max())
+
+
 def _note(x: np.ndarray, continuous: bool) -> str:
-    """What is degenerate about the draws of one scalar; empty when nothing is."""
+    """What is degenerate about the draws of one scalar; empty when nothing is.
+
+    Of a few draws a chain no more can be said.
+    """
     if not x.size:
         return "no draws"
     nans, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
     if nans or infinite:
         return f"{nans} NaN" if nans else f"{infinite} infinite"
+    if x.shape[1] < FEWEST:
+        return ""
     if np.ptp(x) == 0:
         return "constant"
     stuck = np.flatnonzero(np.ptp(x, 1) == 0)
+    if len(stuck) == len(x):
+        return "each chain constant"
     # a chain of a rare event may well see it never; one of a continuous value may not
     if continuous and stuck.size:
         return f"chain{'s' * (stuck.size > 1)} {', '.join(str(i + 1) for i in stuck)} constant"
@@ -87,8 +118,9 @@ class Summary(Mapping[str, dict]):
     quantiles (`5%`, `95%`); `mcse_mean` and `mcse_sd`, the Monte Carlo standard errors
     of the mean and of the sd; `ess_bulk` and `ess_tail`, effective sample sizes;
     `rhat`, rank-normalised; and `note`, text that is empty unless the draws are
-    degenerate ("constant", "3 NaN"). What is not defined is NaN: a constant scalar has
-    no ESS. Discrete scalars have the same columns. Only printing abbreviates.
+    degenerate ("constant", "fixed by its support", "3 NaN"). What is not defined is NaN: a
+    constant scalar has no ESS. Discrete scalars have the same columns. Only printing
+    abbreviates.
 
     Attributes:
       prob: the probability of the interval.

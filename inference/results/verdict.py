@@ -1,18 +1,16 @@
-"""Whether draws can be used: the verdict in one line, and what it rests on."""
+"""Verdicts: whether draws can be used, what is amiss, and what to do about each of it.
+
+The checks themselves are in `checks`.
+"""
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-RHAT, ESS_PER_CHAIN, BFMI = 1.01, 100, 0.3
-"""Vehtari et al. 2021, sections 3.3 and 4.1 (400 draws' worth over four chains);
-Betancourt 2016 for BFMI, as in Stan."""
 
 
 def array_stats() -> Any:
@@ -63,20 +61,52 @@ def divergences(stats: Mapping[str, np.ndarray]) -> Divergences:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether the draws can be used: true when they pass every check; `str` is one line.
+class Finding:
+    """One thing that a check found, and what to do about it.
 
-    It fails on the first of: draws that are not finite; a scalar that never moves;
-    divergences; R-hat above 1.01; bulk or tail ESS below 100 a chain (Vehtari et al.
-    2021); BFMI below 0.3 (Betancourt 2016). Passing them does not prove convergence.
+    Attributes:
+      check: the name of the check.
+      name: the scalar, or the kernel, that it is about; empty if it is about all.
+      value: its number.
+      text: what was found.
+      action: what to do next.
+      fails: whether the draws cannot be used for it; else it is a note.
+
+    >>> from inference.results.verdict import Finding
+    >>> print(Finding("rhat", "mu", 1.5, 'R-hat of "mu" is 1.5', "more warm-up"))
+    R-hat of "mu" is 1.5: more warm-up
+    """
+
+    check: str
+    name: str
+    value: float
+    text: str
+    action: str
+    fails: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.action}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the draws can be used: true when they pass every check.
+
+    What fails is named, the most serious first, each with what to do: draws that are not
+    finite; a scalar that never moves (but for what a support fixes); too few chains or draws;
+    divergences; R-hat above 1.01, and whether the chains have settled apart; bulk or tail ESS
+    below 100 a chain (Vehtari et al. 2021); BFMI below 0.3 (Betancourt 2016). A note does not
+    fail: trajectories that reached their greatest depth. Passing does not prove convergence.
 
     Attributes:
       converged: whether all checks pass.
-      check: the one that failed: "finite", "constant", "divergences", "rhat", "ess",
+      check: the first that failed: "finite", "constant", "divergences", "rhat", "ess",
         "bfmi"; empty when all pass.
       name: the scalar (or kernel) that it is about.
       value: its number.
-      line: what `str` gives.
+      line: the first line of `str`, which has a line for each finding.
+      findings: all that was found, in order; each has a `check`, a `name`, a `value`, a `text`
+        and an `action`, and `fails`, or is a note.
 
     >>> import numpy as np
     >>> from inference import Draws, Verdict
@@ -84,8 +114,13 @@ class Verdict:
     >>> verdict: Verdict = Draws({"mu": x}).verdict()
     >>> bool(verdict), verdict.check
     (True, '')
-    >>> print(Draws({"mu": x, "tau": np.ones((4, 1000))}).verdict())
-    not converged: "tau" is constant (1 in all 4000 draws): add a kernel that moves it
+    >>> apart = x + np.array([[0.0], [0.0], [9.0], [9.0]])
+    >>> verdict = Draws({"mu": apart, "tau": np.ones((4, 1000))}).verdict()
+    >>> for finding in verdict.findings:
+    ...     print(finding.check, finding.name, finding.action, sep="; ")
+    constant; tau; add a kernel that moves it
+    rhat; mu; cross between modes, by parallel_tempering, or by annealed particles
+    ess; mu; first make the chains agree
     """
 
     converged: bool
@@ -93,96 +128,12 @@ class Verdict:
     name: str
     value: float
     line: str
+    findings: tuple[Finding, ...] = ()
 
     def __bool__(self) -> bool:
         return self.converged
 
     def __str__(self) -> str:
-        return self.line
-
-
-def judge(
-    rows: Mapping[str, Mapping[str, Any]],
-    shape: tuple[int, int],
-    diverging: Mapping[str, np.ndarray],
-    energy: Mapping[str, np.ndarray],
-    status: str = "complete",
-) -> Verdict:
-    """The verdict on diagnosed scalars and the kernels' statistics."""
-    suffix = "" if status == "complete" else f" (the run: {status})"
-
-    def failed(check: str, name: str, value: float, text: str, todo: str) -> Verdict:
-        return Verdict(False, check, name, value, f"not converged: {text}: {todo}{suffix}")
-
-    chains, draws = shape
-    n = chains * draws
-    for name, row in rows.items():
-        if row["note"].split(" ")[-1] in ("NaN", "infinite", "draws"):
-            return failed(
-                "finite", name, row["mean"],
-                f'"{name}" has {row["note"]}' + (f" among {n} draws" if n else ""),
-                "look for overflow in its density, or a start outside the support"
-                if n else "run it",
-            )  # fmt: skip
-    for name, row in rows.items():
-        if row["note"] == "constant":
-            value = row["mean"]
-            text = f'"{name}" is constant ({value:g} in all {n} draws)'
-            return failed("constant", name, value, text, "add a kernel that moves it")
-    for name, row in rows.items():
-        if row["note"]:
-            todo = "make smaller steps, or start it elsewhere"
-            return failed("constant", name, row["mean"], f'"{name}": {row["note"]}', todo)
-    if diverging:
-        count = int(divergences(diverging).count.sum())
-        if count:
-            name = ", ".join(k for k, x in diverging.items() if np.any(x))
-            return failed(
-                "divergences", name, count,
-                f"{count} of {n} transitions diverged ({name})",
-                "raise target_accept, or reparameterise (centred or not)",
-            )  # fmt: skip
-    if rows and (chains < 2 or draws < 4):
-        text = f"{chains} chain{'s' * (chains != 1)} of {draws} draws say nothing"
-        return failed("rhat", "", math.nan, text, "R-hat needs 2 chains of 4 draws; use 4 of 1000")
-    name, value = _worst(rows, ("rhat",), 1)
-    if rows and not value <= RHAT:
-        text = f'R-hat of "{name}" is {value:.4f} > {RHAT}'
-        return failed("rhat", name, value, text, "the chains disagree; more warmup and draws")
-    least = ESS_PER_CHAIN * chains
-    name, value = _worst(rows, ("ess_bulk", "ess_tail"), -1)
-    if rows and not value >= least:
-        kind = "tail" if rows[name]["ess_tail"] == value else "bulk"
-        text = f'{kind} ESS of "{name}" is {value:.0f} < {least} ({ESS_PER_CHAIN} a chain)'
-        times = "more" if math.isnan(value) else f"about {math.ceil(least / value)} times as many"
-        return failed("ess", name, value, text, f"draw {times}, or thin as much")
-    lowest = {}
-    for full, x in energy.items():
-        each = bfmi(x)
-        at = int(np.argmin(each))
-        lowest[full] = float(each[at])
-        if not each[at] >= BFMI:
-            text = f"BFMI of chain {at + 1} is {each[at]:.2f} < {BFMI} ({full})"
-            todo = "reparameterise heavy tails, or give more warmup"
-            return failed("bfmi", full, float(each[at]), text, todo)
-    scalars = f"{len(rows)} scalar{'s' * (len(rows) != 1)}"
-    told = [f"{scalars}, {chains} chains x {draws} draws"]
-    if rows:
-        told.append(f"R-hat <= {_worst(rows, ('rhat',), 1)[1]:.3f}")
-        told.append(f"ESS >= {value:.0f}")
-    if diverging:
-        told.append("no divergences")
-    if lowest:
-        told.append(f"BFMI >= {min(lowest.values()):.2f}")
-    return Verdict(True, "", "", math.nan, f"converged: {'; '.join(told)}{suffix}")
-
-
-def _worst(
-    rows: Mapping[str, Mapping[str, Any]], keys: tuple[str, ...], sign: int
-) -> tuple[str, float]:
-    """`(name, value)` of the largest (sign 1) or smallest (-1) number; a NaN is worst."""
-    return max(
-        ((name, row[key]) for name, row in rows.items() for key in keys),
-        key=lambda pair: math.inf if math.isnan(pair[1]) else sign * pair[1],
-        default=("", math.nan),
-    )
+        first = 0 if self.converged else 1
+        more = [f"  {'also' if x.fails else 'note'}: {x}" for x in self.findings[first:]]
+        return "\n".join([self.line, *more])

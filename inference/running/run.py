@@ -284,7 +284,7 @@ class _Run:
                 continue
             if self.kernel.members is not None and self.kernel.draws is not None:
                 x = np.swapaxes(x, 1, 2)  # members of a population are chains of their own
-                x = x.reshape(-1, *x.shape[2:])
+                x = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
             choices[tuple(rest.split("\n"))] = x
         # jit sorts dicts; the model's own order reads better
         ordered = nest({path: choices[path] for path in self.target.latents if path in choices})

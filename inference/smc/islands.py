@@ -112,7 +112,7 @@ def merged(weighted: Weighted) -> Weighted:
         )  # fmt: skip
     log_weight = people.log_weight + weighted.log_weight[:, None]
     value, log_weight = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (people.value, log_weight)
+        lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), (people.value, log_weight)
     )
     return Weighted(value, log_weight)
 

@@ -17,6 +17,7 @@ from jax import lax
 
 from ppl import GenerativeFunction, Trace, errors
 from ppl.addresses import flatten, nest
+from ppl.summation import Sum, nothing, plus
 
 from ..weighted import Step, Weighted, log_evidence
 from .resample import effective_sample_size
@@ -153,7 +154,8 @@ def over(make: Callable[[Any], Step], data: Any) -> Step:
 
     Proper if each is. The mass that the weights have in common is taken out after each step
     and put back at the end, which a proper step does not notice, since it is linear in the
-    incoming weight; so single precision serves long series.
+    incoming weight. What is taken out is added up without loss (`ppl.summation`), so that single
+    precision serves long series: the evidence of a million steps is rounded about once.
 
     Args:
       make: from a row of `data` to a step that keeps shapes and dtypes.
@@ -207,21 +209,21 @@ def recorded(
     """
 
     def run(weighted: Weighted) -> tuple[Weighted, History]:
-        def one(state: tuple[Weighted, jax.Array], row: Any):
+        def one(state: tuple[Weighted, Sum], row: Any):
             before, total = state
             after = make(row)(before)
             mass = log_evidence(after)
             common = jnp.where(jnp.isfinite(mass), mass, 0.0)
-            total = total + common
+            total = plus(total, common)
             rest = replace(after, log_weight=after.log_weight - common)
             # of the same numbers as the mass, so that they are exponentiated once
             ess = effective_sample_size(jnp.atleast_1d(after.log_weight))
             # all weights zero: evidence zero, from here on
-            shown = jnp.where(jnp.isfinite(mass), total, mass)
+            shown = jnp.where(jnp.isfinite(mass), total.value, mass)
             return (carry(rest), total), (shown, ess, record(rest))
 
-        nothing = jnp.zeros((), weighted.log_weight.dtype)
-        (end, total), (masses, ess, kept) = lax.scan(one, (weighted, nothing), data)
-        return replace(end, log_weight=end.log_weight + total), History(masses, ess, kept)
+        none = nothing(jnp.zeros((), weighted.log_weight.dtype))
+        (end, total), (masses, ess, kept) = lax.scan(one, (weighted, none), data)
+        return replace(end, log_weight=end.log_weight + total.value), History(masses, ess, kept)
 
     return run

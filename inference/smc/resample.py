@@ -20,15 +20,18 @@ Scheme = Callable[[jax.Array], jax.Array]
 def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     """1 / sum of the squared normalised weights (Liu and Chen 1995): from 1 to n.
 
-    n, too, when all weights are zero: no particle is better than another.
+    0 when all weights are zero, since no particle counts; NaN when one of them is.
 
     >>> import jax.numpy as jnp
     >>> from inference import effective_sample_size
     >>> print(f"{effective_sample_size(jnp.log(jnp.array([0.5, 0.5, 0.0]))):.4f}")
     2.0000
     """
-    weights = normalized(log_weights)
-    return 1 / (weights**2).sum()
+    top = jnp.max(log_weights)
+    # of the same numbers as the evidence, so that they are exponentiated once
+    weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(top), top, 0.0))
+    squares = (weights**2).sum()
+    return jnp.where(squares == 0, 0.0, weights.sum() ** 2 / jnp.where(squares == 0, 1, squares))
 
 
 def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:

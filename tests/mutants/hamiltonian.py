@@ -18,8 +18,8 @@ from inference import Kernel, iterate
 from inference import hmc as library_hmc
 from inference.move import accept
 from ppl import Target, Trace, draw, gen, sample
-from semantics.continuous import check_kernel_quadrature
-from semantics.sampled import check_kernel_sampled
+from semantics.contracts.continuous import check_kernel_quadrature
+from semantics.contracts.sampled import check_kernel_sampled
 
 from .continuous import CURVED
 from .registry import family

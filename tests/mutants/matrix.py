@@ -8,6 +8,7 @@ from . import (
     continuous,
     csmc,
     delaying,
+    forecasts,
     gibbs,
     gradients,
     guided,
@@ -54,6 +55,7 @@ ENTRIES = tuple(
         gradients,
         stochastic,
         translate,
+        forecasts,
     )
     for entry in family.ENTRIES
 )
