@@ -201,5 +201,5 @@ def some(step: Choice, args: list) -> jax.Array:
 def _feasible(d: Any, spec: Spec) -> jax.Array:
     try:
         return d.support.feasible_like(jnp.zeros(spec.shape, spec.dtype))
-    except NotImplementedError:  # a support that numpyro knows no point of
+    except Exception:  # numpyro knows no point of the support, and says so in many ways
         return d.sample(jax.random.key(0))
