@@ -16,8 +16,8 @@ from numpyro.infer import HMC
 from rich.console import Console
 
 from ppl import Target, gen, sample
+from semantics.contracts.sampled import blackjax_kernel, check_kernel_sampled, numpyro_kernel
 from semantics.report import table
-from semantics.sampled import blackjax_kernel, check_kernel_sampled, numpyro_kernel
 
 
 @gen

@@ -44,7 +44,7 @@ from inference import (
 )
 from inference.weighted import Step, normalized
 from ppl import Target, factor, gen, sample, scan, seed
-from semantics.evidence import bounded_mean
+from semantics.evidence.e_values import bounded_mean
 
 WRONG, RIGHT, SHORTCUT = 0, 1, 2
 MODEL = np.array([[0.75, 0.24, 0.01], [0.40, 0.59, 0.01], [0.45, 0.45, 0.10]])  # by the step before

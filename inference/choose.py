@@ -11,7 +11,8 @@ import numpyro.distributions as dist
 
 from ppl import errors, gen, sample
 
-from .move import Move, log_det_of
+from .move import Move, check_move, log_det_of
+from .validation.objects import check_callable
 
 WHICH = "which"
 """The address of the number of the chosen move."""
@@ -52,7 +53,11 @@ def choose(moves: Sequence[Move], weights: Callable[[dict], Any]) -> Move:
     >>> check_kernel(kernel, Target(model)).error < 1e-6
     True
     """
-    moves = tuple(moves)
+    given: Any = moves
+    moves = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for move in moves:
+        check_move(move)
+    check_callable("weights", weights, "a function of the latents", "lambda x: jnp.ones(2)")
     if not moves:
         raise errors.InvalidArgument(
             "There is no move to choose.", where=errors.caller(), given="an empty sequence",

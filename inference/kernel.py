@@ -13,11 +13,16 @@ Tuning is over before the first draw is kept: `Tuning.freeze` gives the paramete
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ppl import Target, errors
+from ppl import GenerativeFunction, Target, errors
+
+from .validation.same import check_same, check_trace
+from .validation.settings import shown
+from .weighted import Weighted
 
 State = Any
 Stats = dict[str, Any]
@@ -77,6 +82,11 @@ class Kernel:
         draws of the target.
       describe: `parameters -> dict`, their names, for people; left out where they are a dict
         or a named tuple.
+      target: what it leaves invariant, where that is said: on any other it is refused.
+
+    Raises:
+      InvalidArgument: when it is called with a trace of another model, or of other arguments,
+        than those of `target`.
 
     >>> import numpyro.distributions as dist
     >>> from inference import Kernel
@@ -96,16 +106,18 @@ class Kernel:
     valid: Callable[[State], Any] | None = None
     members: int | None = None
     draws: int | None = None
+    target: Target | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
 
     def __call__(self, trace: Any) -> Any:
         if isinstance(trace, Target):
+            raise _made_already(self)
+        if isinstance(trace, Weighted):
             raise errors.InvalidArgument(
-                "A kernel was given where a function that makes one is due.",
-                where=errors.caller(), given=self.name,
-                expected="a function from a target to a kernel, since the target changes",
-                fix='lambda target: mh(target, "x"), or what made this kernel',
+                "A kernel was given where a step is due.", where=errors.caller(), given=self.name,
+                expected="a program from a weighted value to one", fix="lift(kernel)",
             )  # fmt: skip
+        check_trace(f"The kernel {self.name}", self.target, trace, self.members is not None)
         return self.leave(self.step(self.parameters, self.enter(trace))[0])
 
     def tuned(self, parameters: Any) -> Kernel:
@@ -135,6 +147,9 @@ class Kernel:
 def as_kernel(kernel: Callable[[Any], Any]) -> Kernel:
     """A function `trace -> trace` as a `Kernel` without parameters; a `Kernel` as it is.
 
+    Raises:
+      InvalidArgument: it is no function of a trace.
+
     >>> from inference import as_kernel
     >>> stay = as_kernel(lambda trace: trace)
     >>> stay.parameters, stay("a trace")
@@ -142,5 +157,70 @@ def as_kernel(kernel: Callable[[Any], Any]) -> Kernel:
     """
     if isinstance(kernel, Kernel):
         return kernel
+    if _takes_target(kernel):
+        raise errors.InvalidArgument(
+            "A function that makes a kernel was given where the kernel is due.",
+            where=errors.caller(), given=shown(kernel), expected="a kernel of one target",
+            fix=f"call it: {getattr(kernel, '__name__', 'make')}(target, ...)",
+        )  # fmt: skip
+    if not callable(kernel) or isinstance(kernel, (type, GenerativeFunction)):
+        raise errors.InvalidArgument(
+            "There is no kernel.", where=errors.caller(), given=shown(kernel),
+            expected="a Kernel, or a random program from a trace to a trace",
+            fix='mh(target, "x"), nuts(target), ...',
+        )  # fmt: skip
     name = getattr(kernel, "__name__", type(kernel).__name__)
     return Kernel(name.strip("<>"), lambda _, trace: (kernel(trace), {}))
+
+
+def kernel_for(target: Target, make: Callable[[Target], Any]) -> Kernel:
+    """What `make` makes of a target, as a `Kernel` that is of this target.
+
+    Raises:
+      InvalidArgument: `make` is no function of a target, or makes a kernel of another one.
+
+    >>> import numpyro.distributions as dist
+    >>> from inference import mh
+    >>> from inference.kernel import kernel_for
+    >>> from ppl import Target, gen, sample
+    >>> model = gen(lambda mean: sample("x", dist.Normal(mean, 1.0)))
+    >>> kernel_for(Target(model, (0.0,)), lambda target: mh(target, "x")).target.args
+    (0.0,)
+    """
+    check_maker(make)
+    made = as_kernel(make(target))
+    fix = f"make it of the target that is given: lambda target: {made.name.split()[0]}(target, ...)"
+    check_same(f"The kernel {made.name}", made.target, target, "the target given to it", fix)
+    return made
+
+
+def check_maker(make: Any) -> None:
+    """Raise `InvalidArgument` unless `make` may be a function that makes kernels of targets."""
+    if isinstance(make, Kernel):
+        raise _made_already(make)
+    if not callable(make) or isinstance(make, (type, GenerativeFunction)):
+        raise errors.InvalidArgument(
+            "There is no function that makes a kernel.", where=errors.caller(), given=shown(make),
+            expected="a function from a target to a kernel, since the target changes",
+            fix='lambda target: mh(target, "x")',
+        )  # fmt: skip
+
+
+def _takes_target(f: Any) -> bool:
+    """Whether a function's first argument is a target: it makes kernels, and is none."""
+    if not callable(f) or isinstance(f, type):
+        return False
+    try:
+        names = list(inspect.signature(f).parameters)
+    except (TypeError, ValueError):  # of what is not written in Python
+        return False
+    return names[:1] == ["target"]
+
+
+def _made_already(kernel: Kernel) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        "A kernel was given where a function that makes one is due.",
+        where=errors.caller(), given=kernel.name,
+        expected="a function from a target to a kernel, since the target changes",
+        fix='lambda target: mh(target, "x"), or what made this kernel',
+    )  # fmt: skip

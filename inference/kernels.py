@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
@@ -18,6 +19,9 @@ from ppl import Selection, Target, Trace, draw, errors
 
 from .kernel import Kernel, State, Stats, Tuning, as_kernel
 from .move import accepted
+from .validation.objects import check_target
+from .validation.same import check_same
+from .validation.settings import as_numbers, check_count, shown
 
 
 def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
@@ -44,6 +48,7 @@ def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
     >>> print(f"{mass:.4f}")  # p(fair, heads) = 1/2 * 1/2, as before the step
     0.2500
     """
+    check_target(target)
     chosen = target.selection(selection)
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
@@ -51,7 +56,7 @@ def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
         trace, probability = accepted(trace, changed, log_ratio)
         return trace, {"accept": probability}
 
-    return Kernel(f"mh {chosen!r}", step)
+    return Kernel(f"mh {chosen!r}", step, target=target)
 
 
 def cycle(*kernels: Callable[[Any], Any]) -> Kernel:
@@ -98,15 +103,15 @@ def mixture(kernels: Sequence[Callable[[Any], Any]], weights: Any = None) -> Ker
     >>> law(moves)(5).values.tolist(), law(moves)(5).masses.tolist()
     ([5, 6], [0.25, 0.75])
     """
+    if not isinstance(kernels, Sequence) or isinstance(kernels, str) or not kernels:
+        raise errors.InvalidArgument(
+            "A mixture needs at least one kernel.", where=errors.caller(), given=shown(kernels),
+            expected="a sequence of kernels", fix="mixture([kernel, other])",
+        )  # fmt: skip
     parts = [as_kernel(k) for k in kernels]
     names = _names(parts)
     n = len(parts)
-    if not n:
-        raise errors.InvalidArgument(
-            "A mixture needs at least one kernel.", where=errors.caller(), given="no kernel",
-            expected="a sequence of kernels", fix="mixture([kernel, other])",
-        )  # fmt: skip
-    weights = jnp.full(n, 1.0 / n) if weights is None else jnp.asarray(weights)
+    weights = jnp.full(n, 1.0 / n) if weights is None else _weights(weights, n)
 
     def step(parameters: tuple, trace: Any) -> tuple[Any, Stats]:
         i = draw(dist.Categorical(weights))
@@ -127,6 +132,24 @@ def mixture(kernels: Sequence[Callable[[Any], Any]], weights: Any = None) -> Ker
     return _composite("mixture", parts, names, step)
 
 
+def _weights(weights: Any, n: int) -> jax.Array:
+    """Probabilities of n kernels; whether they add up to one, the first draw says.
+
+    Raises:
+      InvalidArgument: they are not n numbers from 0 on.
+    """
+    if isinstance(weights, jax.core.Tracer):
+        return weights
+    given = as_numbers(weights)
+    if given.shape != (n,) or not (given >= 0).all():  # nor not-a-number
+        raise errors.InvalidArgument(
+            "The weights of a mixture are probabilities, one for each kernel.",
+            where=errors.caller(), given=shown(weights), expected=f"{n} numbers, 0 or more",
+            fix="leave them out: all kernels are as probable",
+        )  # fmt: skip
+    return jnp.asarray(weights)
+
+
 def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
     """`n` applications of `kernel`, by `lax.scan`. Invariant if it is.
 
@@ -141,6 +164,7 @@ def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
     [0.125, 0.375, 0.375, 0.125]
     """
     part = as_kernel(kernel)
+    check_count("n", n, least=0)
 
     def step(parameters: Any, state: State) -> tuple[State, Stats]:
         def one(state: State, _: None) -> tuple[State, Stats]:
@@ -160,6 +184,7 @@ def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
         valid=part.valid,
         members=part.members,
         draws=part.draws,
+        target=part.target,
         describe=part.named,
     )
 
@@ -226,8 +251,25 @@ def _composite(name: str, parts: list[Kernel], names: list[str], step: Callable)
         valid=valid,
         members=members,
         draws=draws,
+        target=_common(name, parts),
         describe=describe,
     )
+
+
+def _common(name: str, parts: list[Kernel]) -> Target | None:
+    """The target of all parts that say theirs; None if none does.
+
+    Raises:
+      InvalidArgument: two are of different targets, neither of which the whole would keep.
+    """
+    told = [part for part in parts if part.target is not None]
+    for part in told[1:]:
+        first = told[0].target
+        assert first is not None
+        due = f"that of {told[0].name}, another part of the {name}"
+        fix = "make all parts of one target"
+        check_same(f"The kernel {part.name}", part.target, first, due, fix)
+    return told[0].target if told else None
 
 
 def _names(parts: list[Kernel]) -> list[str]:

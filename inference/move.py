@@ -22,9 +22,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Target, Trace, draw, errors
+from ppl.arguments import is_array
 
 from .kernel import Kernel, Stats
 from .round_trip import came_back
+from .validation.objects import check_callable, check_proposal, check_target, check_trace
+from .validation.settings import check_flag, shown
 from .weighted import Step, Weighted
 
 
@@ -63,6 +66,23 @@ class Move:
     proposal: GenerativeFunction
     involution: Callable[[dict, dict], tuple[dict, dict]]
     log_det: Callable[[dict, dict], Any] | None = None
+
+    def __post_init__(self):
+        check_proposal(self.proposal)
+        due = "a function (latents, u) -> (latents', u')"
+        check_callable("The involution", self.involution, due, "lambda x, u: (new_x, new_u)")
+        if self.log_det is not None:
+            due = "a function (latents, u) -> log |det|"
+            check_callable("log_det", self.log_det, due, "leave it out: it is by JAX")
+
+
+def check_move(move: Any) -> None:
+    """Raise `InvalidArgument` unless `move` is a move, or has what one has."""
+    if isinstance(move, type) or not (hasattr(move, "proposal") and hasattr(move, "involution")):
+        raise errors.InvalidArgument(
+            "A move was expected.", where=errors.caller(), given=shown(move),
+            expected="Move(proposal, involution)", fix="Move(gen(...), lambda x, u: (x, u))",
+        )  # fmt: skip
 
 
 def log_det_of(move: Move, x: dict, u: dict) -> Any:
@@ -184,6 +204,14 @@ def propose(move: Move, target: Target, trace: Trace, check: bool = False) -> tu
     return changed, log_ratio
 
 
+def _named(name: Any) -> None:
+    if not isinstance(name, str):
+        raise errors.InvalidArgument(
+            "The name of a kernel is a string.", where=errors.caller(), given=shown(name),
+            expected="a string", fix='name="move"',
+        )  # fmt: skip
+
+
 def metropolize(move: Move, target: Target, *, check: bool = False, name: str = "move") -> Kernel:
     """The kernel that accepts the move with probability min(1, ratio).
 
@@ -216,12 +244,17 @@ def metropolize(move: Move, target: Target, *, check: bool = False, name: str = 
     0.2500
     """
 
+    check_target(target)
+    check_move(move)
+    check_flag("check", check)
+    _named(name)
+
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
         changed, log_ratio = propose(move, target, trace, check)
         trace, probability = accepted(trace, changed, log_ratio)
         return trace, {"accept": probability}
 
-    return Kernel(name, step)
+    return Kernel(name, step, target=target)
 
 
 def mhg(
@@ -274,6 +307,9 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
     0.6250
     """
 
+    check_move(move)
+    check_target(source)
+    check_target(target)
     return weighed(source, target, move.proposal, move.proposal, partial(_moved, move))
 
 
@@ -338,4 +374,11 @@ def accept(old: Trace, new: Trace, log_ratio: Any) -> Trace:
     >>> bool(moved["x"] == 0.0)  # refused, this time
     True
     """
+    check_trace(old)
+    check_trace(new)
+    if not is_array(log_ratio) or jnp.shape(log_ratio) != ():
+        raise errors.InvalidArgument(
+            "A log ratio is one number.", where=errors.caller(), given=shown(log_ratio),
+            expected="a scalar", fix="moved, log_ratio, _ = target.update(trace, {...})",
+        )  # fmt: skip
     return accepted(old, new, log_ratio)[0]

@@ -19,22 +19,26 @@ import numpyro.distributions as dist
 
 from ppl import Target, draw, errors
 
+from .validation.objects import check_callable, check_step, check_target
+from .validation.settings import check_count, shown
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Weighted:
     """<<s>>(f) = E[mean_i e^(w_i) f(x_i)]: a value, or particles, with log weights.
 
-    Attributes:
-      value: any pytree; with particles, each leaf has the particle axis in front.
-      log_weight: unnormalised, of shape (), or (n,) for n particles.
+        Attributes:
+          value: any pytree; with particles, each leaf has the particle axis in front.
+          log_weight: unnormalised, of shape (), or (n,) for n particles.
 
-    >>> import jax.numpy as jnp
-    >>> from inference import Weighted
-    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-    >>> weights = jnp.exp(s.log_weight)
-    >>> print(f"{weights.mean():.2f} {(weights * s.value).mean():.2f}")  # <<s>>(1), <<s>>(x)
-    2.00 35.00
+        >>> import jax.numpy as jnp
+    import numpy as np
+        >>> from inference import Weighted
+        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+        >>> weights = jnp.exp(s.log_weight)
+        >>> print(f"{weights.mean():.2f} {(weights * s.value).mean():.2f}")  # <<s>>(1), <<s>>(x)
+        2.00 35.00
     """
 
     value: Any
@@ -64,6 +68,8 @@ def then(*steps: Step) -> Step:
     >>> float(then(add, then(add, add))(unit()).log_weight)
     3.0
     """
+    for step in steps:
+        check_step(step)
     return Then(steps)
 
 
@@ -93,6 +99,7 @@ def each(step: Step) -> Step:
     >>> both.values.tolist(), both.masses.tolist()
     ([[0, 0], [0, 1], [1, 0], [1, 1]], [0.25, 0.25, 0.25, 0.25])
     """
+    check_step(step)
     return lambda weighted: jax.vmap(step)(weighted)
 
 
@@ -114,6 +121,9 @@ def lift(kernel: Callable[[Any], Any]) -> Step:
     >>> print(f"{integrate(mass)(start(target)):.4f} {integrate(mass)(moved):.4f}")
     0.2500 0.2500
     """
+    check_callable(
+        "The kernel", kernel, "a kernel: a program from a value to a value", "mh(target, 'x')"
+    )
     return lambda weighted: Weighted(kernel(weighted.value), weighted.log_weight)
 
 
@@ -135,7 +145,7 @@ def start(target: Target) -> Step:
     0.6250
     """
 
-    _ = target.observations  # a model has none, and says what to do
+    check_target(target)
 
     def begin(weighted: Weighted) -> Weighted:
         trace, log_weight = target.generate()
@@ -147,22 +157,19 @@ def start(target: Target) -> Step:
 def spawn(n: int) -> Step:
     """`n` copies of one weighted value, as particles; the measure stays the same.
 
-    Every leaf gets a particle axis of size `n` in front.
+        Every leaf gets a particle axis of size `n` in front.
 
-    Raises:
-      InvalidArgument: `n` is no int, or less than 1.
+        Raises:
+          InvalidArgument: `n` is no int, or less than 1.
 
-    >>> import jax.numpy as jnp
-    >>> from inference import Weighted, log_evidence, spawn
-    >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
-    >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
-    ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
+        >>> import jax.numpy as jnp
+    import numpy as np
+        >>> from inference import Weighted, log_evidence, spawn
+        >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
+        >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
+        ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
     """
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise errors.InvalidArgument(
-            "A population needs at least one particle.", where=errors.caller(), given=repr(n),
-            expected="an int, 1 or more, known before the program runs", fix="n = 100",
-        )  # fmt: skip
+    check_count("n", n)
 
     def copies(weighted: Weighted) -> Weighted:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), weighted)
@@ -196,18 +203,23 @@ def importance(target: Target, n: int) -> Step:
 def log_evidence(weighted: Weighted) -> jax.Array:
     """log of the total mass: an unbiased estimate on the natural scale.
 
-    Returns a scalar, the log of the mean weight; -inf when all weights are zero.
+        Returns a scalar, the log of the mean weight; -inf when all weights are zero.
 
-    >>> import jax.numpy as jnp
-    >>> from inference import Weighted, log_evidence
-    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-    >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
-    2.0000
+        >>> import jax.numpy as jnp
+    import numpy as np
+        >>> from inference import Weighted, log_evidence
+        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+        >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
+        2.0000
     """
+    check_weighted(weighted)
     w = weighted.log_weight
     if w.ndim == 0:
         return w
-    return jax.nn.logsumexp(w) - jnp.log(w.shape[0]).astype(w.dtype)
+    # the mean of what is left of the largest: equal weights are their own mean, unrounded
+    top = jax.lax.stop_gradient(jnp.max(w))
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    return jnp.log(jnp.mean(jnp.exp(w - top))) + top
 
 
 def normalized(log_weights: jax.Array) -> jax.Array:
@@ -216,6 +228,12 @@ def normalized(log_weights: jax.Array) -> jax.Array:
     Raises:
       ShapeError: there is no particle axis.
     """
+    known = isinstance(log_weights, (jax.Array, np.ndarray))
+    if not known or not jnp.issubdtype(log_weights.dtype, jnp.floating):
+        raise errors.InvalidArgument(
+            "Log weights are an array of floats.", where=errors.caller(), given=shown(log_weights),
+            expected="log weights of shape (n,)", fix="weighted.log_weight",
+        )  # fmt: skip
     if jnp.ndim(log_weights) != 1:
         raise errors.ShapeError(
             "A population of particles was expected.",
@@ -234,17 +252,37 @@ def normalized(log_weights: jax.Array) -> jax.Array:
 def collapse(weighted: Weighted) -> Weighted:
     """One particle, chosen by weight, carrying the mean weight; the measure stays the same.
 
-    Takes a `Weighted` of particles; the result has no particle axis.
+        Takes a `Weighted` of particles; the result has no particle axis.
 
-    >>> import jax.numpy as jnp
-    >>> from inference import Weighted, collapse
-    >>> from ppl import integrate
-    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-    >>> def mean():
-    ...     one = collapse(s)
-    ...     return jnp.exp(one.log_weight) * one.value
-    >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
-    35.00
+        >>> import jax.numpy as jnp
+    import numpy as np
+        >>> from inference import Weighted, collapse
+        >>> from ppl import integrate
+        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+        >>> def mean():
+        ...     one = collapse(s)
+        ...     return jnp.exp(one.log_weight) * one.value
+        >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
+        35.00
     """
+    check_weighted(weighted)
     i = draw(dist.Categorical(normalized(weighted.log_weight)))
     return Weighted(jax.tree.map(lambda x: x[i], weighted.value), log_evidence(weighted))
+
+
+def check_weighted(weighted: Any) -> None:
+    """Raise `InvalidArgument` unless `weighted` is a `Weighted`.
+
+    >>> from inference.weighted import check_weighted
+    >>> try:
+    ...     check_weighted(1.0)
+    ... except ValueError as error:
+    ...     print(error.what)
+    A weighted value was expected.
+    """
+    if not isinstance(weighted, Weighted):
+        raise errors.InvalidArgument(
+            "A weighted value was expected.", where=errors.caller(), given=shown(weighted),
+            expected="Weighted(value, log_weight), what a step gives",
+            fix="step(unit()); of a filter, filtered.particles",
+        )  # fmt: skip

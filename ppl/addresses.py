@@ -35,9 +35,11 @@ def as_path(address: Any) -> Path:
 class Masked:
     """Values that are given only where `mask` is true: a partial constraint.
 
-    `mask` is boolean, of the shape of `value` (or of its leading axes, those of
-    the loops around the choice). What is given has the marginal density; elements
-    where the mask is false are drawn, and their values are never looked at.
+    `mask` is boolean and has leading axes of `value`; each flag stands for all behind it.
+    It has a flag for each independent element (`to_event` undone), or for each event (the
+    axes of loops and of the batch shape), or for each iteration of the loops alone. What
+    is given has the marginal density; elements where the mask is false are drawn, and
+    their values are never looked at.
 
     Raises (where it is used):
       ShapeError: the mask is not boolean, or has another shape.
@@ -120,11 +122,7 @@ def not_found(
     """The error for an address that no choice of the model has."""
     known = sorted(known)
     names = [errors.show(p) for p in known]
-    dotted = {".".join(p): errors.show(p) for p in known}
-    guess = dotted.get(errors.near(".".join(path), dotted) or "")
-    beside = [p for p in known if len(path) > 1 and p[: len(path) - 1] == path[:-1]]
-    if guess is None and len(beside) == 1:
-        guess = errors.show(beside[0])
+    guess = _guess(path, known)
     fix = f"a tuple is one nested address: select({errors.show(path)}) names each"
     if len(path) == 1 or not all((part,) in known for part in path):
         fix = f"did you mean {guess}?" if guess else "use one of the model's addresses"
@@ -135,6 +133,28 @@ def not_found(
         expected="one of: " + ("; ".join(names) or "(the model makes no choices)"),
         fix=fix,
     )
+
+
+def _guess(path: Path, known: list[Path]) -> str | None:
+    """The address that was meant: by all of it, by its last part, or by its first parts."""
+    whole = {".".join(p): p for p in known}
+    found = whole.get(errors.near(".".join(path), whole) or "")
+    *above, name = path
+    if found is None:  # the only one in the same place, or the part that is misspelled alone
+        beside = [p for p in known if above and p[: len(above)] == tuple(above)]
+        found = beside[0] if len(beside) == 1 else _by_part(name, known, -1)
+    if found is None:
+        heads = {".".join(p[:n]): p[:n] for p in known for n in range(1, len(p))}
+        found = heads.get(errors.near(".".join(path), heads) or "")
+    if found is None and above:
+        found = _by_part(above[0], [p for p in known if len(p) == len(path)], 0)
+    return None if found is None else errors.show(found)
+
+
+def _by_part(name: str, known: list[Path], part: int) -> Path | None:
+    """The first of the paths one part of which is like `name`."""
+    parts = {p[part]: p for p in reversed(known)}
+    return parts.get(errors.near(name, parts) or "")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
+from .border import entering
 
 _SCALARS = (bool, int, float, complex, np.generic)
 
@@ -60,6 +61,13 @@ class Arguments:
         leaves = [leaf for leaf in found if is_traced(leaf)]
         rest = tuple(_HOLE if is_traced(leaf) else leaf for leaf in found)
         return cls(leaves, (tree, rest))
+
+    @classmethod
+    def entering(
+        cls, args: tuple, kwargs: dict, fixed: frozenset = frozenset(), fn: Any = None
+    ) -> Arguments:
+        """Split a call of `fn` that a person makes: its arrays pass the border."""
+        return cls.of(*entering(args, kwargs, fixed, fn), fixed)
 
     def with_leaves(self, leaves: Sequence[Any]) -> Arguments:
         return Arguments(leaves, self.static)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from . import errors
+from .edges import rounded_off
 from .execute import fresh
 from .program import CHOICE, FACTOR, Factor, Path
 from .sites import Site
@@ -91,6 +92,19 @@ class Coordinates:
             total = total + sums["log_det"]
         return values, total
 
+    def rounded_off(
+        self, z: Mapping[Path, Any], values: Mapping[Path, Any], rest: Mapping[Path, Any]
+    ) -> jax.Array | None:
+        """log p at `z` less log p at its `values`, of what floats cannot come near enough to.
+
+        Args:
+          values: what `constrain` gives; `rest`: of the other choices.
+
+        Returns:
+          A scalar, or None where floats come near enough.
+        """
+        return rounded_off(self.run, z, {**rest, **values})
+
     def unconstrain(self, values: Mapping[Path, Any]) -> dict[Path, jax.Array]:
         """The coordinates of `values`, the inverse of `constrain`.
 
@@ -125,6 +139,8 @@ def known_bijection(site: Site) -> Any:
     >>> known_bijection(model.sites()["p",]).inverse_shape((3,))
     (2,)
     """
+    if 0 in site.shape:  # no number to constrain
+        return dist.transforms.IdentityTransform()
     if site.others and not site.conditional:  # each branch has a support of its own
         return None
     try:

@@ -21,8 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import errors
+from . import errors, truncated
 from .arithmetic import add, div, mul, sub
+from .large_counts import stable
+from .mistakes import of_distribution
+from .overflow import overflow_told
 from .supports import support_name
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -119,26 +122,51 @@ def _bernoulli_logits(d, v):
     return _inside((v == 0) | (v == 1), jnp.minimum(s, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(s))))
 
 
-def _pick(logits, v):
-    """`logits[..., v]`, `-inf` where v is no category."""
-    k = logits.shape[-1]
+def _picked(weights, v):
+    """`weights[..., v]`, and whether v is a category."""
+    k = weights.shape[-1]
     ok = (v >= 0) & (v < k)
     v = jnp.clip(v, 0, k - 1)
-    shape = jnp.broadcast_shapes(logits.shape[:-1], jnp.shape(v))
-    logits = jnp.broadcast_to(logits, (*shape, k))
+    shape = jnp.broadcast_shapes(weights.shape[:-1], jnp.shape(v))
+    weights = jnp.broadcast_to(weights, (*shape, k))
     index = jnp.broadcast_to(v, shape)[..., None]
-    return _inside(ok, jnp.take_along_axis(logits, index, -1)[..., 0])
+    return jnp.take_along_axis(weights, index, -1)[..., 0], ok
 
 
 def _categorical_probs(d, v):
-    return _pick(jnp.log(d.probs), v)
+    probability, ok = _picked(d.probs, v)  # no logarithm of a zero that is not picked
+    return _inside(ok, jnp.log(probability))
 
 
 def _categorical_logits(d, v):
-    return _pick(jax.nn.log_softmax(d.logits, axis=-1), v)
+    log, ok = _picked(jax.nn.log_softmax(d.logits, axis=-1), v)
+    return _inside(ok, log)
+
+
+def _mixture(d, v):
+    """The sum of weighted densities, of which a weight of zero has a derivative, too."""
+    if isinstance(d, dist.MixtureSameFamily):
+        logs = log_density(d.component_distribution, jnp.expand_dims(v, d.mixture_dim))
+    else:
+        logs = jnp.stack([log_density(each, v) for each in d.component_distributions], -1)
+    weights: Any = d.mixing_distribution.probs
+    largest = jnp.max(jnp.where(weights > 0, logs, -jnp.inf), -1, keepdims=True)
+    shift = jax.lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0.0))
+    # components without weight can be denser by far: their ratio stays a number
+    ratio = jnp.exp(jnp.minimum(logs - shift, math.log(jnp.finfo(logs.dtype).max) - 1))
+    return jnp.log(jnp.sum(weights * ratio, -1)) + shift[..., 0]
+
+
+def _levy(d, v):
+    # numpyro's own asks for a support that is lost where a distribution is taken apart
+    shifted = v - d.loc
+    safe = jnp.where(shifted > 0, shifted, 1.0)
+    half = 0.5 * (_log(d.scale) - math.log(2 * math.pi) - d.scale / safe)
+    return _inside(shifted > 0, half - 1.5 * _log(safe))
 
 
 _DENSITY: dict[type, Callable] = {
+    dist.Levy: _levy,
     dist.Normal: _normal,
     dist.HalfNormal: _half_normal,
     dist.LogNormal: _log_normal,
@@ -152,6 +180,8 @@ _DENSITY: dict[type, Callable] = {
     dist.CategoricalProbs: _categorical_probs,
     dist.CategoricalLogits: _categorical_logits,
 }
+
+_MIXTURES = (dist.MixtureSameFamily, dist.MixtureGeneral)
 
 # Samplers: (kind of base randomness, function of the distribution and the base).
 # Normals come from normals; the others invert their distribution function.
@@ -241,6 +271,8 @@ def is_discrete(d: Any) -> bool:
 
 def log_density(d: Any, value: Any) -> Any:
     """log p(value), one number per element of the batch shape; `-inf` off the support."""
+    if 0 in d.batch_shape:  # no number, and numpyro's constraints cannot take an array of none
+        return jnp.zeros(d.batch_shape)
     if isinstance(d, dist.Independent):
         inner = log_density(d.base_dist, value)
         dims = d.reinterpreted_batch_ndims
@@ -252,7 +284,14 @@ def log_density(d: Any, value: Any) -> Any:
     lean = _DENSITY.get(type(d))
     if lean is not None:
         return lean(d, value)
-    return _validated(d).log_prob(value)
+    mixed = getattr(d, "mixing_distribution", None) if type(d) in _MIXTURES else None
+    if isinstance(mixed, dist.CategoricalProbs):
+        return _mixture(d, value)
+    if isinstance(d, truncated.KINDS):
+        found = truncated.log_density(d, value)
+    else:
+        found = stable(d, value, lambda: _validated(d).log_prob(value))
+    return overflow_told(d, _validated(d).log_prob(value)) if found is None else found
 
 
 def total_log_density(d: Any, value: Any) -> Any:
@@ -307,19 +346,47 @@ def sample(d: Any, key: Any, where: str) -> jax.Array:
     """One draw by numpyro's own sampler, where there is no base.
 
     Raises:
-      CannotSimulate: there is no sampler either.
+      CannotSimulate: there is no sampler either, or it makes no value of the distribution.
     """
+    shape = _shape(d)
+    if 0 in shape:
+        return jnp.zeros(shape)
+    name = type(elementwise(d)).__name__
     try:
-        return jnp.asarray(d.sample(key))
+        value = jnp.asarray(d.sample(key))
     except NotImplementedError as error:
         raise errors.CannotSimulate(
-            f"{type(elementwise(d)).__name__} has no sampler: an improper prior cannot be drawn.",
+            f"{name} has no sampler: an improper prior cannot be drawn.",
             where=(where, errors.caller()),
             given=f"a choice on {support_name(d.support)} without a value",
             expected="a value, or a proper distribution",
             fix="constrain or initialise it, for instance initial={name: value}, "
             'or start chains from "uniform"; or use a wide proper prior',
         ) from error
+    except ImportError as error:
+        raise errors.CannotSimulate(
+            f"The sampler of {name} needs a package that is not installed.",
+            where=(where, errors.caller()),
+            given=str(error),
+            expected="a value, or a sampler that runs here",
+            fix="install the package, or observe the choice",
+        ) from error
+    except errors.PPLError:
+        raise
+    except Exception as error:
+        ours = of_distribution(error, name, where)
+        if ours is None:
+            raise
+        raise ours from error
+    if value.shape != shape:  # of censored intervals numpyro draws points
+        raise errors.CannotSimulate(
+            f"The sampler of {name} makes no value that it could be observed at.",
+            where=(where, errors.caller()),
+            given=f"a sampler of shape {value.shape}",
+            expected=f"shape {shape}",
+            fix="observe the choice, or sample what it is made from",
+        )
+    return value
 
 
 def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -341,33 +408,29 @@ def describe(d: Any, leaves: list) -> dict[str, Any]:
     innermost = d
     while isinstance(innermost, (dist.Independent, dist.ExpandedDistribution)):
         innermost = innermost.base_dist
-    found = base(d)
-    if found is None:
-        shape, dtype = _of_value(d)
-    else:
-        shape = tuple(d.batch_shape) + tuple(d.event_shape)
-        dtype = jnp.result_type(int) if type(innermost) in _FINITE_LEAN else float_of(leaves)
     return {
-        "shape": tuple(shape),
-        "dtype": np.dtype(dtype),
+        "shape": _shape(d),
+        "dtype": np.dtype(_dtype(d, innermost, leaves)),
         "kind": type(innermost).__name__,
         "support": support_name(d.support),
     }
 
 
-def _of_value(d: Any) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of a value by numpyro's sampler, or declared where there is none."""
-    try:
-        out = jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0))
-    except NotImplementedError:  # an improper prior
-        dtype = jnp.result_type(int if is_discrete(d) else float)
-        return tuple(d.batch_shape) + tuple(d.event_shape), dtype
-    return out.shape, out.dtype
+def _dtype(d: Any, innermost: Any, leaves: list) -> Any:
+    """The dtype of one value: integers or floats by the support, for numpyro's own.
+
+    Its samplers do not tell: some put out floats for counts, and one that is never run (of a
+    choice that is observed) may fail. Of other classes only the sampler knows more.
+    """
+    if type(innermost) is dist.Delta:
+        return jax.typeof(innermost.v).dtype
+    if not type(innermost).__module__.startswith("numpyro."):
+        try:
+            return jax.eval_shape(lambda ls, k: ls.sample(k), d, jax.random.key(0)).dtype
+        except Exception:  # it has none, or none that runs here
+            pass
+    return jnp.result_type(int) if is_discrete(d) else float_of(leaves)
 
 
-_FINITE_LEAN = (
-    dist.BernoulliProbs,
-    dist.BernoulliLogits,
-    dist.CategoricalProbs,
-    dist.CategoricalLogits,
-)
+def _shape(d: Any) -> tuple[int, ...]:
+    return tuple(d.batch_shape) + tuple(d.event_shape)

@@ -24,13 +24,13 @@ _STDLIB = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
 @lru_cache(maxsize=4096)
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
     if filename.startswith(_OURS) or any(mark in filename for mark in _SITE):
         return False
     return not (filename.startswith(_STDLIB) or filename.startswith("<frozen"))
 
 
-def _place(filename: str, line: int | None) -> str:
+def place(filename: str, line: int | None) -> str:
     return f"{filename.removeprefix(os.getcwd() + os.sep)}:{line}"
 
 
@@ -42,8 +42,8 @@ def caller() -> str:
     """
     frame = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
-            return _place(frame.f_code.co_filename, frame.f_lineno)
+        if is_users(frame.f_code.co_filename):
+            return place(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return "<unknown>"
 
@@ -52,8 +52,8 @@ def place_in(error: BaseException) -> str:
     """`file:line` of the innermost user frame in the traceback of `error`."""
     found, tb = "<unknown>", error.__traceback__
     while tb is not None:
-        if _is_users(tb.tb_frame.f_code.co_filename):
-            found = _place(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
+        if is_users(tb.tb_frame.f_code.co_filename):
+            found = place(tb.tb_frame.f_code.co_filename, tb.tb_lineno)
         tb = tb.tb_next
     return found
 
@@ -61,7 +61,7 @@ def place_in(error: BaseException) -> str:
 def defined(fn: object) -> str:
     """`file:line` where a function is defined; the caller's place when that is unknown."""
     code = getattr(inspect.unwrap(fn), "__code__", None) if callable(fn) else None
-    return _place(code.co_filename, code.co_firstlineno) if code is not None else caller()
+    return place(code.co_filename, code.co_firstlineno) if code is not None else caller()
 
 
 def show(address: Iterable[str]) -> str:
@@ -205,7 +205,7 @@ class BranchMismatch(PPLError, TypeError):
 
 
 class CannotSimulate(PPLError, TypeError):
-    """A program that scores (`factor`, `observe`), or an improper prior, cannot be simulated."""
+    """A program that scores, or a distribution without a working sampler, cannot be simulated."""
 
 
 class InvalidArgument(PPLError, ValueError):

@@ -37,7 +37,7 @@ def check_branches(
     `given` has the constraints that demand their choice (partial and traced ones
     are passed over); with `filler`, zeros demand nothing.
     """
-    values = {path: value for path, value in given.items() if _is_known(value)}
+    values = {path: value for path, value in given.items() if is_known(value)}
     demanded = {
         path
         for path, value in given.items()
@@ -48,7 +48,7 @@ def check_branches(
     if not demanded:
         return
     with jax.ensure_compile_time_eval():
-        inputs = [(x, frozenset()) if _is_known(x) else None for x in operands]
+        inputs = [(x, frozenset()) if is_known(x) else None for x in operands]
         found = _excluded(program, inputs, values, demanded)
     if found is None:
         return
@@ -69,11 +69,12 @@ def _short(value: Any) -> str:
     return str(np.asarray(value)) if np.size(value) <= 4 else f"array{list(np.shape(value))}"
 
 
-def _is_known(value: Any) -> bool:
+def is_known(value: Any) -> bool:
+    """Whether a value is whole, and not traced."""
     return not isinstance(value, (Masked, At, jax.core.Tracer))
 
 
-class _Lazy:
+class Lazy:
     """The slots of a program whose values follow from known ones, computed on demand."""
 
     def __init__(self, program: Program, inputs: Sequence[Known | None], values: Mapping):
@@ -120,7 +121,7 @@ def _excluded(
     demanded: set[Path],
 ) -> tuple[Path, frozenset[Path], int] | None:
     """The first demanded choice in a branch not taken: `(path, what decided, branch taken)`."""
-    env = _Lazy(program, inputs, values)
+    env = Lazy(program, inputs, values)
     for step in program.steps:
         if not step.paths & demanded:
             continue

@@ -7,17 +7,25 @@ That one rule, walked over a program, is all six methods; see `ppl.generative`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 
+from . import arithmetic, distributions, errors
 from .addresses import Selection
 from .distributions import elementwise, log_density, total_log_density
 from .effects import draw_p
 from .errors import show
-from .program import CHOICE, FACTOR, Choice, Factor, Path
+from .keys import base_dtype
+from .masks import leading
+from .mistakes import of_distribution
+from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
+from .supports import check_parameters
 from .walk import Result, Rule, scalar
 
 
@@ -27,7 +35,8 @@ class Given:
     """A value for a choice; `keep` is None (kept) or a mask (fresh where false).
 
     `counts`, if not None, is a flag: whether the choice counts in the weight;
-    `demanded`, if not None, a mask: which part the caller constrains.
+    `demanded`, if not None, a mask: which part the caller constrains. Masks are as in
+    `ppl.masks`.
     """
 
     value: Any
@@ -45,6 +54,7 @@ class Execute(Rule):
       weighed: which paths count in the weight (None: all).
       conditional: paths whose presence is reported.
       sums: what to add up, of `"score"` and `"weight"`.
+      blank: whether what is not kept is not drawn, since no value of it counts.
     """
 
     handles = frozenset({CHOICE, FACTOR})
@@ -56,12 +66,14 @@ class Execute(Rule):
         weighed: Selection | None = None,
         conditional: frozenset[Path] = frozenset(),
         sums: tuple[str, ...] = ("score", "weight"),
+        blank: bool = False,
     ):
         self.sums = sums
         self.conditional = conditional
         self.constrained = constrained
         self.filler = filler
         self.weighed = weighed
+        self.made = some if blank else fresh
 
     def visit(self, step, args, inputs) -> Result:
         if isinstance(step, Factor):
@@ -80,7 +92,7 @@ class Execute(Rule):
         else:
             value = jnp.asarray(given.value, step.spec.dtype)
             if keep is not None:
-                value = jnp.where(keep, value, fresh(step, args))
+                value = jnp.where(leading(keep, value.ndim), value, self.made(step, args))
         outputs: dict[str, Any] = {"choices": {step.path: value}}
         if step.path in self.conditional:
             outputs["present"] = {step.path: True}
@@ -88,15 +100,18 @@ class Execute(Rule):
         if not ("score" in self.sums or (counts and "weight" in self.sums)):
             return [value], outputs, {}
         sums = {}
+        if not any(isinstance(x, jax.core.Tracer) for x in args):
+            check_parameters(d, step.source, f"sample({show(step.path)}, ...)")
         if keep is None:
-            sums["score"] = scalar(total_log_density(d, value))
+            sums["score"] = scalar(density_of(step, total_log_density, d, value))
         else:
-            density = log_density(elementwise(d) if jnp.ndim(keep) > 0 else d, value)
+            inner = elementwise(d) if jnp.ndim(keep) > 0 else d
+            density = density_of(step, log_density, inner, value)
             if "score" in self.sums:
                 sums["score"] = scalar(density)
         if counts and "weight" in self.sums:
             if keep is not None:
-                sums["weight"] = scalar(jnp.where(keep, density, 0))
+                sums["weight"] = scalar(jnp.where(leading(keep, density.ndim), density, 0))
             elif given is not None and given.counts is not None:
                 sums["weight"] = jnp.where(given.counts, sums["score"], 0)
             else:
@@ -108,13 +123,47 @@ class Execute(Rule):
         total = {}
         for path in missing:
             given = inner[path]
-            ok = jnp.all(given.value == 0) if self.filler else jnp.asarray(False)
-            if given.demanded is not None:
-                ok = ok | ~jnp.any(given.demanded)
+            demanded, ok = given.demanded, jnp.asarray(False)
+            if self.filler:
+                zero = given.value == 0
+                if demanded is not None:
+                    zero = zero | ~leading(demanded, zero.ndim)
+                ok = jnp.all(zero)
+            elif demanded is not None:
+                ok = ~jnp.any(demanded)
             amount = scalar(jnp.where(ok, 0.0, -jnp.inf))
             for name in self.sums:
                 total[name] = total.get(name, 0) + amount
         return total
+
+
+def density_of(step: Choice, log: Callable, d: Any, value: Any) -> Any:
+    """`log(d, value)`, with the choice named where that fails, or is known to be no number.
+
+    Raises:
+      InvalidDistribution: numpyro's density raised something.
+      SupportError: it is NaN.
+    """
+    place = f"{show(step.path)} at {step.source}"
+    try:
+        density = log(d, value)
+    except errors.PPLError:
+        raise
+    except Exception as error:  # numpyro's densities raise anything
+        ours = of_distribution(error, step.spec.kind, place)
+        if ours is None:
+            raise
+        raise ours from error
+    if not isinstance(density, jax.core.Tracer) and np.isnan(np.asarray(density)).any():
+        raise errors.SupportError(
+            f"The log density of {show(step.path)} is not a number.",
+            where=(place, errors.caller()),
+            given=f"{value} under {step.spec.kind}",
+            expected="a number, or -inf",
+            fix="look for parameters that overflow, or so far from the value that their "
+            "density has no number in this precision",
+        )
+    return density
 
 
 def fresh(step: Choice, args: list) -> jax.Array:
@@ -130,3 +179,27 @@ def fresh(step: Choice, args: list) -> jax.Array:
         levels=(),
         source=f"{show(step.path)} at {step.source}",
     )
+
+
+def some(step: Choice, args: list) -> jax.Array:
+    """A value of a choice where none counts: its median, or one that its support has.
+
+    Its density and the slope of that are finite, so that both can be left out by a `where`.
+    """
+    spec = step.spec
+    d = spec.tree.unflatten([jax.lax.stop_gradient(arg) for arg in args])
+    found = distributions.base(d)
+    if found is None:
+        value = _feasible(d, spec)
+    else:
+        kind, shape, transform = found
+        middle = 0.0 if kind == "normal" else 0.5
+        value = transform(jnp.full(shape, middle, base_dtype(spec)))
+    return arithmetic.shaped(value, spec.shape, spec.dtype)
+
+
+def _feasible(d: Any, spec: Spec) -> jax.Array:
+    try:
+        return d.support.feasible_like(jnp.zeros(spec.shape, spec.dtype))
+    except Exception:  # numpyro knows no point of the support, and says so in many ways
+        return d.sample(jax.random.key(0))

@@ -18,12 +18,14 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 from . import errors
 from .addresses import At, Masked, Selection, as_path, as_selection, flatten, nest, not_found
-from .arguments import Arguments
+from .arguments import Arguments, is_array
 from .excluded_branches import check_branches
 from .execute import Execute, Given
+from .parameters import check_arguments
 from .program import FACTOR, Factor, Path, Program, bodies
 from .sites import Site, check_values, sites
 from .staging import Staged, apply, lifted, stage
@@ -193,7 +195,7 @@ class GenerativeFunction:
         return made
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
-        return Call(self, Arguments.of(args, kwargs, self.fixed))
+        return Call(self, Arguments.entering(args, kwargs, self.fixed, self.fn))
 
     def __repr__(self) -> str:
         return f"<generative function {self.name}>"
@@ -215,14 +217,36 @@ class GenerativeFunction:
     def staged(self, arguments: Arguments) -> tuple[Staged, tuple]:
         """The staged program, and the operands to run it on."""
         if jax.tree.leaves(self.fn) == [self.fn]:
-            return stage(self.fn, arguments), arguments.leaves
+            return stage(self.fn, arguments, self._check_result), arguments.leaves
         shifted = frozenset(i + 1 if isinstance(i, int) else i for i in self.fixed)
         with_fn = Arguments.of((self.fn, *arguments.args), arguments.kwargs, shifted)
-        return stage(apply, with_fn), with_fn.leaves
+        return stage(apply, with_fn, self._check_result), with_fn.leaves
+
+    def _check_result(self, result: Any) -> None:
+        """Raise for a distribution, or another thing that is no array, where a value was meant."""
+        for leaf in jax.tree.leaves(result, is_leaf=lambda x: isinstance(x, dist.Distribution)):
+            if isinstance(leaf, dist.Distribution):
+                raise errors.InvalidDistribution(
+                    f"{self.name} returns a distribution, where a value is meant.",
+                    where=(errors.defined(self.fn), errors.caller()),
+                    given=f"a {type(leaf).__name__} distribution",
+                    expected="a value drawn from it",
+                    fix='sample it: return sample("x", distribution)',
+                )
+            if not is_array(leaf):
+                raise errors.InvalidArgument(
+                    f"{self.name} returns something that is no array.",
+                    where=(errors.defined(self.fn), errors.caller()),
+                    given=f"{type(leaf).__name__}: {leaf!r}",
+                    expected="arrays, numbers, or trees of them; None for nothing",
+                    fix="return the arrays alone",
+                )
 
     def _prepare(self, args: tuple, kwargs: dict) -> _Prepared:
         arguments = (
-            args[0] if _is_arguments(args, kwargs) else Arguments.of(args, kwargs, self.fixed)
+            args[0]
+            if _is_arguments(args, kwargs)
+            else Arguments.entering(args, kwargs, self.fixed, self.fn)
         )
         staged, operands = self.staged(arguments)
         return _Prepared(self, arguments, staged, operands, sites(staged.program))
@@ -255,7 +279,7 @@ class GenerativeFunction:
         >>> print(f"{integrate(lambda: jnp.exp(-model.simulate().score))():.1f}")
         4.0
         """
-        run = self._prepare(args, kwargs)
+        run = self._prepare(args, kwargs).check_arguments()
         if FACTOR in run.staged.program.effects:
             raise errors.CannotSimulate(
                 f"{self.name} scores with factor/observe, so it cannot be run forward exactly.",
@@ -286,7 +310,7 @@ class GenerativeFunction:
         >>> print(f"{jnp.exp(score):.4f} {retval}")  # 1/2 times 3/4
         0.3750 1
         """
-        run = self._prepare(args, kwargs)
+        run = self._prepare(args, kwargs).check_arguments()
         given = run.check(choices, "assess", filler=True)
         for path, site in run.sites.items():
             if path not in given or isinstance(given[path], (Masked, At)):
@@ -327,7 +351,7 @@ class GenerativeFunction:
         >>> integrate(weighted)().round(4).tolist()  # p(a, b=1), for a = 0 and 1
         [0.125, 0.375]
         """
-        run = self._prepare(args, kwargs)
+        run = self._prepare(args, kwargs).check_arguments()
         given = run.check(constraints, "The constraint")
         rule = run.rule(constrained=frozenset(given))
         trace, sums, _ = run.trace(rule, {p: as_given(v) for p, v in given.items()})
@@ -360,7 +384,7 @@ class GenerativeFunction:
         >>> print(f"{log_weight:.4f} {again:.4f}", back)  # log of 3/8 over 1/8, and undone
         1.0986 -1.0986 Trace(model; "a": 0, "b": 1; score=-2.079)
         """
-        run = self._prepare(*_or_old(trace, args, kwargs))
+        run = self._prepare(*_or_old(trace, args, kwargs)).check_arguments()
         from .update import update
 
         return update(run, trace, run.check(constraints, "The constraint"))
@@ -392,7 +416,7 @@ class GenerativeFunction:
         >>> jnp.exp(ratio.values).round(4).tolist(), ratio.masses.tolist()  # a still 0, or 1
         ([1.0, 3.0], [0.5, 0.5])
         """
-        run = self._prepare(*_or_old(trace, args, kwargs))
+        run = self._prepare(*_or_old(trace, args, kwargs)).check_arguments()
         chosen = as_selection(selection)
         chosen.check(run.sites)
         from .update import regenerate
@@ -463,8 +487,9 @@ def _check_choices(name: str, what: str, filler: bool = False) -> Callable:
 
     def check(self: GenerativeFunction, *call: Any, **kwargs: Any) -> None:
         choices = call[0] if call else kwargs.pop(name, None)
+        run = self._prepare(call[1:], kwargs).check_arguments()
         if choices is not None and any_known(choices):
-            self._prepare(call[1:], kwargs).check(choices, what, filler)
+            run.check(choices, what, filler)
 
     return check
 
@@ -475,8 +500,13 @@ def _check_update(self: GenerativeFunction, *call: Any, **kwargs: Any) -> None:
     choices = call[1] if len(call) > 1 else kwargs.pop("constraints", None)
     if trace is not None and choices is not None:
         args, kwargs = _or_old(trace, call[2:], kwargs)
+        run = self._prepare(args, kwargs).check_arguments()
         if any_known(choices):
-            self._prepare(args, kwargs).check(choices, "The constraint")
+            run.check(choices, "The constraint")
+
+
+def _check_simulate(self: GenerativeFunction, *args: Any, **kwargs: Any) -> None:
+    self._prepare(args, kwargs).check_arguments()
 
 
 def any_known(choices: Any) -> bool:
@@ -487,6 +517,7 @@ def any_known(choices: Any) -> bool:
     return not leaves or any(not isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
+check_with(GenerativeFunction.simulate, _check_simulate)
 check_with(GenerativeFunction.generate, _check_choices("constraints", "The constraint"))
 check_with(GenerativeFunction.assess, _check_choices("choices", "assess", filler=True))
 check_with(GenerativeFunction.update, _check_update)
@@ -549,6 +580,11 @@ class _Prepared:
         check_branches(self.staged.program, self.operands, self.sites, given, what, filler)
         return given
 
+    def check_arguments(self, values: Mapping[Path, Any] | None = None) -> _Prepared:
+        """Itself, after looking at what known arguments (and values) make of parameters."""
+        check_arguments(self.staged.program, self.operands, values)
+        return self
+
     def old(self, trace: Trace) -> dict[Path, Given]:
         """The trace's values, each kept where it was present.
 
@@ -580,6 +616,15 @@ class _Prepared:
         rule = self.rule(constrained=frozenset(given), filler=True)
         trace, sums, _ = self.trace(rule, given)
         return trace, sums.get("weight", jnp.zeros((), float))
+
+    def log_density(self, given: dict[Path, Given]) -> Any:
+        """The log density of what is kept, where nothing depends on what is not. No draws.
+
+        All choices have a value, of the padded space as for `at`.
+        """
+        rule = self.rule(constrained=frozenset(given), filler=True, sums=("weight",), blank=True)
+        sums = walk(self.staged.program, self.operands, rule, given)[2]
+        return sums.get("weight", jnp.zeros((), float))
 
     def trace(self, rule: Execute, inputs: dict[Path, Given]) -> tuple[Trace, dict, dict]:
         """Walk under a rule; the trace, the sums, and the per-path presence."""

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from . import errors
@@ -185,30 +186,38 @@ def dependencies(model: GenerativeFunction, *args: Any, **kwargs: Any) -> Graph:
     """
     run = model._prepare(args, kwargs)
     order = list(run.sites)
-    found = _Found({path: set() for path in order}, {})
-    program = run.staged.program
-    outputs = _through(program, [_NONE] * len(program.inputs), _NONE, found)
+    found, result = found_in(run.staged.program)
 
     def ordered(paths: Iterable[Path]) -> tuple[Path, ...]:
         return tuple(sorted(paths, key=order.index))
 
     return Graph(
         model.name,
-        {path: ordered(above) for path, above in found.parents.items()},
+        {path: ordered(found.parents[path]) for path in order},
         tuple((step.source, ordered(above)) for step, above in found.factors.items()),
-        ordered(_NONE.union(*outputs)),
+        ordered(result),
         run.sites,
     )
 
 
 @dataclass
-class _Found:
+class Found:
+    """What each choice and each factor of a program depends on directly."""
+
     parents: dict[Path, set[Path]]
     factors: dict[Factor, set[Path]]
 
 
+@lru_cache(maxsize=256)
+def found_in(program: Program) -> tuple[Found, Addresses]:
+    """What is found in a program, and what its outputs depend on directly."""
+    found = Found({path: set() for path in program.paths}, {})
+    outputs = _through(program, [_NONE] * len(program.inputs), _NONE, found)
+    return found, _NONE.union(*outputs)
+
+
 def _through(
-    program: Program, operands: list[Addresses], context: Addresses, found: _Found
+    program: Program, operands: list[Addresses], context: Addresses, found: Found
 ) -> list[Addresses]:
     """What the outputs depend on; `context` is what the program's being run depends on."""
     env: dict[int, Addresses] = dict.fromkeys(program.constants, _NONE)
@@ -240,7 +249,7 @@ def _through(
     return [env[i] for i in program.outputs]
 
 
-def _loop(step: Loop, args: list[Addresses], context: Addresses, found: _Found):
+def _loop(step: Loop, args: list[Addresses], context: Addresses, found: Found):
     split = step.constants + step.carries
     constants, carry, xs = args[: step.constants], args[step.constants : split], args[split:]
     while True:
@@ -251,7 +260,7 @@ def _loop(step: Loop, args: list[Addresses], context: Addresses, found: _Found):
         carry = grown
 
 
-def _while(step: While, args: list[Addresses], context: Addresses, found: _Found):
+def _while(step: While, args: list[Addresses], context: Addresses, found: Found):
     first, second = step.test_constants, step.test_constants + step.body_constants
     test, constants, carry = args[:first], args[first:second], args[second:]
     while True:

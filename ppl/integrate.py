@@ -19,10 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import distributions, errors, quadrature
+from . import distributions, errors, jumps, quadrature
 from .continuation import run
 from .keys import sizes, with_levels
 from .program import DRAW, Branch, Draw, Loop, Map, Program, Step, While, bodies
+from .quadrature import Quadrature, check_rule
 from .randomness import program_of
 from .walk import Result, Rule, construct
 
@@ -43,8 +44,16 @@ def too_many(total: int, limit: int, where: str) -> errors.CannotIntegrate:
     )
 
 
+LARGEST_LOSS = 0.1
+"""If the nodes miss more of the probability than this, nothing is known of an integral."""
+
+
 class Integral(NamedTuple):
-    """A quadrature's value and the difference between its two node counts.
+    """A quadrature's value, and an estimate of its error from two node counts.
+
+    The error is the difference between the two, and the share of the value that belongs to
+    probability which the nodes miss; it is infinite if they miss a tenth. It is an estimate and
+    no bound: where the integrand jumps, two counts can be wrong alike.
 
     >>> import numpyro.distributions as dist
     >>> from ppl import Integral, draw, integrate
@@ -56,20 +65,6 @@ class Integral(NamedTuple):
 
     value: Any
     error: Any
-
-
-class Quadrature(NamedTuple):
-    """How continuous draws become finite: nodes per scalar, and the rule.
-
-    `"gauss"` takes Gauss-Hermite (normal family) or Gauss-Legendre (through the
-    inverse distribution function) nodes, `"midpoint"` the middles of equal cells of the
-    uniform, `"trapezoid"` equidistant points between `bounds` in unconstrained space,
-    which do not move with the parameters.
-    """
-
-    nodes: int
-    rule: str = "gauss"
-    bounds: tuple[float, float] = (-8.0, 8.0)
 
 
 class _Digits(NamedTuple):
@@ -147,6 +142,11 @@ class _Paths(Rule):
             )
         base = distributions.base(d)
         kind = base[0] if base is not None and self.quadrature.rule != "trapezoid" else "grid"
+        if kind == "grid" and self.quadrature.nodes < 2:
+            raise errors.InvalidArgument(
+                f"A draw of {spec.kind} takes a grid, which has a spacing.", where=step.place,
+                given="nodes=1", expected="at least two nodes", fix="nodes=16",
+            )  # fmt: skip
         levels = sizes(spec) + shape
         return _Digits(self.quadrature.nodes, math.prod(levels), levels, None, kind)
 
@@ -241,7 +241,10 @@ def enumerate_paths(
 ) -> Any:
     """Run `f` along all paths; `combine(weights, results)` joins the outcomes of a step."""
     staged, arguments = program_of(f, args, kwargs)
-    program, rule = staged.program, _Paths(using, nodes_allowed)
+    program, leaves = staged.program, arguments.leaves
+    if using is not None:
+        program, leaves = jumps.guarded(staged, leaves, using.rule)
+    rule = _Paths(using, nodes_allowed)
     counts = {step: rule.paths(step, program) for step in program.steps}
     total = math.prod(counts.values())
     if total > limit:
@@ -267,7 +270,7 @@ def enumerate_paths(
             weights, results = jax.vmap(one)(numbers)
         return combine(weights, results)
 
-    return run(program, arguments.leaves, handle, lambda outs: finish(staged, outs))
+    return run(program, leaves, handle, lambda outs: finish(staged, outs))
 
 
 def _sum(weights, results):
@@ -298,16 +301,24 @@ def integrate(
 
     Args:
       nodes: for continuous draws, quadrature nodes per scalar; with two counts the
-        result is an `Integral(value, error)`, the value being the second count's
-        and the error the difference to the first's.
+        result is an `Integral(value, error)`, the value being the second count's.
       rule: `"gauss"`; `"trapezoid"` between `bounds` in unconstrained space (for
-        integrands with jumps that move with other draws); or `"midpoint"`, which is exact
-        for programs that are constant between multiples of 1 / nodes of each uniform
-        (resampling with weights that are such multiples).
+        integrands with jumps); or `"midpoint"`, which is exact for programs that are
+        constant between multiples of 1 / nodes of each uniform (resampling with weights
+        that are such multiples).
+
+    Derivatives. The nodes of `"gauss"` and `"midpoint"` move with the distribution's
+    parameters, as reparametrised samples do. That is the most accurate way for smooth
+    integrands (a polynomial's derivative is exact), and wrong by what the jump adds where
+    nodes cross a jump. So the program is read before it is differentiated, and such a jump
+    is an error. The nodes of `"trapezoid"` stay, and their weights carry the derivative;
+    with n nodes it is right to a power of the spacing that only smoothness limits: to order
+    1/n where the integrand jumps, as its values are.
 
     Raises:
       CannotIntegrate: names the draw that is neither finite nor given nodes.
-      InvalidArgument: another `rule`.
+      GradientThroughDraw: a derivative is taken and nodes would cross a jump; names both.
+      InvalidArgument: another `rule`, or no number of nodes.
 
     >>> import numpyro.distributions as dist
     >>> from ppl import draw, integrate
@@ -315,26 +326,26 @@ def integrate(
     >>> print(f"{integrate(lambda: die() * die())():.4f}")
     12.2500
     """
-    check_rule(rule)
+    check_rule(rule, nodes)
 
-    @functools.wraps(f, updated=())
     def integrated(*args, **kwargs):
-        def value(n):
+        def value(n, finish=_floats):
             q = None if n is None else Quadrature(n, rule, bounds)
-            return enumerate_paths(f, args, kwargs, q, _sum, _floats)
+            return enumerate_paths(f, args, kwargs, q, _sum, finish)
 
         if not isinstance(nodes, tuple):
             return value(nodes)
-        coarse, fine = value(nodes[0]), value(nodes[1])
-        return Integral(fine, jax.tree.map(lambda a, b: jnp.abs(a - b), coarse, fine))
 
-    return integrated
+        def with_mass(staged, outs):
+            return _floats(staged, outs), jnp.ones(())
 
+        (coarse, low), (fine, high) = value(nodes[0], with_mass), value(nodes[1], with_mass)
+        lost = jnp.maximum(jnp.abs(1 - low), jnp.abs(1 - high))
 
-def check_rule(rule: str) -> None:
-    rules = ("gauss", "midpoint", "trapezoid")
-    if rule not in rules:
-        raise errors.InvalidArgument(
-            "Unknown quadrature rule.", where=errors.caller(), given=repr(rule),
-            expected=", ".join(f'"{each}"' for each in rules), fix='rule="gauss"',
-        )  # fmt: skip
+        def error(a, b):
+            seen = jnp.abs(a - b) + jnp.abs(b) * lost / (1 - lost)
+            return jnp.where(lost < LARGEST_LOSS, seen, jnp.inf)
+
+        return Integral(fine, jax.tree.map(error, coarse, fine))
+
+    return functools.wraps(f, updated=())(integrated)

@@ -19,6 +19,7 @@ from numpyro.ops.pytree import PytreeTrace
 from numpyro.primitives import Messenger
 
 from . import errors
+from .border import sized
 from .distributions import log_density
 from .generative import GenerativeFunction, gen
 from .language import check_support, factor, sample
@@ -49,6 +50,7 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
         parameter, a plate that subsamples, a key, a mutable, `numpyro`'s `cond`,
         a deterministic site inside JAX's control flow.
       SupportError: known data outside the support.
+      ShapeError: data in a plate that have another size along its axis (NumPyro repeats them).
 
     >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
     >>> from ppl import Target
@@ -152,10 +154,12 @@ def _sample(msg: Any) -> None:
     if shape:
         fn = fn.expand((*shape, *fn.batch_shape))
     if value is not None:
+        _check_plates(msg, fn, value)
         known = not isinstance(value, jax.core.Tracer) and _unmasked(fn) is fn
         if known and not msg["infer"].get("is_auxiliary"):
             shape = np.broadcast_shapes(np.shape(value), tuple(fn.shape()))
             where = (f'"{name}" at {errors.caller()}',)
+            value = sized(value, f'"{name}" has', where)
             check_support(fn, np.broadcast_to(value, shape), f'"{name}"', where)
         factor(jnp.sum(_scaled(scale, log_density(fn, value))))
         return
@@ -166,6 +170,24 @@ def _sample(msg: Any) -> None:
         all_of_it = jnp.sum(_scaled(scale, log_density(fn, value)))
         factor(jnp.where(own == -jnp.inf, 0.0, all_of_it - own))
     msg["value"] = value
+
+
+def _check_plates(msg: Any, fn: Any, value: Any) -> None:
+    """Raise where data have not one row for each element of a plate: NumPyro repeats them."""
+    shape = jnp.shape(value)
+    batch = shape[: len(shape) - fn.event_dim] if fn.event_dim else shape
+    for frame in msg["cond_indep_stack"]:
+        rows = batch[frame.dim] if -frame.dim <= len(batch) else 1
+        if rows != frame.size:
+            raise errors.ShapeError(
+                f'The data of "{msg["name"]}" do not fit the plate "{frame.name}".',
+                where=f'"{msg["name"]}" at {errors.caller()}',
+                given=f"shape {shape}, of which axis {frame.dim - fn.event_dim} is the plate's",
+                expected=f"{frame.size} along that axis, as in {tuple(fn.shape())}",
+                fix=f"reshape the data: jnp.reshape(value, {tuple(fn.shape())})"
+                if np.prod(shape) == np.prod(fn.shape())
+                else "give the data one element for each of the plate's",
+            )
 
 
 def _scaled(scale: Any, log: Any) -> Any:

@@ -12,7 +12,9 @@ import numpy as np
 from . import distributions, errors
 from .addresses import as_path
 from .arguments import is_array
+from .border import arrived, at, fitted
 from .effects import call_p, factor_p, sample_p
+from .masks import leading
 from .randomness import bind_parameters
 from .supports import support_name
 
@@ -121,28 +123,38 @@ def observe(distribution: Any, value: Any) -> None:
     >>> print(f"{evidence:.4f}")
     0.5000
     """
-    at = errors.caller()
-    _, params = bind_parameters(distribution, at, "observe")
+    place = errors.caller()
+    _, params = bind_parameters(distribution, place, "observe")
+    given, value = value, arrived(value)
+    if value is None:
+        raise errors.DtypeError(
+            "An observed value is no array.",
+            where=place,
+            given=f"{type(given).__name__}: {given!r}",
+            expected=f"an array of {params['dtype']}{list(params['shape'])}",
+            fix="give a number or an array",
+        )
     if jnp.shape(value) != params["shape"]:
         raise errors.ShapeError(
             "An observed value has another shape than its distribution.",
-            where=at,
+            where=place,
             given=f"shape {jnp.shape(value)}",
             expected=f"shape {params['shape']}",
             fix="reshape the value, or .expand()/.to_event() the distribution",
         )
-    check_support(distribution, value, "observe", (at,))
+    if not isinstance(value, (jax.Array, jax.core.Tracer)):
+        value = fitted(value, params["dtype"], "observe has", (place,))
+    check_support(distribution, value, "observe", (place,))
     log_weight = distributions.log_density(distribution, jnp.asarray(value))
-    factor_p.bind(jnp.asarray(log_weight.sum(), float), source=at)
+    factor_p.bind(jnp.asarray(log_weight.sum(), float), source=place)
 
 
 def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: Any = None) -> None:
     """Raise `SupportError` for a known value that is no number or off the support.
 
-    `mask`, if not None, has a boolean for each independent element of the value
-    (`to_event` undone): only those where it is true are checked.
+    Only what `mask`, if not None, keeps is checked (`ppl.masks`).
     """
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, jax.core.Tracer) or not np.size(value):
         return
     d = distributions.elementwise(d)
     event = len(d.event_shape)
@@ -152,12 +164,12 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
             nan = np.isnan(array)
             if event:
                 nan = nan.any(tuple(range(-event, 0)))
-            count = int((nan if mask is None else nan & mask).sum())
+            count = int((nan if mask is None else nan & leading(mask, nan.ndim)).sum())
             if count:
                 raise errors.SupportError(
                     f"The value of {name} is not a number.",
                     where=where,
-                    given=f"NaN in {count} of {nan.size} values",
+                    given=f"NaN{at(nan if mask is None else nan & mask)}",
                     expected="numbers",
                     fix="mark missing data: Masked(value, mask) with mask false where "
                     "it is missing",
@@ -166,13 +178,26 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
             ok = np.asarray(d.support(array))
         except Exception:  # a support whose bounds are still traced cannot be tested here
             return
-    bad = ~ok if mask is None else ~ok & mask
+    bad: Any = np.asarray(~ok if mask is None else ~ok & leading(mask, ok.ndim))
     if bad.any():
         shown = array[bad] if bad.shape == array.shape[: bad.ndim] else array
         raise errors.SupportError(
             f"The value of {name} is outside the support of its distribution.",
             where=where,
-            given=f"{shown[0] if shown.ndim else shown} ({int(bad.sum())} of {bad.size} outside)",
+            given=f"{shown[0] if shown.ndim else shown}{at(bad)}",
             expected=support_name(d.support),
-            fix="check the data and the distribution's parameters",
+            fix=_advice(d.support, shown),
         )
+
+
+def _advice(support: Any, values: np.ndarray) -> str:
+    """What to do about values off a support; those at an open end are usually roundings."""
+    for end in ("lower_bound", "upper_bound"):
+        bound = getattr(support, end, None)
+        if isinstance(bound, (int, float)) and values.size and np.all(values == bound):
+            return (
+                f"the support is open at {bound:g}: a value there has density zero. If it was "
+                "rounded, add half the last digit; if it means nothing happened, model that apart "
+                "(dist.ZeroInflatedDistribution, dist.HurdleDistribution, or a Bernoulli)"
+            )
+    return "check the data and the distribution's parameters"

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .integrate import Quadrature, check_rule, enumerate_paths
+from .integrate import enumerate_paths
+from .quadrature import Quadrature, check_rule
 
 MOST_LISTED = 1 << 23
 """More paths than this are not listed one by one: they would not fit into memory."""
@@ -44,7 +45,7 @@ def paths(
         w = weights.reshape(weights.shape + (1,) * (inner.ndim - 1))
         return w * inner, values
 
-    check_rule(rule)
+    check_rule(rule, nodes)
     quadrature = None if nodes is None else Quadrature(nodes, rule, bounds)
 
     @functools.wraps(f, updated=())
@@ -56,7 +57,7 @@ def paths(
         axes = weights.ndim
 
         def flat(leaf):
-            return leaf.reshape((-1, *leaf.shape[axes:]))
+            return leaf.reshape((weights.size, *leaf.shape[axes:]))
 
         return jax.tree.map(flat, values), weights.reshape(-1)
 

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
 from . import arithmetic, distributions, errors
-from .arguments import Arguments
+from .arguments import Arguments, is_array
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
+from .masks import leading
+from .mistakes import needs_value, of_distribution
 from .program import CHOICE, DRAW, FACTOR, Branch, Choice, Loop, Map, Path, While, bodies
 from .staging import Staged, stage
-from .supports import check_parameters
+from .supports import check_parameters, inner_distributions
 from .walk import Result, Rule, walk
 
 
@@ -60,19 +63,42 @@ def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:
             expected="a numpyro distribution, or a call of a generative function",
             fix="e.g. dist.Normal(0., 1.) from numpyro.distributions",
         )
+    _check_arrays(distribution, at, name)
     check_parameters(distribution, at, name)
-    for parameter in distribution.arg_constraints:
-        value = distribution.__dict__.get(parameter)
-        if isinstance(value, (list, tuple)):
-            raise errors.InvalidDistribution(
-                f"{type(distribution).__name__} has a parameter `{parameter}` that is no array.",
-                where=f"{name} at {at}",
-                given=f"{parameter} = {value}",
-                expected="a number or an array",
-                fix=f"{parameter}=jnp.array([...])",
-            )
     leaves, tree = jax.tree.flatten(distribution)
-    return leaves, {"tree": tree, **distributions.describe(distribution, leaves)}
+    try:
+        described = distributions.describe(distribution, leaves)
+    except errors.PPLError:
+        raise
+    except Exception as error:  # numpyro's samplers raise anything
+        kind = type(distribution).__name__
+        ours = of_distribution(error, kind, f"{name} at {at}")
+        if ours is None:
+            raise
+        raise ours from error
+    return leaves, {"tree": tree, **described}
+
+
+def _check_arrays(d: Any, at: str, name: str) -> None:
+    """Raise for a shape that is still traced, and for a parameter that is no array."""
+    for inner in (d, *inner_distributions(d)):
+        for parameter in inner.arg_constraints:
+            value = inner.__dict__.get(parameter, 0.0)
+            if not is_array(value) or jnp.iscomplexobj(value):
+                raise errors.InvalidDistribution(
+                    f"{type(inner).__name__} has a parameter `{parameter}` that is no real array.",
+                    where=f"{name} at {at}",
+                    given=f"{parameter} = {value}",
+                    expected="real numbers, one or an array",
+                    fix=f"{parameter}=jnp.array([...])"
+                    if isinstance(value, (list, tuple))
+                    else f'sample it first: {parameter} = sample("{parameter}", ...)'
+                    if isinstance(value, dist.Distribution)
+                    else f"give a number or an array for {parameter}",
+                )
+    sizes = (*d.batch_shape, *d.event_shape)
+    if any(isinstance(size, jax.core.Tracer) for size in sizes):
+        raise needs_value(f"{name} at {at}", f"the shape {sizes} of {type(d).__name__}")
 
 
 def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Arguments]:
@@ -89,7 +115,7 @@ def program_of(f: Callable, args: tuple, kwargs: dict) -> tuple[Staged, Argument
             check(owner, *args, **kwargs)
         if static is not None:
             fixed = static(owner)
-    arguments = Arguments.of(args, kwargs, fixed)
+    arguments = Arguments.entering(args, kwargs, fixed, f)
     staged = stage(f, arguments)
     if staged.program.effects & {CHOICE, FACTOR}:
         step = next(s for s in staged.program.steps if s.effects & {CHOICE, FACTOR})
@@ -212,7 +238,7 @@ class Seed(Rule):
 
 def _where(rows: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """`x` in the rows that are true, else `y`; the axes of `rows` come first."""
-    return jnp.where(rows.reshape(rows.shape + (1,) * (jnp.ndim(x) - rows.ndim)), x, y)
+    return jnp.where(leading(rows, jnp.ndim(x)), x, y)
 
 
 def checked_key(key: Any) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,9 +15,9 @@ import numpy as np
 
 from . import errors
 from .addresses import At, Masked, flatten, not_found
-from .arguments import is_array
-from .distributions import elementwise
+from .border import arrived, fitted
 from .language import check_support
+from .masks import check_mask
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
 
 
@@ -113,16 +114,31 @@ def _collect(program: Program) -> dict[Path, Site]:
                 more.update(_collect(body))
         for path, site in more.items():
             if path in found:
-                raise errors.DuplicateAddress(
-                    f"Two choices have the address {errors.show(path)}.",
-                    where=(found[path].source, site.source),
-                    given=errors.show(path),
-                    expected="one choice per address",
-                    fix="rename one of them, or call a generative function under an address: "
-                    'sample("sub", other(args))',
-                )
+                raise _duplicate(found[path], site)
         found.update(more)
     return found
+
+
+def _duplicate(first: Site, second: Site) -> errors.DuplicateAddress:
+    """The error; its fix is for what makes one line run twice, if it is one line."""
+    name, kinds = errors.show(first.path), [kind for kind, _ in first.axes]
+    fix = (
+        "rename one of them, or call a generative function under an address: "
+        'sample("sub", other(args))'
+    )
+    same = first.source == second.source
+    if same and "scan" in kinds and len(second.axes) == len(first.axes) - 1:
+        fix = (
+            "jax.lax.map with a batch_size that leaves a remainder runs it in two loops: take a "
+            "batch_size that divides the length, or jax.vmap"
+        )
+    return errors.DuplicateAddress(
+        f"Two choices have the address {name}.",
+        where=(first.source, second.source),
+        given=name,
+        expected="one choice per address",
+        fix=fix,
+    )
 
 
 def _join(branches: list[dict[Path, Site]]) -> dict[Path, Site]:
@@ -198,21 +214,29 @@ def check_values(
 def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: bool = False) -> Any:
     """`value` in the dtype of `site`, after checking it (its support where `mask` is true)."""
     if isinstance(value, At):
-        return At(jnp.asarray(value.index), check_value(_element(site), value.value, what))
+        element = _element(site)
+        if isinstance(value.value, Masked):
+            raise errors.InvalidArgument(
+                f"{what} gives {errors.show(site.path)} a part of one element.",
+                where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+                given="At(index, Masked(value, mask))",
+                expected="a whole element",
+                fix="give Masked(value, mask) of the whole choice, true in that part alone",
+            )
+        return At(jnp.asarray(value.index), check_value(element, value.value, what))
     if isinstance(value, Masked):
-        mask = _check_mask(site, value.mask)
+        mask = check_mask(site, value.mask)
         return Masked(check_value(site, value.value, what, value.mask), mask)
     name = errors.show(site.path)
     places = (f"{name} at {site.source}", errors.caller())
-    if not is_array(value):
+    given, value = value, arrived(value)
+    if value is None:
         raise errors.DtypeError(
             f"{what} gives {name} something that is no array.",
             where=places,
-            given=f"{type(value).__name__}: {value!r}",
+            given=f"{type(given).__name__}: {given!r}",
             expected=f"an array of {np.dtype(site.dtype)}{list(site.shape)}",
-            fix="make it an array: jnp.asarray(value)"
-            if isinstance(value, (list, tuple))
-            else "give a number or an array, or leave the address out",
+            fix="give a number or an array, or leave the address out",
         )
     if jnp.shape(value) != site.shape:
         axes = "".join(f", {kind} axis of {size}" for kind, size in site.axes)
@@ -225,7 +249,7 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             if np.prod(jnp.shape(value)) == np.prod(site.shape)
             else "check the data against the model's loops",
         )
-    if not _casts(value, site.dtype):
+    if not _casts(value, site.dtype, isinstance(given, (list, tuple))):
         raise errors.DtypeError(
             f"{what} gives {name} another dtype than its choice has.",
             where=places,
@@ -233,8 +257,9 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             expected=str(np.dtype(site.dtype)),
             fix=f"cast it: jnp.asarray(value, '{np.dtype(site.dtype).name}')",
         )
+    cast = fitted(value, site.dtype, f"{what} gives {name}", places)
     _check_each(site, value, name, places, mask, filler and site.conditional)
-    return jnp.asarray(value, site.dtype)
+    return jnp.asarray(cast)
 
 
 def _check_each(
@@ -243,14 +268,12 @@ def _check_each(
     """Check the support of a known value, one row for each iteration of the loops around it."""
     if isinstance(value, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
         return
-    rows = np.asarray(value).reshape((-1, *site.spec.shape))
-    batch = _element_shape(site)
+    copies = math.prod(size for _, size in site.axes)
+    rows = np.asarray(value).reshape((copies, *site.spec.shape))
     if mask is not None:
-        whole = np.ndim(mask) == len(site.axes)
-        mask = np.asarray(mask).reshape((-1, *((1,) * len(batch) if whole else batch)))
+        mask = np.asarray(mask).reshape((copies, *np.shape(mask)[len(site.axes) :]))
     elif filler:
-        there = (rows != 0).any(tuple(range(1, rows.ndim)))
-        mask = there.reshape((-1, *(1,) * len(batch)))
+        mask = (rows != 0).any(tuple(range(1, rows.ndim)))
     for d in site.others:  # the value may be that of any branch
         try:
             return check_support(d, rows, name, places, mask)
@@ -259,13 +282,19 @@ def _check_each(
     check_support(site.distribution, rows, name, places, mask)
 
 
-def _casts(value: Any, dtype: Any) -> bool:
-    """Whether `value` can take `dtype` without losing anything (Python numbers by kind)."""
+def _casts(value: Any, dtype: Any, listed: bool) -> bool:
+    """Whether `dtype` has the kind of numbers that `value` has; Python's are of any kind.
+
+    `listed`: the array was a list of Python numbers.
+    """
     target = np.dtype(dtype)
-    if isinstance(value, (bool, int)) and not isinstance(value, np.generic):
-        return True
-    if isinstance(value, float) and not isinstance(value, np.generic):
-        return np.issubdtype(target, np.floating)
+    python = isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)
+    if python or listed:
+        kind = jnp.result_type(value).kind if listed else np.asarray(value).dtype.kind
+        if kind in "biO":  # O: an integer of any size
+            return True
+        if kind == "f":
+            return np.issubdtype(target, np.floating)
     given = np.dtype(jax.dtypes.canonicalize_dtype(jnp.result_type(value)))
     if np.issubdtype(given, np.bool_):
         return np.issubdtype(target, np.integer) or target == given
@@ -287,23 +316,3 @@ def _element(site: Site) -> Site:
             fix="give the whole value",
         )
     return replace(site, axes=site.axes[1:])
-
-
-def _check_mask(site: Site, mask: Any) -> Any:
-    full, shape = site.shape, jnp.shape(mask)
-    event = len(site.spec.shape) - len(_element_shape(site))
-    allowed = {full[: len(full) - event], full[: len(site.axes)]}
-    if shape not in allowed or jnp.result_type(mask) != jnp.bool_:
-        raise errors.ShapeError(
-            f"The mask of {errors.show(site.path)} does not fit its choice.",
-            where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
-            given=f"{jnp.result_type(mask)} of shape {shape}",
-            expected="bool of shape " + " or ".join(str(s) for s in sorted(allowed, key=len)),
-            fix="give one boolean for each independent element of the value",
-        )
-    return jnp.asarray(mask)
-
-
-def _element_shape(site: Site) -> tuple[int, ...]:
-    """Shape of the independent elements of one value (event dimensions left out)."""
-    return tuple(elementwise(site.distribution).batch_shape)

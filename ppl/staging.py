@@ -11,7 +11,6 @@ Longer than 400 lines because it is the one place that knows jaxprs.
 
 from __future__ import annotations
 
-import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from jax.interpreters import partial_eval
 from . import distributions, errors
 from .arguments import Arguments
 from .effects import EFFECTS, call_p, draw_p, effects_of, factor_p, map_p, sample_p, subprograms
+from .mistakes import Foreign, translate
 from .program import (
     CHOICE,
     DRAW,
@@ -90,8 +90,11 @@ def lifted(closed: Any) -> tuple[list, Any]:
 _cache: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def stage(fn: Callable, arguments: Arguments) -> Staged:
+def stage(fn: Callable, arguments: Arguments, check: Callable[[Any], None] | None = None) -> Staged:
     """Trace `fn(*args, **kwargs)`; remembered per function and abstract arguments.
+
+    Args:
+      check: looks at the result once, while it is traced.
 
     Raises:
       PythonControlFlow: `fn` used a traced value in Python control flow.
@@ -101,14 +104,14 @@ def stage(fn: Callable, arguments: Arguments) -> Staged:
     key = (arguments.static, avals, _context())
     # a bound method is a new object at each access: remember by its owner
     owner = getattr(fn, "__self__", fn)
-    key = (*key, getattr(fn, "__func__", None))
+    key = (*key, getattr(fn, "__func__", None), check is None)
     try:
         memory = _cache.setdefault(owner, {})
         if key in memory:
             return memory[key]
     except TypeError:  # an unhashable function or static argument: trace each time
         memory = None
-    staged = _trace(fn, arguments)
+    staged = _trace(fn, arguments, check)
     closes_over_tracers = any(isinstance(c, jax.core.Tracer) for c in staged.jaxpr.consts)
     if memory is not None and not closes_over_tracers:
         memory[key] = staged
@@ -120,13 +123,16 @@ def _context() -> tuple:
     return tuple(getattr(jax.config, flag) for flag in flags)
 
 
-def _trace(fn: Callable, arguments: Arguments) -> Staged:
+def _trace(fn: Callable, arguments: Arguments, check: Callable[[Any], None] | None) -> Staged:
     result: list[Arguments] = []
 
     def flat(*leaves):
         call = arguments.with_leaves(leaves)
-        out = Arguments.of((fn(*call.args, **call.kwargs),), {})
+        made = fn(*call.args, **call.kwargs)
+        out = Arguments.of((made,), {})
         _no_calls(out)
+        if check is not None:
+            check(made)
         result.append(out)
         return out.leaves
 
@@ -134,12 +140,17 @@ def _trace(fn: Callable, arguments: Arguments) -> Staged:
     try:
         # parameters that are known are checked by us; numpyro's checks of traced ones
         # would stay in the program as equations
-        with numpyro.validation_enabled(False):
+        with numpyro.validation_enabled(False), Foreign():
             jaxpr = jax.make_jaxpr(flat)(*arguments.leaves)
     except errors.PPLError:
         raise
     except Exception as error:
-        raise (_wrong_call(error, fn, arguments) or translate(error)) from error
+        args, kwargs = arguments.args, arguments.kwargs
+        called, args = (args[0], args[1:]) if fn is apply else (fn, args)
+        ours = translate(error, called, args, kwargs)
+        if ours is error:
+            raise
+        raise ours from error
     return Staged(build(jaxpr), jaxpr, result[-1].without_leaves())
 
 
@@ -156,63 +167,36 @@ def _no_calls(result: Arguments) -> None:
             )
 
 
-def _wrong_call(error: Exception, fn: Callable, arguments: Arguments) -> Exception | None:
-    """Our error for a `TypeError` that is due to the arguments of the call itself."""
-    if not isinstance(error, TypeError):
-        return None
-    args = arguments.args
-    if fn is apply:
-        fn, args = args[0], args[1:]
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):  # no signature to compare with
-        return None
-    try:
-        signature.bind(*args, **arguments.kwargs)
-    except TypeError as wrong:
-        name = getattr(fn, "__name__", type(fn).__name__)
-        return errors.InvalidArgument(
-            f"{name} was called with the wrong arguments: {wrong}.",
-            where=errors.caller(),
-            given=f"{len(args)} positional"
-            + "".join(f", {keyword}=" for keyword in arguments.kwargs),
-            expected=f"{name}{signature}",
-            fix="give the arguments of its signature",
-        )
-    return None
+def without_dead_draws(fn: Callable) -> Callable:
+    """`fn`, a random program, without the draws that its result does not depend on.
+
+    Its results have the same law.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import draw
+    >>> from ppl.staging import without_dead_draws
+    >>> def twice(x):
+    ...     draw(dist.Normal(x, 1.0))  # of which nothing is made
+    ...     return 2 * x
+    >>> float(without_dead_draws(twice)(3.0))
+    6.0
+    """
+
+    def run(*args: Any) -> Any:
+        arguments = Arguments.of(args, {})
+        staged = stage(fn, arguments)
+        closed = staged.jaxpr
+        needed = [True] * len(closed.jaxpr.outvars)
+        small, used = partial_eval.dce_jaxpr(closed.jaxpr, needed)
+        leaves = [leaf for leaf, use in zip(arguments.leaves, used, strict=True) if use]
+        return staged.rebuild(jax.core.eval_jaxpr(small, closed.consts, *leaves))
+
+    return run
 
 
 def apply(fn: Callable, *args: Any, **kwargs: Any) -> Any:
     """`fn(*args, **kwargs)`: stages a function that is itself a pytree of arrays."""
     return fn(*args, **kwargs)
-
-
-def translate(error: Exception) -> Exception:
-    """Our error for a JAX or numpyro error raised while tracing user code."""
-    at = errors.place_in(error)
-    concretization = (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-        jax.errors.NonConcreteBooleanIndexError,
-    )
-    shape = isinstance(error, TypeError) and "1D sequences of concrete values" in str(error)
-    if shape or isinstance(error, concretization):
-        return errors.PythonControlFlow(
-            "Python needed the value of a traced variable (an `if`, a loop, int(), a shape).",
-            where=at,
-            given=str(error).strip().splitlines()[0],
-            expected="a value known before the program runs",
-            fix="use jax.lax.cond / jnp.where on random values; if it is an argument "
-            "that is fixed, declare it: @gen(static_argnames=('n',))",
-        )
-    if isinstance(error, ValueError) and "invalid" in str(error) and "parameter" in str(error):
-        return errors.InvalidDistribution(
-            str(error).strip().splitlines()[0],
-            where=at,
-            fix="give parameters inside their constraints (for instance a positive scale)",
-        )
-    return error
 
 
 # -- building ---------------------------------------------------------------------

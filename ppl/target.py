@@ -12,9 +12,13 @@ import numpy as np
 
 from . import errors
 from .addresses import Masked, Selection, as_selection, flatten, nest, not_found
-from .arguments import is_array
+from .arguments import Arguments, is_array
+from .border import entering
 from .coordinates import Coordinates
+from .estimates import check_density_exact
+from .faults import faults
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
+from .missing import check_nothing_depends, partly_observed
 from .program import Path
 from .sites import check_values
 from .update import update as update_trace
@@ -53,19 +57,26 @@ class Target:
     ):
         _check_call(model, args)
         self.model = model
-        self.args = tuple(args)
+        args = entering(tuple(args), {}, model.fixed, model.fn)[0]
+        self.arguments = Arguments.of(args, {}, model.fixed)
         run = model._prepare(self.args, {})
-        self.observations = nest(run.check(observations or {}, "The observation"))
+        found = run.check(observations or {}, "The observation")
+        run.check_arguments(found)
+        self.observations = nest(found)
         self.sites = run.sites
 
     def tree_flatten(self):
-        return (self.model, self.args, self.observations), None
+        return (self.model, self.arguments, self.observations), None
 
     @classmethod
     def tree_unflatten(cls, _, children):
         made = object.__new__(cls)
-        made.model, made.args, made.observations = children
+        made.model, made.arguments, made.observations = children
         return made
+
+    @property
+    def args(self) -> tuple:
+        return self.arguments.args
 
     def __getattr__(self, name: str) -> Any:
         if name == "sites":  # recomputed after a pytree round trip
@@ -105,10 +116,14 @@ class Target:
         return self.model.generate(_join(self.observations, constraints or {}), *self.args)
 
     def log_density(self, latents: Mapping[str, Any]) -> jax.Array:
-        """log p(latents, observations), unnormalised.
+        """log p(latents, observations), unnormalised; missing elements are integrated out.
+
+        A log density without draws, unless the model draws without addresses: it is then the
+        log of an unbiased estimate, and a random program.
 
         Raises:
           MissingChoice: a latent has no value.
+          InvalidArgument: something depends on missing elements of what is observed.
         """
         self._only_latents(latents, "The value")
         missing = [p for p in self.latents if p not in flatten(latents)]
@@ -120,9 +135,35 @@ class Target:
                 fix="give all of them; generate() draws those that are missing",
             )
         everything = _join(self.observations, latents)
-        if any(isinstance(value, Masked) for value in self.observed.values()):
-            return self.model.generate(everything, *self.args)[1]
+        if partly_observed(self):
+            check_nothing_depends(self)
+            run = self.model._prepare(self.args, {})
+            given = run.check(everything, "The value", filler=True)
+            return run.log_density({path: as_given(value) for path, value in given.items()})
         return self.model.assess(everything, *self.args)[0]
+
+    def faults(self, latents: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """What is wrong with the model at these latents: by description, whether it is so.
+
+        A parameter outside its constraint; a log density or a factor that is NaN or +inf.
+        It may be compiled and mapped over latents, where no error can be raised.
+
+        Raises:
+          MissingChoice, AddressNotFound: not exactly the latents are given.
+
+        >>> import numpyro.distributions as dist
+        >>> from ppl import Target, gen, sample
+        >>> @gen
+        ... def model():
+        ...     s = sample("s", dist.Normal(0.0, 1.0))
+        ...     sample("y", dist.Normal(0.0, s))
+        >>> found = Target(model, (), {"y": 0.5}).faults({"s": -1.0})
+        >>> next(name for name, wrong in found.items() if wrong)
+        'the parameter `scale` of "y" is outside positive(0)'
+        """
+        values = self._complete(latents, dict.fromkeys(self.latents))
+        run = self.model._prepare(self.args, {})
+        return faults(run, {**self.observed_values, **values})
 
     def update(self, trace: Trace, constraints: Mapping[str, Any]):
         """As the model's `update`; observed choices cannot be changed.
@@ -194,7 +235,9 @@ class Target:
                     f"{what} gives {errors.show(path)}, which is observed.",
                     where=(f"{errors.show(path)} at {self.sites[path].source}", errors.caller()),
                     expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
-                    fix="make a new Target to change the data",
+                    fix="leave it out: a chain starts from latents alone"
+                    if what.startswith("The initial")
+                    else "make a new Target to change the data",
                 )
 
     # -- unconstrained space ----------------------------------------------------------
@@ -203,18 +246,32 @@ class Target:
         """The unconstrained coordinates of the latents at `paths` (all), given the others.
 
         Raises:
-          InvalidArgument: a latent is discrete, or its support has no bijection.
+          InvalidArgument: a latent is discrete, is not always there (it lies in a branch), or
+            its support has no bijection.
         """
         run = self.model._prepare(self.args, {})
-        return Coordinates(run, self.latents if paths is None else paths)
+        paths = self.latents if paths is None else list(paths)
+        for path in paths:
+            site = self.sites[path]
+            if site.conditional:
+                raise errors.InvalidArgument(
+                    f"{errors.show(path)} is not always there, so it has no fixed coordinates.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    expected="latents that every branch makes",
+                    fix="move it by mh, or by a Move across dimensions",
+                )
+        return Coordinates(run, paths)
 
     def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
         """`(latents, log |d latents / d unconstrained|)`.
 
         Raises:
           MissingChoice, AddressNotFound: not exactly the latents are given.
+          InvalidArgument: as for `coordinates`; or a support depends on missing elements of
+            what is observed.
         """
         coordinates = self.coordinates()
+        check_nothing_depends(self, coordinates.moving)
         z = self._complete(unconstrained, coordinates.shapes)
         values, log_det = coordinates.constrain(z, self.observed_values)
         return nest({path: values[path] for path in self.latents}), log_det
@@ -222,6 +279,7 @@ class Target:
     def unconstrain(self, latents: Mapping[str, Any]) -> dict[str, Any]:
         """The inverse of `constrain`'s values."""
         coordinates = self.coordinates()
+        check_nothing_depends(self, coordinates.moving)
         values = self._complete(latents, coordinates.shapes)
         return nest(coordinates.unconstrain({**self.observed_values, **values}))
 
@@ -250,9 +308,22 @@ class Target:
         return values
 
     def potential(self, unconstrained: Mapping[str, Any]) -> jax.Array:
-        """-log density in unconstrained space: the `potential_fn` of numpyro's samplers."""
-        values, log_det = self.constrain(unconstrained)
-        return -(self.log_density(values) + log_det)
+        """-log density in unconstrained space: the `potential_fn` of numpyro's samplers.
+
+        Up to rounding it is what this library's own kernels see. No draws.
+
+        Raises:
+          MissingChoice, AddressNotFound: not exactly the latents are given.
+          InvalidArgument: as for `coordinates` and `log_density`; or the density is only
+            estimated, since the model draws without addresses.
+        """
+        check_density_exact(self, "A potential")
+        coordinates, rest = self.coordinates(), self.observed_values
+        z = self._complete(unconstrained, coordinates.shapes)
+        values, log_det = coordinates.constrain(z, rest)
+        log_density = self.log_density(nest({path: values[path] for path in self.latents}))
+        more = coordinates.rounded_off(z, values, rest)
+        return -(log_density + (log_det if more is None else log_det + more))
 
 
 def _check_generate(self: Target, *call: Any, **kwargs: Any) -> None:

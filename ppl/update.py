@@ -17,6 +17,7 @@ from .addresses import At, Masked, Selection, flatten, nest
 from .arguments import Arguments
 from .change import Cut, cost, cut, depends_on_draws
 from .execute import Execute, Given
+from .masks import leading
 from .program import DRAW, Path
 from .walk import walk
 from .window import update_element
@@ -29,16 +30,11 @@ def _now_or_before(path: Path, value: Any, old: dict[Path, Given]) -> Given:
         return Given(before.value.at[value.index].set(value.value), before.keep)
     if not isinstance(value, Masked):
         return Given(value)
-    mask = _like(value.mask, before.value)
-    merged = jnp.where(mask, value.value, before.value)
+    mask = value.mask
+    merged = jnp.where(leading(mask, before.value.ndim), value.value, before.value)
     if before.keep is None:
         return Given(merged, demanded=mask)
-    return Given(merged, mask | _like(before.keep, before.value), demanded=mask)
-
-
-def _like(mask: Any, value: Any) -> Any:
-    """A mask over leading axes, spread over all of the value's."""
-    return jnp.reshape(mask, jnp.shape(mask) + (1,) * (jnp.ndim(value) - jnp.ndim(mask)))
+    return Given(merged, mask | leading(before.keep, mask.ndim), demanded=mask)
 
 
 class _Change:
@@ -128,7 +124,7 @@ def _discarded(old: dict[Path, Given], given: dict[Path, Any], present: dict) ->
                 continue
             mask = value.mask if isinstance(value, Masked) else None
             if before.keep is not None:
-                mask = before.keep if mask is None else mask & before.keep
+                mask = before.keep if mask is None else mask & leading(before.keep, mask.ndim)
             discarded[path] = before.value if mask is None else Masked(before.value, mask)
         elif before.keep is not None:
             discarded[path] = Masked(before.value, before.keep & ~present[path])
@@ -196,9 +192,12 @@ def _regenerate_whole(run, before, trace, selection, old) -> tuple[Any, Any, dic
 
 
 def _again(old: dict[Path, Given], present: dict) -> dict[Path, Given]:
-    """The old values, counting only where the choice is still there."""
+    """The old values, counting only where the choice is still there.
+
+    A choice that the change does not touch is there if it was.
+    """
     return {
-        path: Given(g.value, counts=None if g.keep is None else present.get(path, True))
+        path: Given(g.value, counts=None if g.keep is None else present.get(path, g.keep))
         for path, g in old.items()
     }
 

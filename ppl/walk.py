@@ -3,8 +3,8 @@
 `walk` runs the steps of a program in order. What happens at a draw, a choice or
 a factor is the rule's; how that goes through loops, branches, maps, `checkpoint`
 and custom derivatives is decided here once: per-address inputs are sliced along
-the axes of the loops, per-address outputs are stacked, sums are added up, and
-what a branch not taken would have put out is filled with zeros.
+the axes of the loops, per-address outputs are stacked, sums are added up (however long
+a loop, to the last digit), and what a branch not taken would have put out is filled with zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
-from . import arithmetic, errors
+from . import arithmetic, errors, summation
 from .effects import CUSTOM, guard
 from .program import (
     Branch,
@@ -182,9 +182,10 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
         carry, totals = state
         x, sub = slices
         outs, found, sums = walk(step.body, [*constants, *carry, *x], rule, sub)
-        return (outs[: step.carries], add(totals, sums)), (outs[step.carries :], found)
+        more = {n: summation.plus(t, sums[n]) if n in sums else t for n, t in totals.items()}
+        return (outs[: step.carries], more), (outs[step.carries :], found)
 
-    totals = {name: zero() for name in rule.sums}
+    totals = {name: summation.nothing(zero()) for name in rule.sums}
     (carry, totals), (ys, found) = lax.scan(
         body,
         (list(init), totals),
@@ -193,7 +194,8 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
         reverse=step.reverse,
         unroll=step.unroll,
     )
-    return [*carry, *ys], found if step.first is None else {}, totals
+    sums = {name: total.value for name, total in totals.items()}
+    return [*carry, *ys], found if step.first is None else {}, sums
 
 
 def _map(step: Map, args: list, rule: Rule, inner: Any) -> Result:

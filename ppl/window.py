@@ -19,6 +19,7 @@ from .addresses import At, flatten, nest
 from .arguments import Arguments
 from .change import Cut, counters, cut, horizon
 from .execute import Given
+from .masks import leading
 from .program import DRAW, FACTOR, Loop, Map, Path, Program
 from .walk import construct, walk
 
@@ -105,7 +106,7 @@ def _windowed(run, trace, given, old, plan: _Plan, index) -> Any:
         }
         changed = dict(slices)
         for path, at in given.items():
-            here = (position == index).reshape((width,) + (1,) * (slices[path].ndim - 1))
+            here = leading(position == index, slices[path].ndim)
             changed[path] = jnp.where(here, at.value, slices[path])
         return position, changed, slices
 
@@ -154,7 +155,7 @@ def _each(counts: Any, site: Any, value: Any) -> Any:
     if counts is None:
         return None
     axes = jnp.shape(value)[: len(site.axes)]
-    return jnp.broadcast_to(counts.reshape(counts.shape + (1,) * (len(axes) - 1)), axes)
+    return jnp.broadcast_to(leading(counts, len(axes)), axes)
 
 
 def _write_history(run, step, outs: list, leaves: list, start, reached) -> None:
@@ -166,8 +167,7 @@ def _write_history(run, step, outs: list, leaves: list, start, reached) -> None:
             window = made[slot]
             width = window.shape[0]
             was = lax.dynamic_slice_in_dim(leaves[at], start, width)
-            mask = reached.reshape((width,) + (1,) * (window.ndim - 1))
-            mixed = jnp.where(mask, window, was)
+            mixed = jnp.where(leading(reached, window.ndim), window, was)
             leaves[at] = lax.dynamic_update_slice_in_dim(leaves[at], mixed, start, 0)
 
 

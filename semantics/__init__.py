@@ -2,26 +2,26 @@
 
 from ppl._siblings import check as _check
 
-from . import programs
-from .continuous import check_kernel_quadrature
-from .denote import denote, target_measure
-from .equivalent import check_equivalent, check_pure
-from .gradients import check_gradient
-from .laws import check_generative_function
-from .ledger import Budget, Evidence, Ledger, stages
-from .matrix import Kernel
-from .measure import Measure, MeasureError, dirac, uniform, zero
-from .moves import check_move
-from .proper import check_kernel, check_proper, kernel_matrix
-from .report import CheckFailed, Verdict, table
-from .resamplers import check_resampler
-from .sampled import (
+from .contracts.continuous import check_kernel_quadrature
+from .contracts.equivalent import check_equivalent, check_pure
+from .contracts.gradients import check_gradient
+from .contracts.moves import check_move
+from .contracts.proper import check_kernel, check_proper, kernel_matrix
+from .contracts.resamplers import check_resampler
+from .contracts.sampled import (
     Opaque,
     blackjax_kernel,
     check_kernel_sampled,
     check_pure_kernel,
     numpyro_kernel,
 )
+from .evidence.ledger import Budget, Evidence, Ledger, stages
+from .generated import programs
+from .laws.generative_function import check_generative_function
+from .measures.denote import denote, target_measure
+from .measures.matrix import Kernel
+from .measures.measure import Measure, MeasureError, dirac, uniform, zero
+from .report import CheckFailed, Verdict, table
 
 _check(__name__)
 

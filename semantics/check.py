@@ -26,10 +26,10 @@ from inference.kernels import Kernel
 from ppl import Target, errors, paths
 from ppl.program import Path
 
-from .laws import METHODS, check_generative_function
-from .proper import check_kernel
+from .contracts.proper import check_kernel
+from .contracts.sampled import check_kernel_sampled
+from .laws.generative_function import METHODS, check_generative_function
 from .report import Verdict, table
-from .sampled import check_kernel_sampled
 
 PATHS = 1 << 16
 """Kernels with more paths than this are sampled."""

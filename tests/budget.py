@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from semantics import Budget
-from semantics.evidence import multinomial
+from semantics.evidence.e_values import multinomial
 
 TOTAL = 1e-6
 

@@ -79,7 +79,7 @@ def test_counterfactual_by_hand():
         trace, log_weight = worlds.generate({"x": 0, "y": 1})
         return trace.retval[1], jnp.exp(log_weight)
 
-    (y, weight), p = paths(run)()
+    (y, weight), p = jax.jit(paths(run))()
     u = np.array([0.7 * 0.8 * 0.1, 0.3 * 0.1 * 0.5])
     u = u / u.sum()
     answer = (p * weight * y).sum() / (p * weight).sum()

@@ -171,7 +171,7 @@ def test_the_autoregressive_move_is_reversible(r):
         powers = jnp.arange(5)
         return (u**powers)[:, None] * (new**powers)[None]
 
-    found = integrate(moments, nodes=6)()
+    found = jax.jit(integrate(moments, nodes=6))()
     np.testing.assert_allclose(found, found.T, rtol=0, atol=200 * EXACT)
     assert abs(found[1, 1] - r) < EXACT
 

@@ -261,6 +261,22 @@ def two_choices_at_one_address():
 @case(
     errors.DuplicateAddress,
     ValueError,
+    'Two choices have the address "x".',
+    "jax.lax.map with a batch_size that leaves a remainder",
+    '"x"',
+)
+def a_batch_size_that_leaves_a_remainder():
+    @gen
+    def batches():
+        one = lambda m: sample("x", dist.Normal(m, 1.0))  # noqa: E731  # here
+        return jax.lax.map(one, jnp.ones(5), batch_size=2)
+
+    seed(batches.simulate)(KEY)
+
+
+@case(
+    errors.DuplicateAddress,
+    ValueError,
     'Two choices have the address "sub", "x".',
     "rename one of them",
     '"sub", "x"',
@@ -1176,11 +1192,6 @@ def factor_of_a_string():
 
 
 NO_ARRAY = 'The observation gives "y" something that is no array.'
-
-
-@case(errors.DtypeError, TypeError, NO_ARRAY, "make it an array: jnp.asarray(value)", '"y"')
-def observation_that_is_a_list():
-    Target(model, (), {"y": [0.0, 1.0, 2.0, 3.0, 4.0]})  # here
 
 
 @case(errors.DtypeError, TypeError, NO_ARRAY, "give a number or an array", '"y"')

@@ -18,7 +18,7 @@ from scipy.stats import binom, chi2
 from scipy.stats import multinomial as multinomial_law
 
 from ppl import errors
-from semantics.evidence import (
+from semantics.evidence.e_values import (
     Side,
     bounded_mean,
     combine,
@@ -30,7 +30,7 @@ from semantics.evidence import (
     multiply,
     two_sample,
 )
-from semantics.ledger import Budget, Evidence, Ledger, stages
+from semantics.evidence.ledger import Budget, Evidence, Ledger, stages
 
 MIRRORED: dict[Side, Side] = {"greater": "less", "less": "greater", "both": "both"}
 SIGNS: dict[Side, int] = {"greater": 1, "less": -1}

@@ -14,7 +14,9 @@ ABOVE = {
     "semantics": {"examples"},
 }
 ROOMS = {
-    # who may import whom in `inference`, beside the algebra at its root: docs/architecture.md
+    # who may import whom in `inference`, beside the algebra at its root and `validation`, which
+    # all may: docs/architecture.md
+    "validation": set(),
     "targets": set(),
     "mcmc": {"targets"},
     "smc": {"targets", "mcmc"},
@@ -23,6 +25,15 @@ ROOMS = {
     "results": {"targets", "smc"},
     "running": {"targets", "mcmc", "smc", "exact", "estimated", "results"},
 }
+SEMANTIC_ROOMS = {
+    # the same of `semantics`, beside `report`, `compiling` and the command line
+    "measures": set(),
+    "evidence": set(),
+    "generated": {"measures"},
+    "laws": set(),
+    "contracts": {"measures", "evidence"},
+}
+HOUSES = {"inference": ROOMS, "semantics": SEMANTIC_ROOMS}
 ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "choose"}
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 INTERNALS = {"jax.extend", "jax.interpreters"}
@@ -69,40 +80,49 @@ def test_imports_only_go_down(path):
     assert not wrong
 
 
-def neighbours(path):
-    """The rooms of `inference` that a file imports from; "" is the algebra at its root."""
-    here = path.relative_to(ROOT / "inference").parent.parts
+def neighbours(package, path):
+    """The rooms of a package that a file imports from; "" is the package's root."""
+    here = path.relative_to(ROOT / package).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.level or within(node.module, "inference")):
+        if isinstance(node, ast.ImportFrom) and (node.level or within(node.module, package)):
             module = (node.module or "").split(".")
             above = here[: len(here) + 1 - node.level] if node.level else ()
             first = (*above, *(module if node.level else module[1:]))[0]
-            yield "" if first in ALGEBRA or not first else first
+            yield first if first in HOUSES[package] else ""
 
 
-def test_every_file_of_inference_is_in_a_room_or_of_the_algebra():
-    home = ROOT / "inference"
-    assert {path.stem for path in home.glob("*.py")} == ALGEBRA | {"__init__"}
-    assert {path.parent.name for path in home.glob("*/*.py")} == set(ROOMS)
-    assert not list(home.glob("*/*/*.py"))
+def test_every_file_is_in_a_room_or_at_the_root_by_name():
+    roots = {"inference": ALGEBRA, "semantics": {"report", "compiling", "check"}}
+    for package, rooms in HOUSES.items():
+        home = ROOT / package
+        assert {path.stem for path in home.glob("*.py")} == roots[package] | {"__init__"}
+        assert {path.parent.name for path in home.glob("*/*.py")} == set(rooms)
+        assert not list(home.glob("*/*/*.py"))
 
 
-@pytest.mark.parametrize("room", ["", *ROOMS])
-def test_rooms_import_one_way(room):
-    """What a room may use is below it in the table, so that no circle can arise."""
-    order = list(ROOMS)
-    assert all(order.index(other) < order.index(room) for other in ROOMS.get(room, ()))
-    for path in (ROOT / "inference" / room).glob("*.py"):
+EVERY_ROOM = [(package, room) for package, rooms in HOUSES.items() for room in rooms]
+
+
+@pytest.mark.parametrize(("package", "room"), [("inference", ""), *EVERY_ROOM])
+def test_rooms_import_one_way(package, room):
+    """What a room may use is above it in its table, so that no circle can arise."""
+    rooms = HOUSES[package]
+    order = list(rooms)
+    assert all(order.index(other) < order.index(room) for other in rooms.get(room, ()))
+    for path in (ROOT / package / room).glob("*.py"):
         if path.name != "__init__.py":
-            assert set(neighbours(path)) <= {"", room} | ROOMS.get(room, set()), path
+            may = {"", room, "validation"} | rooms.get(room, set())
+            if room == "validation":
+                may = {room}
+            assert set(neighbours(package, path)) <= may, path
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_says_what_lives_there(room):
-    text = (ROOT / "inference" / room / "__init__.py").read_text()
+@pytest.mark.parametrize(("package", "room"), EVERY_ROOM)
+def test_a_room_says_what_lives_there(package, room):
+    text = (ROOT / package / room / "__init__.py").read_text()
     told = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
     assert "may use" in told and told.count(".") >= 3
-    assert not list(imports(ast.parse(text)))  # names are public in `inference` alone
+    assert not list(imports(ast.parse(text)))  # names are public in the package alone
 
 
 @every_file

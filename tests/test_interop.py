@@ -16,12 +16,14 @@ from numpyro.contrib.control_flow import cond as numpyro_cond
 from numpyro.contrib.control_flow import scan as numpyro_scan
 from numpyro.infer import HMC
 from numpyro.infer.util import log_density, potential_energy
+from scipy.stats import norm
 
 from ppl import Target, gen, paths, sample, seed
 from ppl.errors import (
     InvalidArgument,
     PPLError,
     PythonControlFlow,
+    ShapeError,
     SupportError,
 )
 from ppl.interop import from_numpyro
@@ -148,7 +150,7 @@ def test_masked_choices_are_properly_weighted():
         with handlers.mask(mask=jnp.array([True, False])), handlers.scale(scale=2.0):
             numpyro.sample("x", dist.Bernoulli(jnp.array([0.3, 0.3])))
 
-    weights, p = paths(lambda: jnp.exp(from_numpyro(model).generate({})[1]))()
+    weights, p = jax.jit(paths(lambda: jnp.exp(from_numpyro(model).generate({})[1])))()
     assert float((weights * p).sum()) == pytest.approx(2 * (0.3**2 + 0.7**2), abs=1e-12)
 
 
@@ -271,3 +273,35 @@ def test_values_for_parameters_and_subsamples():
     assert not from_numpyro(given).sites()
     with pytest.raises(PPLError, match="takes a model"):
         from_numpyro(3)  # pyright: ignore
+
+
+# R14: NumPyro broadcasts (5, 1) against a plate of 5 to 25 terms; every axis of every plate counts
+@pytest.mark.parametrize("shape", [(5, 1), (), (1,), (4, 1), (5, 3, 1)])
+def test_data_that_do_not_fit_a_plate(shape):
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("data", 5):
+            numpyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    with pytest.raises(ShapeError, match="plate") as caught:
+        Target(from_numpyro(model), (jnp.zeros(shape),))
+    assert "5 along that axis" in str(caught.value)
+    if shape == (5, 1):
+        assert caught.value.fix == "reshape the data: jnp.reshape(value, (5,))"
+
+
+def test_data_that_fit_their_plates():
+    """Two plates, events of two, and an axis that no plate has: the density is NumPyro's."""
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("columns", 3, dim=-1), numpyro.plate("rows", 2, dim=-2):
+            numpyro.sample("y", dist.Normal(mu, jnp.ones(2)).to_event(1), obs=y)
+
+    for shape in ((2, 3, 2), (4, 2, 3, 2)):
+        y = jnp.linspace(-1.0, 1.0, int(np.prod(shape))).reshape(shape)
+        ours = Target(from_numpyro(model), (y,)).log_density({"mu": 0.3})
+        theirs = norm.logpdf(0.3) + norm.logpdf(np.asarray(y), 0.3).sum()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    with pytest.raises(ShapeError, match="rows"):
+        Target(from_numpyro(model), (jnp.zeros((1, 3, 2)),))

@@ -15,6 +15,7 @@ from models import MODELS
 from ppl import draw, everything, factor, gen, integrate, law, paths, sample, seed, select
 from ppl.addresses import flatten, nest
 from ppl.execute import Given
+from semantics.compiling import QUICK
 
 EXACT = 1e-12
 P = 0.4
@@ -55,11 +56,12 @@ def test_generate_is_properly_weighted(model):
     """E[e^w] of generate equals the mass of the traces that extend the constraint."""
     first, *rest = model.sites(P).values()
     last = rest[-1] if rest else first
-    values, weights = jax.jit(paths(lambda: _with_weight(model)))()
+    values, weights = jax.jit(paths(lambda: _with_weight(model)), compiler_options=QUICK)()
     for site in {first.path: first, last.path: last}.values():
         ones = jnp.ones(site.shape, site.dtype)
         constraint = nest({site.path: ones})
-        evidence = integrate(lambda c=constraint: jnp.exp(model.generate(c, P)[1]))()
+        total = integrate(lambda c=constraint: jnp.exp(model.generate(c, P)[1]))
+        evidence = jax.jit(total, compiler_options=QUICK)()
         choices, log_weight = values
         extends = (flatten(choices)[site.path] == ones).reshape(len(weights), -1).all(1)
         expected = jnp.sum(jnp.where(extends, weights * jnp.exp(log_weight), 0))
@@ -74,19 +76,23 @@ def _with_weight(model):
 @model_cases
 def test_project_adds_up(model):
     """Over a partition of the addresses, project adds up to the score."""
-    trace, _ = seed(model.generate)(key(1), {}, P)
-    for path in model.sites(P):
-        part = select(path)
-        total = model.project(trace, part) + model.project(trace, ~part)
+    trace, _ = jax.jit(seed(model.generate), compiler_options=QUICK)(key(1), {}, P)
+    parts = [select(path) for path in model.sites(P)]
+
+    def projected(trace):
+        whole = model.project(trace, everything)
+        return [model.project(trace, part) + model.project(trace, ~part) for part in parts], whole
+
+    totals, whole = jax.jit(projected, compiler_options=QUICK)(trace)
+    for total in (*totals, whole):
         assert float(total) == pytest.approx(float(trace.score), abs=EXACT)
-    assert float(model.project(trace, everything)) == pytest.approx(float(trace.score), abs=EXACT)
 
 
 @model_cases
 def test_update_and_back(model):
     """Updating to another trace of the model and back is the identity, with weight -w."""
-    run = jax.jit(seed(model.generate))
-    there = jax.jit(seed(lambda t, c: model.update(t, c)))
+    run = jax.jit(seed(model.generate), compiler_options=QUICK)
+    there = jax.jit(seed(lambda t, c: model.update(t, c)), compiler_options=QUICK)
     for i in range(4):
         old, _ = run(key(i), {}, P)
         new, _ = run(key(100 + i), {}, P)
@@ -116,7 +122,8 @@ def test_regenerate_is_the_metropolis_ratio(model):
     chosen = np.unique(np.linspace(0, n - 1, 12).astype(int))
 
     table = {}
-    step = jax.jit(lambda v: paths(lambda: _regenerated(model, v, selection))())
+    after = lambda v: paths(lambda: _regenerated(model, v, selection))()  # noqa: E731
+    step = jax.jit(after, compiler_options=QUICK)
     for i in chosen:
         values = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), choices)
         (score, new, new_score, weight), mass = step(values)
@@ -168,7 +175,7 @@ def test_factors_of_what_is_regenerated_count(model, selection):
         new, weight, _ = model.regenerate(old, selection)
         return weight, (new.score - old.score), flatten(old.choices), flatten(new.choices)
 
-    (weight, scores, old, new), masses = paths(one)()
+    (weight, scores, old, new), masses = jax.jit(paths(one), compiler_options=QUICK)()
     ones = sum(np.asarray(new[p] - old[p]).reshape(len(masses), -1).sum(1) for p in old)
     expected = scores - ones * np.log(P / (1 - P))  # less that of the priors
     np.testing.assert_allclose(weight[masses > 0], expected[masses > 0], atol=EXACT)

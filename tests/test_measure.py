@@ -17,9 +17,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semantics import matrix, measure
-from semantics.matrix import InvalidKernel, Kernel, NotUnique
-from semantics.measure import InvalidMeasure, Measure, ZeroMass, dirac, uniform, zero
+from semantics.measures import matrix, measure
+from semantics.measures.matrix import InvalidKernel, Kernel, NotUnique
+from semantics.measures.measure import InvalidMeasure, Measure, ZeroMass, dirac, uniform, zero
 
 STATES = "abc"
 ROUNDING = 2.0**-53  # the relative error of one float operation, and of one fsum

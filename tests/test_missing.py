@@ -13,7 +13,7 @@ from inference import Kernel, hmc, iterate, mh, nuts, sample_posterior
 from inference.targets.missing import imputing
 from ppl import Masked, Target, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
-from semantics.evidence import multinomial
+from semantics.evidence.e_values import multinomial
 from tests.budget import CHECKS
 
 KEY = jax.random.key(0)

@@ -88,7 +88,7 @@ MISTAKES = {
     "nothing": (lambda: temper(BENT, 0.5), "The target has no likelihood to temper."),
     "estimated": (lambda: temper(Target(GUESSED, (), {"y": 1}), 0.5), "The model draws without"),
     "partly": (lambda: temper(HALF, 0.5), "The target observes part of an array"),
-    "unknown": (lambda: temper(COIN, 0.5, "prior"), "There is no such way to temper."),
+    "unknown": (lambda: temper(COIN, 0.5, "prior"), "of is none of its choices."),
     "rising": (lambda: parallel_tempering(COIN, redraw, (1.0, 0.2, 0.5)), "The powers of a ladder"),
     "not one": (lambda: parallel_tempering(COIN, redraw, (0.9, 0.5)), "The powers of a ladder"),
     "flat": (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ppl import Target
 from ppl.addresses import flatten, nest
-from semantics.closed_forms import BRANCHING
-from semantics.finite import thawed
-from semantics.programs import (
+from semantics.generated.closed_forms import BRANCHING
+from semantics.generated.finite import thawed
+from semantics.generated.programs import (
     SHAPES,
     conjugate,
     discrete,

@@ -78,7 +78,7 @@ def test_integrate_matches_a_matrix_power():
 
     for n in (1, 5, 12):
         exact = np.linalg.matrix_power(step, n)[1, 1]
-        assert float(integrate(lambda n=n: chain(n))()) == pytest.approx(exact, abs=1e-12)
+        assert float(jax.jit(integrate(lambda n=n: chain(n)))()) == pytest.approx(exact, abs=1e-12)
 
 
 def test_impossible_outcomes_contribute_nothing():
@@ -103,7 +103,7 @@ def test_gradient_of_an_integral():
     ],
 )
 def test_quadrature_with_its_error(d, moment):
-    value, error = integrate(lambda: draw(d) ** 4, nodes=(80, 120))()
+    value, error = jax.jit(integrate(lambda: draw(d) ** 4, nodes=(80, 120)))()
     assert abs(float(value) - moment) <= 5 * float(error) + 1e-11 * moment
     assert float(error) < 2e-2 * moment
 

@@ -148,7 +148,7 @@ def test_scalars_in_a_nested_call_are_the_same():
     np.testing.assert_allclose(belief.state["b"], mean[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(belief.state["a"], mean[1:], rtol=0, atol=1e-9)
     np.testing.assert_allclose(belief.covariance, cov[np.ix_(order, order)], rtol=0, atol=1e-9)
-    trace, _ = step.generate({"first": 0.0, "second": 1.0}, start, 0.5)
+    trace, _ = jax.jit(step.generate)({"first": 0.0, "second": 1.0}, start, 0.5)
     assert set(trace.retval[1]) == {"twice", "x"} and trace.retval[1]["x"] == 0.5
 
 
@@ -176,7 +176,9 @@ def test_the_gradient_of_the_evidence_is_that_of_kalmans():
 
     theta = jnp.array([0.8, -0.5, 0.1])
     for derivative in (jax.grad, jax.hessian):
-        found, expected = jax.jit(derivative(ours))(theta), derivative(joint)(theta)
+        found, expected = (
+            jax.jit(derivative(f), compiler_options=QUICK)(theta) for f in (ours, joint)
+        )
         np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 
 
@@ -361,7 +363,7 @@ def test_what_is_drawn_from_a_belief_is_conditioned_on():
         z, var = s.value.state[0][0], s.value.covariance[0, 0, 0]
         return jnp.exp(s.log_weight[0]) * jnp.array([1.0, z, z**2 + var])
 
-    found = integrate(moments, nodes=8)()  # polynomials of degree 2 in the draw
+    found = jax.jit(integrate(moments, nodes=8))()  # polynomials of degree 2 in the draw
     mean = SLOPE[1] * 0.2 + 0.1
     second = mean**2 + SLOPE[1] ** 2 * 0.5 + STEP[1] ** 2
     np.testing.assert_allclose(found, MOVES[0, 1] * np.array([1, mean, second]), atol=EXACT)

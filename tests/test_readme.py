@@ -7,6 +7,7 @@ prints nothing. Pages hold in 32 bits, as JAX is when it is imported, and in 64.
 
 import contextlib
 import io
+import os
 import re
 import traceback
 from pathlib import Path
@@ -37,20 +38,22 @@ def outputs(text):
         lines += source.count("\n")
 
 
-@pytest.mark.parametrize(
-    "x64", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["32 bits", "64 bits"]
-)
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem == "README" else ())
-        for page in PROGRAMS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("x64", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
 def test_page(page, x64):
     with jax.enable_x64(x64):
         for printed, shown in outputs(page.read_text()):
             assert printed == shown
+
+
+def test_the_first_commands_run_from_a_bare_clone_in_ci():
+    """The first block's commands are programs of the clone, which .ci/run gives as they stand."""
+    commands = (ROOT / "README.md").read_text().split("```\n")[1].splitlines()
+    assert len(commands) == 2
+    run = (ROOT / ".ci" / "run").read_text().splitlines()
+    for command in commands:
+        assert os.access(ROOT / command, os.X_OK) and run.count(command) == 1, command
 
 
 def test_links_are_to_files_that_exist():

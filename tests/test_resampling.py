@@ -95,7 +95,7 @@ def test_two_levels_are_one_distribution():
         found = block * 4 + _search(cumulated, blocks, block[None], u[None])[0]
         return jnp.zeros(8).at[found].add(1.0)
 
-    np.testing.assert_allclose(integrate(one)(), w, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(integrate(one))(), w, atol=1e-12)
 
 
 @pytest.mark.parametrize("n", [64, 300])

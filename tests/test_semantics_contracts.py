@@ -17,9 +17,9 @@ from jax.lax import stop_gradient
 
 from inference import importance, mh, multinomial, resample, start, systematic, then, unit
 from ppl import Target, draw, errors, gen, sample, seed
-from semantics.equivalent import check_equivalent, check_pure
-from semantics.gradients import check_gradient
-from semantics.resamplers import check_resampler
+from semantics.contracts.equivalent import check_equivalent, check_pure
+from semantics.contracts.gradients import check_gradient
+from semantics.contracts.resamplers import check_resampler
 
 
 def failing(verdicts):

@@ -2,12 +2,14 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 from inference import (
+    Move,
     Weighted,
     collapse,
     cycle,
@@ -21,12 +23,16 @@ from inference import (
     then,
 )
 from inference.move import accept
-from ppl import Target, gen, sample
+from ppl import Target, draw, gen, sample
 from semantics import (
     CheckFailed,
     Measure,
     check_kernel,
+    check_kernel_quadrature,
+    check_kernel_sampled,
+    check_move,
     check_proper,
+    check_pure_kernel,
     kernel_matrix,
     programs,
     target_measure,
@@ -212,3 +218,66 @@ def test_equal_shapes_compile_once():
 def _coin(p):
     x = sample("x", dist.Bernoulli(p))
     sample("y", dist.Bernoulli(jnp.where(x == 1, 0.9, 0.3)))
+
+
+# R6: a target's static arguments were traced where it crossed `jit`; every check of a target
+@gen(static_argnames="n")
+def several(n):
+    x = sample("x", dist.Bernoulli(0.3))
+    sample("z", dist.Bernoulli(0.2 + 0.5 * x).expand([n]))
+
+
+@gen(static_argnames="n")
+def several_normals(n):
+    x = sample("x", dist.Normal(0.0, 1.0))
+    sample("z", dist.Normal(x, 1.0).expand([n]))
+
+
+STATIC = Target(several, (2,), {"z": jnp.array([0, 1])})
+STATIC_NORMAL = Target(several_normals, (2,), {"z": jnp.array([0.3, 1.0])})
+
+
+def walks(target):
+    def kernel(trace):
+        moved = {"x": trace["x"] + draw(dist.Normal(0.0, 1.0))}
+        return accept(trace, *target.update(trace, moved)[:2])
+
+    return kernel
+
+
+def flip(target):
+    coin = gen(lambda latents: sample("by", dist.Bernoulli(0.5)))
+    return Move(coin, lambda latents, u: ({"x": (latents["x"] + u["by"]) % 2}, u))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda: check_proper(lambda t: importance(t, 2), STATIC),
+        lambda: check_kernel(lambda t: mh(t, "x"), STATIC),
+        lambda: check_pure_kernel(lambda t: mh(t, "x"), STATIC, jax.random.key(0)),
+        lambda: check_kernel_quadrature(walks, STATIC_NORMAL, nodes=(80, 120)),
+        lambda: joined("move", check_move(flip, STATIC)),
+    ],
+)
+def test_checks_of_a_target_with_static_arguments(check):
+    check().require()
+
+
+def test_measures_of_a_target_with_static_arguments():
+    """p(x, z = (0, 1)) = .7 * .8 * .2 and .3 * .3 * .7."""
+    zero, one = 0.7 * 0.8 * 0.2, 0.3 * 0.3 * 0.7
+    measure = target_measure(STATIC)
+    assert measure[((("x",), 0),)] == pytest.approx(zero, rel=1e-14)
+    assert measure[((("x",), 1),)] == pytest.approx(one, rel=1e-14)
+    pi, _ = kernel_matrix(lambda t: mh(t, "x"), STATIC)
+    assert pi[((("x",), 1),)] == pytest.approx(one / (zero + one), rel=1e-14)
+    crossed = jax.jit(lambda t: t.log_density({"x": 1}))(STATIC)
+    np.testing.assert_allclose(crossed, np.log(one), rtol=1e-14)
+    assert jax.tree.map(lambda leaf: leaf, STATIC).args == (2,)
+
+
+def test_sampled_checks_of_a_target_with_static_arguments():
+    """It runs; its verdict has a false alarm, which other tests pay for."""
+    found = check_kernel_sampled(lambda t: mh(t, "x"), STATIC, jax.random.key(0))
+    assert found.method == "e-value" and found.n > 0

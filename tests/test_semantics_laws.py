@@ -24,7 +24,7 @@ from ppl import Target, draw, errors, factor, gen, sample, select
 from ppl.addresses import as_selection
 from semantics import programs
 from semantics.check import find, kernels
-from semantics.laws import LAWS, check_generative_function
+from semantics.laws.generative_function import LAWS, check_generative_function
 
 ROOT = Path(__file__).parents[1]
 

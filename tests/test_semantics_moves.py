@@ -11,7 +11,7 @@ import pytest
 from inference import Move
 from ppl import Target, errors, gen, sample
 from semantics import programs
-from semantics.moves import CHECKS, check_move
+from semantics.contracts.moves import CHECKS, check_move
 
 SMOOTH = (*CHECKS[:2], "Jacobian", *CHECKS[3:])
 FINITE = (*CHECKS[:2], *CHECKS[3:], "invariant")

@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import HMC
@@ -21,8 +22,8 @@ from scipy import stats
 from inference import mh
 from inference.move import accept
 from ppl import Masked, Target, draw, errors, factor, gen, sample
-from semantics.continuous import check_kernel_quadrature
-from semantics.sampled import (
+from semantics.contracts.continuous import check_kernel_quadrature
+from semantics.contracts.sampled import (
     Opaque,
     blackjax_kernel,
     check_kernel_sampled,
@@ -376,6 +377,37 @@ def test_blackjax_kernel_is_invariant_and_reversible_and_not_without_its_accept(
     )
     right.require()
     assert not check_kernel_sampled(lambda t: blackjax_kernel(Unadjusted, t), POSITIVE, KEY)
+
+
+# R13: discrete states were refused; a state of both kinds is of the same case
+def test_blackjax_kernel_moves_discrete_latents():
+    """Random-walk Metropolis on (k, x), k ~ Bernoulli(.3), x ~ Exponential(1 + k)."""
+    blackjax = pytest.importorskip("blackjax")
+
+    @gen
+    def both():
+        k = sample("k", dist.Bernoulli(0.3))
+        sample("x", dist.Exponential(1.0 + k))
+
+    def propose(key, position):
+        flip, step = jax.random.split(key)
+        k = position["k"] ^ jax.random.bernoulli(flip, 0.5).astype(position["k"].dtype)
+        return {"k": k, "x": position["x"] + jax.random.normal(step)}
+
+    target = Target(both)
+    seen = []
+
+    def build(log_p):
+        seen.append(log_p)
+        return blackjax.rmh(log_p, propose)
+
+    start = {"k": jnp.asarray(1), "x": jnp.asarray(0.7)}
+    step = blackjax_kernel(build, target).step
+    ends = jax.vmap(lambda key: step(key, start))(jax.random.split(KEY, 50))
+    assert set(np.asarray(ends["k"]).tolist()) == {0, 1} and (ends["x"] > 0).all()
+    (log_p,) = seen
+    at = float(log_p({"k": jnp.asarray(1), "x": jnp.log(0.7)}))  # the Jacobian of exp is x
+    np.testing.assert_allclose(at, np.log(0.3) + np.log(2.0) - 2 * 0.7 + np.log(0.7), rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -166,6 +166,17 @@ CASES = {
     "annealing, zeros": ("holes", by_annealing(2, on_b, (0.0, 0.5, 1.0), reverse=on_b)),
 }
 
+# Their sums have the most paths: they are compiled in the second stage.
+LONG = {"annealing, 3", "annealing, a cycle", "annealing, independent", "annealing around"}
+
+
+def cases(table):
+    """The rows of a table as cases of a test, by name."""
+    return [
+        pytest.param(*row, id=name, marks=pytest.mark.slow if name in LONG else ())
+        for name, row in table.items()
+    ]
+
 
 def at(found, value):
     """Which of the found values, stacked in front or not, are this one."""
@@ -180,7 +191,7 @@ def values(x):
     return jax.tree.map(jnp.asarray, x, is_leaf=lambda leaf: not isinstance(leaf, dict))
 
 
-@pytest.mark.parametrize("name, algorithm", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("name, algorithm", cases(CASES))
 def test_the_conditional_version_is_that_of_the_algorithm(name, algorithm):
     """The law of `Algorithm`, for functions of a particle and of the mean weight."""
     target, support = TARGETS[name]
@@ -238,7 +249,7 @@ DENSITIES = {
 }
 
 
-@pytest.mark.parametrize("density, args, support", DENSITIES.values(), ids=DENSITIES)
+@pytest.mark.parametrize("density, args, support", cases(DENSITIES))
 def test_the_two_densities(density, args, support):
     """E[f e^(-score)] sums f over the support; E[e^score] is the law of what is drawn."""
 
@@ -275,7 +286,7 @@ def test_densities_have_gradients():
         return jnp.exp(density.assess(x, scale)[0])
 
     for f in (integrate, lambda f: jax.grad(integrate(f))):
-        assert abs(f(given)(0.7) - f(drawn)(0.7)) < EXACT
+        assert abs(jax.jit(f(given))(0.7) - jax.jit(f(drawn))(0.7)) < EXACT
 
 
 # -- as proposals --------------------------------------------------------------------------------
@@ -411,7 +422,7 @@ def lift_given(target, algorithm):
     return lambda trace: collapse(algorithm.given(target, trace)).value
 
 
-@pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
+@pytest.mark.parametrize("make", cases({name: (make,) for name, make in KERNELS.items()}))
 def test_kernels_leave_the_target(make):
     check_kernel(make, PAIR).require()
 

@@ -45,7 +45,7 @@ def moments(kernel):
         z = kernel(trace)["slope"]
         return jnp.stack([z, z**2])
 
-    first, second = integrate(powers, nodes=3)()
+    first, second = jax.jit(integrate(powers, nodes=3))()
     return float(first), float(second - first**2)
 
 
@@ -54,8 +54,8 @@ def test_gradients_of_minibatches_are_unbiased(size):
     def gradient():
         return jax.grad(lambda s: some(size)({"slope": s}))(S)
 
-    mean = integrate(gradient)()
-    square = integrate(lambda: gradient() ** 2)()
+    mean = jax.jit(integrate(gradient))()
+    square = jax.jit(integrate(lambda: gradient() ** 2))()
     np.testing.assert_allclose(mean, GRADIENT, atol=1e-10)
     np.testing.assert_allclose(square - mean**2, 9 / size * PER_DATUM.var(), atol=1e-9)
 
@@ -96,7 +96,7 @@ def test_the_stationary_law_of_sgld_is_not_the_target():
         z = kernel(LINE.at({"slope": start})[0])["slope"]
         return jnp.stack([z - mean, (z - mean) ** 2])
 
-    np.testing.assert_allclose(integrate(powers, nodes=3)(), [0.0, variance], atol=1e-12)
+    np.testing.assert_allclose(jax.jit(integrate(powers, nodes=3))(), [0.0, variance], atol=1e-12)
 
 
 @pytest.mark.parametrize("make", [sgld, partial(sghmc, steps=2)])

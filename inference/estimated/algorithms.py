@@ -29,6 +29,8 @@ from ..smc.conditional import conditional_filter
 from ..smc.schemes import multinomial
 from ..smc.translate import translate
 from ..targets.temper import heat
+from ..validation.objects import check_proposal
+from ..validation.settings import check_count, check_number
 from ..weighted import Step, Weighted, each, spawn, start, then, unit
 from .pseudo_marginal import filter_series, series_of
 
@@ -106,6 +108,8 @@ def by_importance(n: int, proposal: Proposal | None = None) -> Algorithm:
     >>> print(f"{1 / mean:.4f}")  # the evidence
     0.6250
     """
+    if proposal is not None:
+        check_proposal(proposal)
     spawn(n)
 
     def begun(target: Target) -> Step:
@@ -208,12 +212,9 @@ def by_filter(address: str | tuple[str, ...], n: int, *, threshold: float = 0.5)
     >>> bool((found.value["walk", "z"][0] == old["walk", "z"]).all()), found.log_weight.shape
     (True, (10,))
     """
-    if n < 2 or not 0 <= threshold < 1:
-        raise errors.InvalidArgument(
-            "A filter with a conditional version needs particles, and even weights kept.",
-            where=errors.caller(), given=f"n={n}, threshold={threshold}",
-            expected="n >= 2 and 0 <= threshold < 1", fix="by_filter(address, 20, threshold=0.5)",
-        )  # fmt: skip
+    as_path(address)
+    check_count("n", n, least=2)
+    check_number("threshold", threshold, least=0, below=1, fix=0.5)
 
     def step(target: Target) -> Step:
         return filter_series(target, address, n, scheme=multinomial, threshold=threshold)

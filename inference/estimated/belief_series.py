@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from ppl import Selection, Target
+from ppl.addresses import as_selection
 from ppl.arguments import Arguments
 
 from ..exact.rao_blackwell import rao_blackwell
 from ..smc.filtering import particle_filter
-from ..smc.resample import Scheme
+from ..smc.resample import Scheme, check_resampling
 from ..smc.schemes import systematic
+from ..validation.objects import check_callable
+from ..validation.settings import check_count
 from ..weighted import Step, Weighted
 from .pseudo_marginal import series_of
 
@@ -34,7 +37,8 @@ def filter_beliefs(
     Proper: particles carry what `rao_blackwell` makes of the state, and their mean weight is an
     unbiased estimate of the evidence, exact when all latents of the series are summed out. As
     the `using` of `marginal` or `auxiliary_marginal` it is for the parameters of models that are
-    conditionally Gaussian, or of hidden Markov models.
+    conditionally Gaussian, or of hidden Markov models; by `nuts` or `hmc` where the evidence is
+    exact and one particle is enough.
 
     Args:
       target: all of whose latents are those of the series.
@@ -63,6 +67,11 @@ def filter_beliefs(
     >>> print(f"{log_z:.4f} {exact.log_prob(ys):.4f}")
     -2.8176 -2.8176
     """
+    check_count("n", n)
+    check_resampling(threshold, scheme)
+    if order is not None:
+        check_callable("order", order, "a function from a state to a number", "leave it out")
+    as_selection(summed)
     series, call, _ = series_of(target, address)
     arguments = Arguments.of(target.args, {}, target.model.fixed)
     sites = target.sites

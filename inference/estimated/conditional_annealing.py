@@ -12,10 +12,12 @@ from jax import lax
 
 from ppl import Target, Trace, draw
 
+from ..kernel import check_maker
 from ..smc.annealing import (
     MakeKernel,
     annealed,
     begun,
+    check_powers,
     levels,
     on_latents,
     powered,
@@ -25,6 +27,7 @@ from ..smc.annealing import (
 from ..smc.particles import over, reweight
 from ..smc.resample import when_ess_below
 from ..smc.schemes import multinomial
+from ..validation.settings import check_count, check_number
 from ..weighted import Step, Weighted, each, lift, spawn, then, unit
 from .algorithms import Algorithm, beside, check_known, with_held
 
@@ -71,7 +74,11 @@ def by_annealing(
     >>> print(f"{1 / mean:.4f}")  # the evidence
     0.6250
     """
-    spawn(n)
+    check_count("n", n)
+    check_number("threshold", threshold, least=0, most=1, fix=0.5)
+    check_maker(kernel)
+    check_maker(reverse)
+    check_powers(powers)
 
     def step(target: Target) -> Step:
         return annealed(target, n, kernel, powers, threshold=threshold, scheme=multinomial)

@@ -30,8 +30,10 @@ from .. import move as moves
 from ..kernel import Kernel, Stats
 from ..mcmc.proposals import propose, proposed
 from ..move import Move, accepted
+from ..validation.objects import check_target
+from ..validation.settings import check_number
 from ..weighted import Step, log_evidence, unit
-from .pseudo_marginal import check_kept, rest, scored
+from .pseudo_marginal import check_kept, check_using, rest, scored
 
 
 def auxiliary_marginal(
@@ -66,6 +68,8 @@ def auxiliary_marginal(
     >>> trace.retval.shape  # ten times four normals
     (40,)
     """
+    check_target(target)
+    check_using(using)
     chosen = target.selection(keep)
     kept = frozenset(path for path in target.latents if chosen(path))
     check_kept(target, kept)
@@ -167,6 +171,7 @@ def correlated(
     >>> draws["scale"].shape
     (2, 10)
     """
+    check_target(target)
     if not isinstance(target.model.fn, _Auxiliary):
         raise errors.InvalidArgument(
             "The traces of the target do not keep the randomness of an estimate.",
@@ -175,7 +180,9 @@ def correlated(
             expected="an auxiliary marginal",
             fix="auxiliary_marginal(target, keep, using)",
         )
-    refresh = correlation if callable(correlation) else autoregressive(correlation)
+    refresh: Any = correlation
+    if not callable(correlation) or isinstance(correlation, GenerativeFunction):
+        refresh = autoregressive(refresh)
     make = _proposer(target, how)
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
@@ -183,7 +190,7 @@ def correlated(
         trace, probability = accepted(trace, changed, log_ratio)
         return trace, {"accept": probability}
 
-    return Kernel("correlated", step)
+    return Kernel("correlated", step, target=target)
 
 
 def autoregressive(r: float) -> Callable[[jax.Array], jax.Array]:
@@ -199,11 +206,7 @@ def autoregressive(r: float) -> Callable[[jax.Array], jax.Array]:
     >>> integrate(lambda: stays(jnp.array([2.0])), nodes=4)().round(4).tolist()  # r u, on average
     [1.2]
     """
-    if not -1 <= r <= 1:
-        raise errors.InvalidArgument(
-            "A correlation is between -1 and 1.", where=errors.caller(), given=r,
-            expected="-1 <= correlation <= 1", fix="correlation=0.99",
-        )  # fmt: skip
+    check_number("correlation", r, least=-1, most=1, fix=0.99)
 
     def refresh(u: jax.Array) -> jax.Array:
         e = draw(dist.Normal(jnp.zeros((), u.dtype), 1.0).expand(u.shape))

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction, Selection, Site, Target
+from ppl.addresses import as_selection
 from ppl.program import Path
 
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_model
 from ..weighted import Step, log_evidence
 from .algorithms import Algorithm
 from .normalized import conditional, only, traces
-from .pseudo_marginal import check_kept, rest, scored
+from .pseudo_marginal import check_kept, check_using, rest, scored
 
 
 def marginalize(
@@ -57,6 +59,9 @@ def marginalize(
     >>> print(f"{integrate(lambda: jnp.exp(-seen.simulate().score))():.4f}")  # two values
     2.0000
     """
+    check_model(model)
+    as_selection(keep)
+    check_using(using)
     law = _Marginalized(model, keep, using)
     return Stochastic(GenerativeFunction(law, model.fixed, f"marginalize({model.name})"))
 

@@ -23,9 +23,10 @@ from ppl.addresses import flatten, nest
 from ppl.program import Path
 
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_target
 from ..weighted import Step, Weighted, collapse, log_evidence, unit
 from .algorithms import Algorithm
-from .pseudo_marginal import scored
+from .pseudo_marginal import check_using, scored
 
 
 def normalize(
@@ -64,12 +65,9 @@ def normalize(
     >>> [round(float(integrate(mean)(fair)), 4) for fair in (0, 1)]
     [0.55, 0.45]
     """
-    if not (isinstance(using, Algorithm) or callable(using)):
-        raise errors.InvalidArgument(
-            "There is no such algorithm.", where=errors.caller(), given=repr(using),
-            expected="by_importance(n), by_filter(address, n) or by_annealing(n, kernel)",
-            fix="normalize(target, by_importance(100))",
-        )  # fmt: skip
+    check_using(using)
+    if not callable(target) or isinstance(target, GenerativeFunction | type):
+        check_target(target)
     if isinstance(target, Target):
         law, name = _Normalized(target, None, using), target.model.name
     else:

@@ -16,13 +16,16 @@ from ppl.arguments import Arguments
 from ppl.language import factor, inline
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Path
 from ppl.program import Step as ProgramStep
+from ppl.staging import without_dead_draws
 from ppl.walk import Result, Rule, walk
 
 from ..smc.filtering import Filtered, particle_filter
-from ..smc.resample import Scheme
+from ..smc.resample import Scheme, check_resampling
 from ..smc.schemes import systematic
 from ..smc.smoothing import genealogy
 from ..targets.series import Series, again
+from ..validation.objects import check_callable, check_target
+from ..validation.settings import check_count
 from ..weighted import Step, Weighted, log_evidence, unit
 
 
@@ -67,6 +70,10 @@ def filter_series(
     >>> print(f"{evidence:.4f}")  # 3/4 * (3/4 + 1/8) + 1/4 * 1/2 * (1/4 + 3/8)
     0.7344
     """
+    check_count("n", n)
+    check_resampling(threshold, scheme)
+    if order is not None:
+        check_callable("order", order, "a function from a state to a number", "leave it out")
     _, call, finished = series_of(target, address)
 
     def step(weighted: Weighted) -> Weighted:
@@ -91,6 +98,7 @@ def series_of(target: Target, address: Selection | str | Path) -> tuple[Series, 
     Raises:
       AddressNotFound, InvalidArgument: as for `filter_series`.
     """
+    check_target(target)
     series = Series.of(target, address)
     check_rest(target, series)
     seen = target.observed
@@ -143,8 +151,12 @@ def marginal(
     invariant, for any number of particles (Andrieu and Roberts 2009); with a particle filter
     it is particle marginal Metropolis-Hastings (Andrieu, Doucet and Holenstein 2010).
 
-    `mh`, `mhg` and `metropolize` apply. Kernels that need the density itself or its gradient,
-    such as `gibbs`, `random_walk` and `hmc`, do not apply to estimates.
+    `mh`, `mhg`, `metropolize` and `random_walk` apply. Kernels that need the density itself or
+    its gradient, such as `gibbs`, `hmc` and `nuts`, do not apply to estimates, and say so.
+
+    Where no draw of the step matters for its mass, the density is no estimate, and all kernels
+    apply: `filter_beliefs` with one particle and all latents of the series summed out is the
+    forward algorithm, or a Kalman filter, and `nuts` takes its gradient.
 
     Args:
       keep: latents; how they are made may not depend on the others.
@@ -178,12 +190,20 @@ def marginal(
     >>> draws["scale"].shape
     (2, 10)
     """
+    check_target(target)
+    check_using(using)
     chosen = target.selection(keep)
     kept = frozenset(path for path in target.latents if chosen(path))
     check_kept(target, kept)
     fn = _Marginal(target.model, target.observations, kept, using)
     name = f"marginal({target.model.name}, {'; '.join(map(errors.show, sorted(kept)))})"
     return Target(GenerativeFunction(fn, target.model.fixed, name), target.args)
+
+
+def check_using(using: Callable[[Target], Step]) -> None:
+    """Raise `InvalidArgument` unless `using` may be a function from targets to steps."""
+    expected = "by_importance(n), by_filter(address, n), or a function from a target to a step"
+    check_callable("using", using, expected, "using=lambda rest: importance(rest, 100)")
 
 
 def check_kept(target: Target, kept: frozenset[Path]) -> None:
@@ -231,7 +251,8 @@ class _Marginal:
         def log_density(values: Mapping[str, Any]) -> jax.Array:
             return log_evidence(self.using(rest(target, values))(unit()))
 
-        scored(target, self.kept, log_density)
+        # what is left is no estimate if none of its draws matters
+        scored(target, self.kept, without_dead_draws(log_density))
 
 
 def rest(target: Target, values: Mapping[str, Any]) -> Target:

@@ -17,11 +17,15 @@ from ppl.addresses import flatten, nest
 from ppl.arguments import Arguments
 from ppl.language import factor, inline
 from ppl.program import Path
+from ppl.summation import nothing, plus
 
+from ..kernel import check_maker, kernel_for
 from ..smc.particles import advance, over
-from ..smc.resample import Scheme, when_ess_below
+from ..smc.resample import Scheme, check_resampling, when_ess_below
 from ..smc.schemes import systematic
 from ..targets.series import Series
+from ..validation.objects import check_target
+from ..validation.settings import as_numbers, check_count, shown
 from ..weighted import Step, Weighted, each, lift, log_evidence, spawn, start, then
 from .pseudo_marginal import Prior, check_kept, check_rest
 
@@ -86,10 +90,17 @@ def smc2(
     >>> found.value["scale"].shape, found.value.retval.value[0].shape
     ((20,), (20, 10))
     """
+    check_target(target)
+    check_count("n", n)
+    check_count("inner", inner)
+    check_resampling(threshold, scheme)
+    check_maker(make_kernel)
     series = Series.of(target, address)
     kept = frozenset(target.latents) - {*series.paths}
     check_kept(target, kept)
     check_rest(target, series, kept)
+    length = target.sites[series.paths[0]].shape[0]
+    after = _times(moves, length)
     again = when_ess_below(threshold, scheme)
     filters = _Filters(target.model, target.observations, kept, series.paths[0], inner, again)
     shifted = frozenset(i + 1 if isinstance(i, int) else i for i in target.model.fixed)
@@ -103,13 +114,17 @@ def smc2(
         def step(s: Weighted) -> Weighted:
             trace: Trace = s.value
             inside, more = filters.run(target.args, trace.choices).step(t, trace.retval)
+            score = trace.score + more
+            # what the score has no digits for stays with the states until it has
+            told = score - trace.score
+            left = jnp.where(jnp.isfinite(told), more - told, 0)
             grown = replace(
                 trace,
                 arguments=Arguments.of((t + 1, *target.args), {}, shifted),
-                score=trace.score + more,
-                retval=inside,
+                score=score,
+                retval=replace(inside, log_weight=inside.log_weight + left),
             )
-            return Weighted(grown, s.log_weight + more)
+            return Weighted(grown, s.log_weight + told)
 
         return step
 
@@ -119,14 +134,15 @@ def smc2(
         def step(s: Weighted) -> Weighted:
             s = again(s)
             if moving.any():
-                s = lax.cond(moves_now, each(lift(make_kernel(until(t)))), lambda s: s, s)
+                s = lax.cond(
+                    moves_now, each(lift(kernel_for(until(t), make_kernel))), lambda s: s, s
+                )
             return each(extended(t))(s)
 
         return step
 
-    length = target.sites[series.paths[0]].shape[0]
     times = np.arange(1, length)
-    moving = np.isin(times, _times(moves, length))
+    moving = np.isin(times, after)
     rows = jnp.asarray(times), jnp.asarray(moving)
     return then(spawn(n), each(start(until(jnp.ones((), int)))), over(make, rows))
 
@@ -135,14 +151,15 @@ def _times(moves: Sequence[int] | None, length: int) -> list[int]:
     """After how many observations the parameters are moved."""
     if moves is None:
         return [1 << i for i in range(length.bit_length())]
-    for t in moves:
-        if not 1 <= t < length:
-            raise errors.InvalidArgument(
-                "Parameters are moved between two observations.", where=errors.caller(),
-                given=f"a move after {t} of {length} observations",
-                expected=f"from 1 to {length - 1}", fix="leave moves out",
-            )  # fmt: skip
-    return list(moves)
+    given = as_numbers(moves)
+    fine = given.ndim == 1 and (given.size or (isinstance(moves, (list, tuple)) and not moves))
+    if not fine or not np.isin(given, np.arange(1, length)).all():
+        raise errors.InvalidArgument(
+            "Parameters are moved between two observations.", where=errors.caller(),
+            given=f"moves after {shown(moves)} of {length} observations",
+            expected=f"ints from 1 to {length - 1}", fix="leave moves out",
+        )  # fmt: skip
+    return [int(t) for t in given]
 
 
 @partial(
@@ -174,13 +191,14 @@ class _Filters:
         def one(state: tuple, i: Any) -> tuple[tuple, None]:
             inside, total = state
             after, more = run.step(i, inside)
-            new = after, total + more
+            new = after, plus(total, more)
             return jax.tree.map(lambda a, b: jnp.where(i < t, a, b), new, state), None
 
-        (inside, total), _ = lax.scan(one, (run.begun(), jnp.zeros(())), jnp.arange(run.length))
+        none = nothing(jnp.zeros(()))
+        (inside, total), _ = lax.scan(one, (run.begun(), none), jnp.arange(run.length))
         density, _ = prior.assess(values, *args)
         # off the support both are -inf
-        factor(jnp.where(jnp.isfinite(density), total + run.log_rest() - density, -jnp.inf))
+        factor(jnp.where(jnp.isfinite(density), total.value + run.log_rest() - density, -jnp.inf))
         return inside
 
     def run(self, args: tuple, values: Mapping[str, Any]) -> _Run:

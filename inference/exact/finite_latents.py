@@ -41,7 +41,7 @@ def table_of(site: Site) -> Any:
         return None
     count = math.prod(shape)
     digits = np.stack(np.meshgrid(*[each] * count, indexing="ij"), -1) if count else each[:0]
-    return digits.reshape(-1, *shape).astype(site.dtype)
+    return digits.reshape(len(each) ** count, *shape).astype(site.dtype)
 
 
 def reads_of(

@@ -19,6 +19,8 @@ from ppl.addresses import as_selection
 from ppl.affine import AFFINE, CONSTANT, Order
 from ppl.program import Path
 
+from ..smc.step_models import check_state
+from ..validation.objects import check_model
 from .enumerated import Enumerated, check_result, enumerated
 from .finite_latents import table_of
 from .linear_gaussian import Affine, Law, LinearGaussian, is_symbol, orders_of
@@ -121,6 +123,8 @@ def rao_blackwell(
     >>> found.particles.value.state[0].shape, found.particles.value.covariance.shape
     ((50,), (50, 1, 1))
     """
+    check_model(model)
+    check_state(init)
     chosen = as_selection(summed)
     sites = model.sites(init, x)
     chosen.check(sites)

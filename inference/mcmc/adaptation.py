@@ -19,9 +19,11 @@ import numpy as np
 from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
 
 from ..kernel import State, Stats, Tuning
+from .first_metric import FirstMetric
 from .metric import Metric, by_slopes, shrunk
 
-# Fewer positions than so, or than five a coordinate, are too few for a covariance.
+# Fewer positions than so, or than five a coordinate, are too few for a covariance; and a
+# warm-up of fewer steps is too short to begin without one.
 FEW = 150
 
 
@@ -43,6 +45,7 @@ def windows(
     target_accept: float | None,
     adapt_mass: bool = True,
     gradient: Callable[[State], jax.Array] | None = None,
+    first: FirstMetric | None = None,
 ) -> Tuning:
     """The tuning of a kernel with a `Metric` as parameters and `accept` in its statistics.
 
@@ -54,6 +57,7 @@ def windows(
       adapt_mass: whether the inverse mass matrix changes.
       gradient: of a state, of the log density or the potential; where there is none, all
         windows count positions alone.
+      first: the metric of the first step, from the state there; None for `metric`.
     """
     start: Any
     covariance: Any
@@ -67,19 +71,22 @@ def windows(
     def init(state: State, n: int) -> _Found:
         # of a warm-up of no steps `update` is traced, though never run
         inside, ends = np.zeros(max(n, 1), bool), np.zeros(max(n, 1), bool)
-        for first, last in build_adaptation_schedule(n)[1:-1] if n else []:
-            inside[first : last + 1] = adapt_mass
+        for begin, last in build_adaptation_schedule(n)[1:-1] if n else []:
+            inside[begin : last + 1] = adapt_mass
             ends[last] = adapt_mass
         dtype = metric.inverse_mass.dtype
-        step_size = jnp.asarray(metric.step_size, dtype)
+        begun = metric if first is None else first(state, metric, n < FEW)
+        step_size = jnp.asarray(begun.step_size, dtype)
+        # towards ten times the size, as Stan does; few steps would not come back from there
+        bold = 1 if first is not None and n < FEW else 10
         return _Found(
             time=jnp.zeros((), int),
             updated=jnp.asarray(inside),
             ends=jnp.asarray(ends),
-            averaging=_typed(start(jnp.log(10 * step_size)), dtype),
+            averaging=_typed(start(jnp.log(bold * step_size)), dtype),
             covariance=_typed(none(size), dtype),
             slopes=_typed(none_yet(size), dtype),
-            metric=Metric(step_size, metric.inverse_mass),
+            metric=Metric(step_size, begun.inverse_mass),
         )
 
     def update(found: _Found, state: State, stats: Stats) -> _Found:

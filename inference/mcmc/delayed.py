@@ -13,6 +13,8 @@ from ppl.addresses import flatten
 
 from ..kernel import Kernel, Stats, Tuning, as_kernel
 from ..move import accepted
+from ..validation.objects import check_target
+from ..validation.same import check_same
 
 FIRST = "first/"
 
@@ -60,8 +62,12 @@ def delayed_acceptance(kernel: Callable[[Any], Any], cheap: Target, target: Targ
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    _check_same(cheap, target)
+    check_target(cheap)
+    check_target(target)
     first = as_kernel(kernel)
+    fix = f"delayed_acceptance(kernel, cheap, target): {first.name.split()[0]}(cheap, ...)"
+    check_same(f"The kernel {first.name}", first.target, cheap, "the cheap target", fix)
+    _check_latents(cheap, target)
 
     def step(parameters: Any, at: Any) -> tuple[Any, Stats]:
         inner, stats = first.step(parameters, first.enter(at.cheap))
@@ -103,6 +109,7 @@ def delayed_acceptance(kernel: Callable[[Any], Any], cheap: Target, target: Targ
         enter=lambda trace: Screened(trace, cheap.at(target.choices(trace))[0]),
         leave=lambda at: at.trace,
         valid=valid,
+        target=target,
     )
 
 
@@ -111,7 +118,7 @@ def _pairs(target: Target, old: Trace, new: Trace) -> list[tuple[Any, Any]]:
     return [(before[path], after[path]) for path in before]
 
 
-def _check_same(cheap: Target, target: Target) -> None:
+def _check_latents(cheap: Target, target: Target) -> None:
     if set(cheap.latents) != set(target.latents):
         known = "; ".join(errors.show(path) for path in target.latents)
         raise errors.InvalidArgument(

@@ -11,6 +11,8 @@ import numpyro.distributions as dist
 from ppl import Selection, Target, Trace, draw, errors
 
 from ..kernel import Kernel, Stats
+from ..validation.objects import check_target
+from ..validation.settings import check_count, check_number
 from .space import Space
 
 
@@ -66,6 +68,9 @@ def stretch(
     >>> bool(abs(many["mu"].mean() - 1.0) < 5 * (0.5 / 400) ** 0.5)  # 400 of Normal(1, sqrt(1/2))
     True
     """
+    check_target(target)
+    check_count("members", members)
+    check_number("scale", scale, above=1, fix=2.0)
     space = Space(target, selection)
     least = max(4, 2 * space.size)
     if members < least:
@@ -74,11 +79,6 @@ def stretch(
             given=f"{members} members in {space.size} dimensions",
             expected=f"at least {least}: twice the dimensions, and 4",
             fix=f"stretch(target, {least})",
-        )  # fmt: skip
-    if not scale > 1:
-        raise errors.InvalidArgument(
-            "The scale of a stretch move is above 1.", where=errors.caller(), given=scale,
-            expected="scale > 1", fix="leave it out: scale=2.0",
         )  # fmt: skip
     half = members // 2
 
@@ -116,6 +116,7 @@ def stretch(
         valid=lambda ensemble: jnp.isfinite(ensemble.log_density),
         members=members,
         draws=members,
+        target=target,
     )
 
 

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 
 from ppl import At, Target, Trace, draw, errors
 from ppl.addresses import flatten, nest
+from ppl.masks import leading
 from ppl.program import Path
 from ppl.quadrature import elements, outcomes
 from ppl.sites import Site
@@ -61,7 +62,9 @@ def gibbs(target: Target, address: str | tuple[str, ...]) -> Kernel:
     except errors.InvalidArgument:
         plate = None
     sweep = _one_by_one(target, path, values) if plate is None else _all_at_once(plate, values)
-    return Kernel(f"gibbs {errors.show(path)}", lambda _, trace: (sweep(trace), _none()))
+    return Kernel(
+        f"gibbs {errors.show(path)}", lambda _, trace: (sweep(trace), _none()), target=target
+    )
 
 
 def _none() -> Stats:
@@ -153,5 +156,4 @@ def _in_order(step: Any, state: Any, n: int) -> Any:
 def _present(trace: Trace, path: Path, site: Site) -> jax.Array:
     """Whether each element is there, of the shape of the value."""
     flags = jnp.asarray(flatten(trace.present).get(path, True))
-    flags = flags.reshape(flags.shape + (1,) * (len(site.shape) - flags.ndim))
-    return jnp.broadcast_to(flags, site.shape)
+    return jnp.broadcast_to(leading(flags, len(site.shape)), site.shape)

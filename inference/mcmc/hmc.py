@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,56 +11,30 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 from numpyro.infer.hmc_util import IntegratorState, euclidean_kinetic_energy, velocity_verlet
 
-from ppl import Selection, Target, Trace, draw, errors
+from ppl import Selection, Target, Trace, draw
 
-from ..kernel import Kernel, Stats, Tuning
-from .adaptation import windows
-from .metric import Metric, kinetic_energy, unit_metric
+from ..kernel import Kernel, Stats
+from ..validation.settings import check_count
+from .first_metric import first_step_size, scales_by_slopes, signs, with_scales
+from .metric import Metric, kinetic_energy
+from .phase import Phase, on_phases
+from .prologue import Prologue, accepting
 from .space import Space
 from .tree import DIVERGENT
 
-
-class Phase(NamedTuple):
-    """A position with its potential energy and gradient; the trace that holds the rest."""
-
-    rest: Trace | None
-    z: jax.Array
-    potential: jax.Array
-    gradient: jax.Array
+USUAL = 0.1
+"""The step size outside of a run."""
 
 
 class Hamiltonian:
-    """What Hamiltonian kernels share: energies, leapfrog steps, momenta, and traces."""
+    """What Hamiltonian kernels share: leapfrog steps, momenta, and their first metric."""
 
-    def __init__(self, target: Target, selection: Any, step_size: float, dense: bool | None):
-        self.space = Space(target, selection)
-        self.metric = unit_metric(step_size, self.space.size, self.space.dtype, dense)
-
-    def enter(self, trace: Trace) -> Phase:
-        rest, z = self.space.rest(trace), self.space.position(trace)
-        potential, gradient = jax.value_and_grad(self.potential(rest))(z)
-        return Phase(rest, z, potential, gradient)
-
-    def leave(self, phase: Phase) -> Trace:
-        return self.space.trace(phase.rest, phase.z)
-
-    def read(self, phase: Phase) -> dict[str, Any]:
-        return self.space.latents(phase.rest, phase.z)
-
-    def valid(self, phase: Phase) -> jax.Array:
-        return jnp.isfinite(phase.potential) & jnp.all(jnp.isfinite(phase.gradient))
-
-    def potential(self, rest: Trace | None) -> Callable[[jax.Array], jax.Array]:
-        log_density = self.space.log_density(rest)
-        return lambda z: -log_density(z)
+    def __init__(self, space: Space):
+        self.space = space
 
     def leapfrog(self, rest: Trace | None) -> Callable[..., IntegratorState]:
         """`(step size, inverse mass, state) -> state`, by numpyro's velocity Verlet."""
-        return velocity_verlet(self.potential(rest), euclidean_kinetic_energy)[1]
-
-    def tuning(self, target_accept: float) -> Tuning:
-        """How the step size and the mass are found."""
-        return windows(_position, self.metric, target_accept, gradient=_gradient)
+        return velocity_verlet(self.space.potential(rest), euclidean_kinetic_energy)[1]
 
     def momentum(self, inverse_mass: jax.Array) -> jax.Array:
         """r ~ N(0, inverse_mass^-1)."""
@@ -70,13 +44,35 @@ class Hamiltonian:
             return noise / jnp.sqrt(inverse_mass)
         return solve_triangular(jnp.linalg.cholesky(inverse_mass), noise, trans=1, lower=True)
 
+    def first(self, phase: Phase, metric: Metric, short: bool) -> Metric:
+        """Where a run starts: a step size that one leapfrog step bears.
+
+        Windows find the masses; where the warm-up has `short` ones or none, the gradient beside
+        the start does.
+        """
+        z, potential, gradient = phase.z, phase.potential, phase.gradient
+        if short:
+            slopes = jax.grad(self.space.potential(phase.rest))
+            metric = with_scales(metric, scales_by_slopes(slopes, z, gradient))
+        leapfrog = self.leapfrog(phase.rest)
+        r = signs(z) / metric.deviations
+        start = IntegratorState(z, r, potential, gradient)
+
+        def log_ratio(step_size: jax.Array) -> jax.Array:
+            end = leapfrog(step_size, metric.inverse_mass, start)
+            before, after = (kinetic_energy(metric.inverse_mass, p) for p in (r, end.r))
+            return potential + before - end.potential_energy - after
+
+        step_size = jnp.asarray(metric.step_size, z.dtype)
+        return metric._replace(step_size=first_step_size(log_ratio, step_size))
+
 
 def hmc(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
     steps: int,
-    step_size: float = 0.1,
+    step_size: float | None = None,
     dense: bool | None = None,
     target_accept: float = 0.8,
 ) -> Kernel:
@@ -92,13 +88,16 @@ def hmc(
     Args:
       selection: continuous latents; all latents if left out.
       steps: leapfrog steps of a trajectory, a Python int.
-      step_size: used as it is without a warm-up, and as the start of one.
+      step_size: used as it is without a warm-up, and as the start of one. If left out, each
+        chain of a run starts with one that its first step bears (Hoffman and Gelman 2014,
+        algorithm 4); outside of a run it is 0.1.
       dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
         most 64 coordinates if left out.
       target_accept: the acceptance probability that the warm-up aims at.
 
     Raises:
-      InvalidArgument: a selected latent has no unconstrained space, or `steps` < 1.
+      InvalidArgument: a selected latent has no unconstrained space, or a setting is out of
+        range.
 
     >>> import jax, numpyro.distributions as dist
     >>> from inference import hmc, sample_posterior
@@ -113,8 +112,9 @@ def hmc(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    check_positive("steps", steps)
-    system = Hamiltonian(target, selection, step_size, dense)
+    check_count("steps", steps)
+    begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
+    system = Hamiltonian(begun.space)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
         r = system.momentum(metric.inverse_mass)
@@ -130,24 +130,13 @@ def hmc(
         after = end.potential_energy + kinetic_energy(metric.inverse_mass, end.r)
         return _kept(phase, moved, energy, after, steps)
 
-    tuning = system.tuning(target_accept)
-    return Kernel(
-        name="hmc",
-        step=step,
-        parameters=system.metric,
-        tuning=tuning,
-        enter=system.enter,
-        leave=system.leave,
-        read=system.read,
-        valid=system.valid,
+    return begun.kernel(
+        "hmc", step, on_phases(begun.space), gradient=gradient_of, first=system.first
     )
 
 
-def _position(phase: Phase) -> jax.Array:
-    return phase.z
-
-
-def _gradient(phase: Phase) -> jax.Array:
+def gradient_of(phase: Phase) -> jax.Array:
+    """The gradient at a state."""
     return phase.gradient
 
 
@@ -164,12 +153,3 @@ def _kept(old: Phase, new: Phase, before: Any, after: Any, steps: int) -> tuple[
         "steps": jnp.asarray(steps),
     }
     return phase, stats
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise `InvalidArgument` unless `value` is a positive Python int."""
-    if not isinstance(value, int) or value < 1:
-        raise errors.InvalidArgument(
-            f"{name} is not a positive int.", where=errors.caller(), given=repr(value),
-            expected=f"{name} >= 1, known before the program runs", fix=f"{name}=10",
-        )  # fmt: skip

@@ -28,10 +28,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
 
-from ppl import GenerativeFunction, Selection, errors, gen, sample
+from ppl import GenerativeFunction, Selection, gen, sample
 from ppl.addresses import as_path, as_selection, flatten, nest
 
-from ..move import Move, log_abs_det, log_det_of
+from ..move import Move, check_move, log_abs_det, log_det_of
+from ..validation.objects import check_callable, check_model
+from ..validation.settings import check_count
 from .components import (
     check_match,
     checked,
@@ -90,6 +92,9 @@ def birth_death(
     ([0, 1], [0.5661, 0.4339])
     """
 
+    check_count("least", least, least=0)
+    check_model(newborn)
+
     def split(row: Row, u: dict) -> tuple[Row, Row]:
         return row, nest(checked(u, flatten(row), newborn.fn))
 
@@ -144,11 +149,10 @@ def split_merge(
     >>> round(float(jnp.exp(move.log_det(x, u))), 4)  # |d(4 s, 4 (1 - s)) / d(4, s)| is 4
     4.0
     """
-    if least < 1:
-        raise errors.InvalidArgument(
-            "Splits and merges begin with one row.", where=errors.caller(), given=f"least={least}",
-            expected="least, 1 or more", fix="let birth_death come from no row to one",
-        )  # fmt: skip
+    check_count("least", least)
+    check_model(auxiliary)
+    check_callable("split", split, "a function (row, u) -> (first, second)", "split=split")
+    check_callable("merge", merge, "a function (first, second) -> (row, u)", "merge=merge")
     jump = _Jump(as_path(number), as_selection(parts), split, merge, least, pairs=1)
     return jump.move(lambda latents, row: auxiliary(row))
 
@@ -171,6 +175,7 @@ def one_row(number: Address, parts: Selection | Address, move: Move) -> Move:
     >>> one_row("k", "x", walk).involution(x, u)[0]["x"].tolist()
     [1.0, 2.5, 0.0]
     """
+    check_move(move)
     path, chosen = as_path(number), as_selection(parts)
 
     @gen

@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import Selection, Target, Trace, draw, errors, select
+from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors, select
 
 from ..kernel import Kernel, Stats, Tuning
-from .hmc import check_positive, hmc
+from ..validation.objects import check_callable, check_target
+from ..validation.settings import check_count, check_number
+from .hmc import hmc
 from .space import Space
 
 Estimate = Callable[[Mapping[str, Any]], Any]
@@ -31,7 +34,7 @@ def mala(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
-    step_size: float = 0.1,
+    step_size: float | None = None,
     dense: bool | None = None,
     target_accept: float = 0.574,
 ) -> Kernel:
@@ -96,8 +99,10 @@ def minibatch(batch: Callable[[jax.Array], Target], total: int, size: int) -> Es
     >>> print(f"{integrate(some)({'slope': 1.0}):.4f} {whole:.4f}")
     -5.3008 -5.3008
     """
-    check_positive("total", total)
-    check_positive("size", size)
+    expected = "a function from the numbers of some data to a target"
+    check_callable("batch", batch, expected, "batch=lambda i: Target(model, (x[i],), {'y': y[i]})")
+    check_count("total", total)
+    check_count("size", size)
 
     def estimate(latents: Mapping[str, Any]) -> jax.Array:
         target = batch(draw(dist.DiscreteUniform(0, total - 1).expand([size])))
@@ -139,7 +144,8 @@ def sgld(
         whose last value stays: after it the kernel is the same at each step.
 
     Raises:
-      InvalidArgument: a selected latent has no unconstrained space.
+      InvalidArgument: a selected latent has no unconstrained space, or the step size is not
+        above 0.
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import sample_posterior
@@ -158,6 +164,7 @@ def sgld(
     >>> bool(abs(slope["mean"] - 15.5 / 15) < 5 * slope["mcse_mean"])
     True
     """
+    _check_approximate(target, estimate, step_size)
     space = Space(target, selection)
     slope = _slope(space, estimate)
 
@@ -212,8 +219,11 @@ def sghmc(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    check_positive("steps", steps)
-    if not 0 <= noise <= friction <= 1:
+    check_count("steps", steps)
+    check_number("friction", friction, least=0, most=1, fix=0.1)
+    check_number("noise", noise, least=0, most=1, fix=0.0)
+    _check_approximate(target, estimate, step_size)
+    if not isinstance(noise + friction, jax.core.Tracer) and not 0 <= noise <= friction <= 1:
         raise errors.InvalidArgument(
             "The friction does not make up for the noise.", where=errors.caller(),
             given=f"friction {friction}, noise {noise}", expected="0 <= noise <= friction <= 1",
@@ -234,6 +244,14 @@ def sghmc(
         return at, {"step_size": jnp.asarray(h, dtype)}
 
     return _approximate("sghmc", space, step, step_size)
+
+
+def _check_approximate(target: Target, estimate: Estimate, step_size: Schedule) -> None:
+    check_target(target)
+    expected = "a random program from latents to an estimate of the log density"
+    check_callable("estimate", estimate, expected, "target.log_density, or minibatch(...)")
+    if not callable(step_size) or isinstance(step_size, GenerativeFunction):
+        check_number("step_size", step_size, above=0, fix=0.01)
 
 
 def _slope(space: Space, estimate: Estimate) -> Callable[[Position], jax.Array]:
@@ -268,4 +286,5 @@ def _approximate(name: str, space: Space, step: Callable, step_size: Schedule) -
         enter=lambda trace: Position(space.rest(trace), space.position(trace)),
         leave=lambda at: space.trace(at.rest, at.z),
         read=lambda at: space.latents(at.rest, at.z),
+        target=space.target,
     )

@@ -10,11 +10,13 @@ import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors, select
 from ppl.addresses import flatten, nest
+from ppl.masks import leading
 from ppl.program import Path
 
 from ..kernel import Kernel, Stats
-from ..targets.plates import Plate, spread
+from ..targets.plates import Plate
 from ..targets.single_choice import check_density_known, latent
+from ..validation.objects import check_model
 
 
 def mh_each(
@@ -56,6 +58,8 @@ def mh_each(
     >>> kernel.is_reversible(pi, 1e-6)
     True
     """
+    if proposal is not None:
+        check_model(proposal)
     path = latent(target, address)
     check_density_known(target, path)
     plate = Plate.of(target, path)
@@ -81,10 +85,10 @@ def mh_each(
         log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
         probability = jax.lax.stop_gradient(jnp.exp(jnp.minimum(log_ratio, 0.0)))
         taken = draw(dist.Bernoulli(probability)) == 1
-        kept = jnp.where(spread(taken, old), new, old)
+        kept = jnp.where(leading(taken, old.ndim), new, old)
         return target.moved(trace, nest({path: kept}))[0], {"accept": probability.mean()}
 
-    return Kernel(f"mh_each {errors.show(path)}", step)
+    return Kernel(f"mh_each {errors.show(path)}", step, target=target)
 
 
 def _change(plate: Plate, trace: Trace, new: Any, counted: Selection | None) -> jax.Array:

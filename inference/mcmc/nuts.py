@@ -12,9 +12,15 @@ from numpyro.distributions import constraints
 from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
-from .hmc import Hamiltonian, Phase, check_positive
+from ..validation.settings import check_count
+from .hmc import USUAL, Hamiltonian, gradient_of
 from .metric import Metric
+from .phase import Phase, on_phases
+from .prologue import Prologue, accepting
 from .tree import Point, grow
+
+DEEPEST = 30
+"""The most doublings: steps are counted in 32 bits."""
 
 
 class RandomKey(dist.Distribution):
@@ -43,7 +49,7 @@ def nuts(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,
     *,
-    step_size: float = 0.1,
+    step_size: float | None = None,
     dense: bool | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
@@ -60,14 +66,17 @@ def nuts(
 
     Args:
       selection: continuous latents; all latents if left out.
-      step_size: used as it is without a warm-up, and as the start of one.
+      step_size: used as it is without a warm-up, and as the start of one. If left out, each
+        chain of a run starts with one that its first step bears (Hoffman and Gelman 2014,
+        algorithm 4); outside of a run it is 0.1.
       dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
         most 64 coordinates if left out.
       target_accept: the acceptance probability that the warm-up aims at.
-      max_depth: a trajectory has at most 2**max_depth - 1 steps.
+      max_depth: a trajectory has at most 2**max_depth - 1 steps; at most 30.
 
     Raises:
-      InvalidArgument: a selected latent has no unconstrained space, or `max_depth` < 1.
+      InvalidArgument: a selected latent has no unconstrained space, or a setting is out of
+        range.
 
     >>> import jax, numpyro.distributions as dist
     >>> from inference import nuts, sample_posterior
@@ -82,12 +91,13 @@ def nuts(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    check_positive("max_depth", max_depth)
-    system = Hamiltonian(target, selection, step_size, dense)
+    check_count("max_depth", max_depth, most=DEEPEST)
+    begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
+    system = Hamiltonian(begun.space)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
         tree = grow(
-            system.potential(phase.rest),
+            begun.space.potential(phase.rest),
             Point(phase.z, system.momentum(metric.inverse_mass), phase.gradient),
             phase.potential,
             metric.inverse_mass,
@@ -107,14 +117,6 @@ def nuts(
         }
         return moved, stats
 
-    tuning = system.tuning(target_accept)
-    return Kernel(
-        name="nuts",
-        step=step,
-        parameters=system.metric,
-        tuning=tuning,
-        enter=system.enter,
-        leave=system.leave,
-        read=system.read,
-        valid=system.valid,
+    return begun.kernel(
+        "nuts", step, on_phases(begun.space), gradient=gradient_of, first=system.first
     )

@@ -15,6 +15,7 @@ from ..kernel import Kernel, Stats
 from ..move import accepted
 from ..targets.presence import presence_varies
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_proposal, check_target
 
 
 def propose(target: Target, proposal: GenerativeFunction | Stochastic) -> Kernel:
@@ -62,13 +63,15 @@ def propose(target: Target, proposal: GenerativeFunction | Stochastic) -> Kernel
     >>> kernel.is_reversible(pi, 1e-6)
     True
     """
+    check_target(target)
+    check_proposal(proposal)
     _check(target, proposal)
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
         trace, probability = accepted(trace, *proposed(target, proposal, trace))
         return trace, {"accept": probability}
 
-    return Kernel(f"propose {proposal.name}", step)
+    return Kernel(f"propose {proposal.name}", step, target=target)
 
 
 def proposed(

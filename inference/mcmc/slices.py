@@ -20,11 +20,11 @@ from ppl.program import CHOICE, FACTOR, Choice, Path, Step
 from ppl.walk import Result, Rule, walk
 
 from ..kernel import Kernel, Stats
-from .adaptation import windows
-from .hmc import check_positive
+from ..validation.objects import check_target
+from ..validation.settings import check_count, check_number, check_option
 from .metric import Metric
+from .prologue import Prologue
 from .scored_position import ScoredPosition, on_scored_positions
-from .space import Space
 
 LogDensity = Callable[[jax.Array], jax.Array]
 
@@ -84,8 +84,8 @@ def slice_sample(
       most: a bracket has at most this many times the width.
 
     Raises:
-      InvalidArgument: a selected latent has no unconstrained space, `along` is neither, or
-        `most` < 1.
+      InvalidArgument: a selected latent has no unconstrained space, or a setting is out of
+        range.
 
     >>> import jax, numpyro.distributions as dist
     >>> from inference import sample_posterior
@@ -101,16 +101,12 @@ def slice_sample(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    check_positive("most", most)
-    if along not in ("coordinates", "direction"):
-        raise errors.InvalidArgument(
-            "Slices are along coordinates or a direction.", where=errors.caller(),
-            given=f"along={along!r}", expected='"coordinates" or "direction"',
-            fix='along="coordinates"',
-        )  # fmt: skip
-    space = Space(target, selection)
+    check_count("most", most)
+    check_option("along", along, ("coordinates", "direction"))
+    check_number("width", width, above=0, fix=2.5)
+    begun = Prologue(target, selection, width, False, lambda n: None, lambda n: width)
+    space = begun.space
     n, dtype = space.size, space.dtype
-    metric = Metric(width, jnp.ones(n, dtype))
 
     def lines(metric: Metric) -> jax.Array:
         """Of shape (number of lines, n)."""
@@ -137,13 +133,7 @@ def slice_sample(
             "refused": refused.any(),
         }
 
-    return Kernel(
-        name="slice",
-        step=step,
-        parameters=metric,
-        tuning=windows(lambda point: point.z, metric, None),
-        **on_scored_positions(space),
-    )
+    return begun.kernel("slice", step, on_scored_positions(space))
 
 
 def _on_line(log_density: LogDensity, value: jax.Array, most: int) -> tuple:
@@ -220,6 +210,7 @@ def elliptical_slice(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
+    check_target(target)
     chosen = None if selection is None else target.selection(selection)
     paths = [path for path in target.latents if chosen is None or chosen(path)]
     _check_gaussian(target, paths)
@@ -251,7 +242,7 @@ def elliptical_slice(
         kept = jax.tree.map(lambda a, b: a if a is b else jnp.where(found, b, a), trace, moved)
         return kept, {"steps": end.tries, "refused": ~found}
 
-    return Kernel("elliptical slice", step)
+    return Kernel("elliptical slice", step, target=target)
 
 
 class _Prior(Rule):

@@ -14,8 +14,10 @@ import numpyro.distributions as dist
 from ppl import Target, Trace, draw, errors
 from ppl.arguments import Arguments
 
-from ..kernel import Kernel, Stats, Tuning, as_kernel
-from ..targets.temper import heat, tempered_model
+from ..kernel import Kernel, Stats, Tuning, check_maker, kernel_for
+from ..targets.temper import OF, heat, tempered_model
+from ..validation.objects import check_target
+from ..validation.settings import as_numbers, check_count, check_flag, check_option
 
 
 class Ladder(NamedTuple):
@@ -97,13 +99,17 @@ def parallel_tempering(
     >>> bool(abs(up["mean"] - 0.5) < 5 * up["mcse_mean"])
     True
     """
+    check_target(target)
+    check_option("of", of, OF)
+    check_flag("adapt", adapt)
+    check_maker(make_kernel)
     start = _powers(powers, of)
     n = len(start)
     model = tempered_model(target, of)
 
     def inner(power: Any) -> Kernel:
         tempered = Target(model, (power, *target.args), target.observations)
-        return as_kernel(make_kernel(tempered))
+        return kernel_for(tempered, make_kernel)
 
     first = inner(start[0])
     if first.members is not None:
@@ -174,6 +180,7 @@ def parallel_tempering(
         valid=valid,
         members=n,
         draws=1,
+        target=target,
     )
 
 
@@ -194,10 +201,11 @@ def _powers(powers: int | Sequence[float], of: str) -> jax.Array:
     Raises:
       InvalidArgument: they do not decrease from 1 to 0 or above.
     """
-    if isinstance(powers, int):
-        given = np.linspace(1.0, 0.0, max(powers, 0)) ** 3
+    if isinstance(powers, (jax.Array, np.ndarray, list, tuple)):
+        given = as_numbers(powers)
     else:
-        given = np.asarray(powers, float)
+        check_count("powers", powers, least=2)
+        given = np.linspace(1.0, 0.0, int(powers)) ** 3  # type: ignore[arg-type]
     fine = given.ndim == 1 and len(given) >= 2 and given[0] == 1 and (np.diff(given) < 0).all()
     if fine and given[-1] >= 0 and (of != "everything" or given[-1] > 0):
         return jnp.asarray(given, float)

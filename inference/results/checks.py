@@ -15,6 +15,8 @@ import numpy as np
 
 from ppl import Target
 
+from .precision import X64, Limit
+from .prior_faults import DRAWS, prior_faults
 from .verdict import Finding, Verdict, array_stats, bfmi, divergences
 
 RHAT, ESS_PER_CHAIN, BFMI = 1.01, 100, 0.3
@@ -42,6 +44,7 @@ class Diagnosed:
       scalars: the draws of each scalar, (chains, draws); left out where only numbers are known.
       target: what was drawn from, if that is known.
       derived: the scalars that are functions of others.
+      limit: what float32 is too coarse for, if it is.
     """
 
     rows: Rows
@@ -51,6 +54,7 @@ class Diagnosed:
     scalars: Mapping[str, np.ndarray] = field(default_factory=dict)
     target: Target | None = None
     derived: frozenset[str] = frozenset()
+    limit: Limit | None = None
 
     def statistic(self, name: str) -> dict[str, np.ndarray]:
         """The statistics of this name, by full name."""
@@ -82,6 +86,13 @@ def finite(found: Diagnosed) -> Iterator[Finding]:
              else "look for overflow in its density, or a start outside the support")
             if n else "run it",
         )  # fmt: skip
+
+
+def precise(found: Diagnosed) -> Iterator[Finding]:
+    """Single precision is enough for the log density and for the supports."""
+    if found.limit is not None:
+        text = f"float32 is too coarse: {found.limit.text}"
+        yield Finding("precision", found.limit.name, found.limit.value, text, X64)
 
 
 def moving(found: Diagnosed) -> Iterator[Finding]:
@@ -120,6 +131,19 @@ def diverging(found: Diagnosed) -> Iterator[Finding]:
         text = f"{count} of {math.prod(found.shape)} transitions diverged ({name})"
         action = "raise target_accept, or reparameterise (centred or not)"
         yield Finding("divergences", name, count, text, action)
+
+
+def sound(found: Diagnosed) -> Iterator[Finding]:
+    """Where chains break off or stay, the model itself is not at fault."""
+    if found.target is None or not any(True for check in (moving, diverging) for _ in check(found)):
+        return
+    for fault, count in prior_faults(found.target).items():
+        action = "look for overflow, or for parameters that have no meaning there"
+        if fault.startswith("the param"):
+            action = "constrain it (jnp.exp, jax.nn.softplus), or choose a prior on its range"
+        text = f"{fault} in {count} of {DRAWS} draws of the prior"
+        yield Finding("model", "", count, text, action)
+        return
 
 
 def agreeing(found: Diagnosed) -> Iterator[Finding]:
@@ -184,7 +208,8 @@ def deep_enough(found: Diagnosed) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    finite, moving, enough, diverging, agreeing, long_enough, energetic, deep_enough,
+    finite, precise, sound, moving, enough, diverging, agreeing, long_enough, energetic,
+    deep_enough,
 )  # fmt: skip
 
 

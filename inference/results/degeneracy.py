@@ -13,6 +13,7 @@ from ppl import errors
 
 from ..smc.particles import History
 from ..smc.resample import effective_sample_size
+from ..validation.settings import check_number
 from ..weighted import Weighted, log_evidence
 from .verdict import Verdict
 
@@ -56,11 +57,7 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
     >>> bool(verdict), verdict.check, verdict.name
     (False, 'ess', 'step 1, "y" = 30')
     """
-    if not 0 <= floor <= 1:
-        raise errors.InvalidArgument(
-            "The floor is a fraction of the particles.", where=errors.caller(), given=floor,
-            expected="0 <= floor <= 1", fix="floor=0.01",
-        )  # fmt: skip
+    check_number("floor", floor, least=0, most=1, fix=FLOOR)
     particles, history = next(parts(found, Weighted), None), next(parts(found, History), None)
     if particles is None or np.ndim(particles.log_weight) != 1:
         raise errors.InvalidArgument(

@@ -14,8 +14,11 @@ from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
 from ppl.program import Path
 
+from ..validation.objects import check_target
+from ..validation.settings import shown
 from .checks import Diagnosed, judge
 from .fixed import fixed_elements
+from .precision import Limit, limit
 from .summary import Summary, diagnose, summarize
 from .verdict import Divergences, Verdict, bfmi, divergences
 
@@ -62,6 +65,18 @@ class Draws:
     derived: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.stats, Mapping):
+            raise errors.InvalidArgument(
+                "Statistics are a dict of arrays.", where=errors.caller(), given=shown(self.stats),
+                expected='{"accept": array}, of shape (chains, draws)', fix="leave them out",
+            )  # fmt: skip
+        if self.target is not None:
+            check_target(self.target)
+        if not isinstance(self.status, str):
+            raise errors.InvalidArgument(
+                "The status is a string.", where=errors.caller(), given=shown(self.status),
+                expected='"complete", or how the run ended before', fix="leave it out",
+            )  # fmt: skip
         # frozen: what is given may be on a device, and is brought to the host once
         values = {path: np.asarray(x) for path, x in flatten(self.choices).items()}
         object.__setattr__(self, "choices", nest(values))
@@ -136,6 +151,10 @@ class Draws:
         return {full: x for full, x in self.stats.items() if full.split("/")[-1] == name}
 
     @cached_property
+    def _limit(self) -> Limit | None:
+        return limit(self.target, self.choices)
+
+    @cached_property
     def _diagnosed(self) -> dict[str, dict[str, Any]]:
         return diagnose(self.columns(), self._fixed)
 
@@ -176,6 +195,7 @@ class Draws:
             scalars=self.scalars(),
             target=self.target,
             derived=frozenset(others),
+            limit=self._limit,
         )
         return judge(found)
 
@@ -309,3 +329,21 @@ def _names(path: Path, shape: tuple[int, ...]) -> list[str]:
         "/".join(path) + ("[" + ",".join(str(i + 1) for i in at) + "]" if at else "")
         for at in np.ndindex(shape)
     ]
+
+
+def check_draws(draws: Any) -> None:
+    """Raise `InvalidArgument` unless `draws` are `Draws`.
+
+    >>> from inference.results.draws import check_draws
+    >>> try:
+    ...     check_draws([1.0])
+    ... except ValueError as error:
+    ...     print(error.what)
+    Draws were expected.
+    """
+    if not isinstance(draws, Draws):
+        raise errors.InvalidArgument(
+            "Draws were expected.", where=errors.caller(), given=shown(draws),
+            expected="what sample_posterior gives, or Draws of one's own",
+            fix='Draws({"mu": array}), of shape (chains, draws, ...)',
+        )  # fmt: skip

@@ -10,9 +10,10 @@ import numpy as np
 
 from ppl import Masked, errors
 from ppl.addresses import flatten
+from ppl.masks import leading
 from ppl.program import Path
 
-from .draws import Draws
+from .draws import Draws, check_draws
 from .extras import extra
 
 _ARVIZ = {
@@ -57,6 +58,7 @@ def to_datatree(
     >>> tree["posterior"]["sub.x"].dims
     ('chain', 'draw', 'sub.x_dim_0')
     """
+    check_draws(draws)
     arviz = extra("arviz_base", "arviz", "Export")
     extra("xarray", "arviz", "Export")
     groups: dict[str, dict[str, Any]] = {
@@ -128,7 +130,9 @@ def _observed(observed: Mapping[Path, Any]) -> dict[str, Any]:
     for path, value in observed.items():
         if isinstance(value, Masked):
             values[path] = value.value
-            values[*path[:-1], f"{path[-1]}_observed"] = value.mask
+            shape = np.shape(value.value)
+            there = np.broadcast_to(leading(value.mask, len(shape)), shape)
+            values[*path[:-1], f"{path[-1]}_observed"] = there
         else:
             values[path] = value
     return _named(values)

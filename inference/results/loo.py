@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl import Masked, Selection, Target, errors, everything
 from ppl.addresses import as_selection, flatten, nest
+from ppl.masks import leading
 from ppl.program import Path
 
 from .draws import Draws
@@ -150,8 +151,7 @@ def _there(shape: tuple[int, ...], observation: Any) -> np.ndarray:
     """Which elements are observed."""
     if not isinstance(observation, Masked):
         return np.ones(shape, bool)
-    mask = np.asarray(observation.mask)
-    return np.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
+    return np.broadcast_to(leading(np.asarray(observation.mask), len(shape)), shape)
 
 
 def _unflatten(values: np.ndarray, there: Mapping[Path, np.ndarray]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ppl.addresses import as_path, flatten, not_found
 from ..smc.filtering import Path
 from ..smc.particles import History
 from ..smc.resample import effective_sample_size
+from ..validation.settings import check_number
 from ..weighted import Weighted, normalized
 from .degeneracy import FLOOR, below, least, parts
 from .extras import extra
@@ -44,6 +45,7 @@ def plot_ess(found: Any, *, floor: float = FLOOR) -> Any:
     >>> figure.axes[0].lines[0].get_ydata().round(4).tolist()
     [2.0, 1.0]
     """
+    check_number("floor", floor, least=0, most=1, fix=FLOOR)
     history = _one(found, History, "no history", "particle_filter(...), or run_particles")
     n = _particles(found).log_weight.shape[0]
     figure, (top, bottom) = _figure(2, 7, 4)

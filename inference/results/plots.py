@@ -13,8 +13,11 @@ import numpy as np
 
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten
+from ppl.masks import leading
 
-from .draws import Draws, check_some
+from ..validation.objects import check_target
+from ..validation.settings import check_number, shown
+from .draws import Draws, check_draws, check_some
 from .extras import extra
 from .predictive import observed_of
 from .summary import quantile_names
@@ -46,6 +49,7 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     >>> [ax.get_title() for ax in figure.axes]
     ['mu', 'ranks of mu', 'tau', 'ranks of tau']
     """
+    check_draws(draws)
     chosen, note = _chosen(draws, names)
     figure, axes = _grid(len(chosen), 2, note, width=8, height=1.8)
     stats = draws.statistic("diverging")
@@ -88,11 +92,8 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     >>> figure.axes[0].get_title()
     'n: 2 [1.75, 2.25]'
     """
-    if not 0 < prob < 1:
-        raise errors.InvalidArgument(
-            "The probability of an interval is between 0 and 1.", where=errors.caller(),
-            given=prob, expected="0 < prob < 1", fix="plot_posterior(draws, prob=0.9)",
-        )  # fmt: skip
+    check_draws(draws)
+    check_number("prob", prob, above=0, below=1, fix=0.9)
     chosen, note = _chosen(draws, names)
     columns = max(1, min(4, len(chosen)))
     low, high = quantile_names(prob)
@@ -148,6 +149,7 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     >>> data.get_label(), data.get_xdata().tolist()
     ('data', [1.0, 2.0, 3.0])
     """
+    check_target(target)
     observed = observed_of(target)
     found = flatten(predictive)
     for path in observed:
@@ -170,7 +172,8 @@ def plot_predictive(predictive: Mapping[str, Any], target: Target) -> Any:
     figure, axes = _grid(1, len(observed), "", width=3.5 * len(observed), height=3)
     for path, ax in zip(observed, axes.ravel(), strict=True):
         data, keep = _data(target, path)
-        drawn = found[path].reshape(-1, *found[path].shape[2:])
+        (chains, draws), rest = found[path].shape[:2], found[path].shape[2:]
+        drawn = found[path].reshape(chains * draws, *rest)
         at = np.unique(np.linspace(0, len(drawn) - 1, _REPLICATES).astype(int))
         for replicate in drawn[at]:
             ax.step(*_fractions(replicate[keep]), where="post", color="C0", lw=0.4, alpha=0.5)
@@ -186,8 +189,7 @@ def _data(target: Target, path: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray
     if not isinstance(value, Masked):
         return np.asarray(value), np.ones(np.shape(value), bool)
     data, mask = np.asarray(value.value), np.asarray(value.mask)
-    mask = mask.reshape(mask.shape + (1,) * (data.ndim - mask.ndim))
-    return data, np.broadcast_to(mask, data.shape)
+    return data, np.broadcast_to(leading(mask, data.ndim), data.shape)
 
 
 def _fractions(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -206,6 +208,13 @@ def _chosen(draws: Draws, names: Sequence[str] | None) -> tuple[dict[str, np.nda
     """The scalars to show, and what to say if they are not all."""
     check_some(draws)
     scalars = draws.scalars()
+    if names is not None and not (
+        isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    ):
+        raise errors.InvalidArgument(
+            "The names of scalars are a list of strings.", where=errors.caller(),
+            given=shown(names), expected="names as in draws.scalars()", fix='names=["mu"]',
+        )  # fmt: skip
     if names is None:
         some = dict(list(scalars.items())[:_SHOWN])
         more = len(scalars) - len(some)

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
+from ppl.masks import leading
+from ppl.missing import check_nothing_depends
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
-from ..targets.missing import check_nothing_depends
 from .draws import Draws
 from .predictive import observed_of, over_draws, target_of
 
@@ -39,7 +40,8 @@ class Pointwise(Rule):
         if step.path not in self.observed:
             return [value], {}, {}
         density = log_density(elementwise(step.spec.tree.unflatten(args)), value)
-        density = density if mask is None else jnp.where(mask, density, 0)
+        if mask is not None:
+            density = jnp.where(leading(mask, density.ndim), density, 0)
         return [value], {"log_likelihood": {step.path: density}}, {}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
@@ -14,7 +15,10 @@ from ppl.addresses import flatten, nest, not_found
 from ppl.program import Path
 from ppl.randomness import checked_key
 
-from .draws import Draws, check_some
+from ..validation.objects import check_target
+from ..validation.same import check_same
+from ..validation.settings import check_count, shown
+from .draws import Draws, check_draws, check_some
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -92,6 +96,11 @@ def posterior_predictive(
     [[[6.0, 12.0, 24.0, 48.0]]]
     """
     target = target_of(draws, target)
+    if args is not None and not isinstance(args, (tuple, list)):
+        raise errors.InvalidArgument(
+            "The arguments of the model are a tuple.", where=errors.caller(), given=shown(args),
+            expected="args=(x, ...)", fix="wrap the argument: args=(x,)",
+        )  # fmt: skip
     observed_of(target)
     keys = jax.random.split(checked_key(key), math.prod(draws.shape))
     if past not in (None, *WAYS):
@@ -167,11 +176,8 @@ def prior_predictive(
     >>> prior["fair"].shape, (prior["fair"] == prior["same"]).tolist()
     ((1, 5), [[True, True, True, True, True]])
     """
-    if n < 1:
-        raise errors.InvalidArgument(
-            "The number of predictions is positive.", where=errors.caller(), given=n,
-            expected="n >= 1", fix="prior_predictive(key, target, 1000)",
-        )  # fmt: skip
+    check_target(target)
+    check_count("n", n)
     program = seed(lambda: target.model.simulate(*target.args).choices)
     keys = jax.random.split(checked_key(key), n)
     found = flatten(_mapped(program, (keys,), _elements(target.model, target.args), batch))
@@ -185,9 +191,15 @@ def target_of(draws: Draws, target: Target | None) -> Target:
     """The target of the draws, whose latents they must be.
 
     Raises:
-      InvalidArgument: there is none.
+      InvalidArgument: there is none, or the draws were made of another.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
     """
+    check_draws(draws)
+    if target is not None:
+        check_target(target)
+        fix = "leave the target out; data that were left out of the fit, and their covariates: "
+        fix += "Draws(draws.choices, target=Target(model, args, observations))"
+        check_same("These draws", draws.target, target, "the target that is given", fix)
     target = draws.target if target is None else target
     if target is None:
         raise errors.InvalidArgument(
@@ -257,16 +269,23 @@ def each_draw(
 def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> Any:
     """`f` over the leading axis: batches of a bounded number of elements, one after another."""
     n = len(jax.tree.leaves(given)[0])
+    if batch is not None:
+        check_count("batch", batch)
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-    first = jax.tree.map(lambda x: x[0], given)
-    shapes, tree = jax.tree.flatten(jax.eval_shape(lambda x: f(*x), first))
 
-    def some(x: tuple) -> list:  # jax divides by the size of what a map gives
-        return [y for y, s in zip(jax.tree.leaves(f(*x)), shapes, strict=True) if s.size]
+    def each(given: tuple, i: Any) -> dict[str, Any]:
+        return f(*jax.tree.map(lambda x: x[i], given))
 
-    found = iter(jax.jit(lambda xs: jax.lax.map(some, xs, batch_size=size))(given))
-    every = [next(found) if s.size else np.zeros((n, *s.shape), s.dtype) for s in shapes]
-    return jax.tree.unflatten(tree, every)
+    # `lax.map` can neither cut nor join arrays of no numbers: it gets indices, and puts none out
+    def batches(given: tuple) -> list:
+        some = lambda i: [x for x in jax.tree.leaves(each(given, i)) if x.size]  # noqa: E731
+        return jax.lax.map(some, jnp.arange(n), batch_size=size)
+
+    rows = iter(jax.jit(batches)(given))
+    shapes = jax.eval_shape(each, given, 0)
+    return jax.tree.map(
+        lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype), shapes
+    )
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:

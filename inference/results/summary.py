@@ -18,6 +18,7 @@ import numpy as np
 
 from ppl import errors
 
+from ..validation.settings import check_number
 from .checks import FEWEST
 from .verdict import Verdict, array_stats
 
@@ -204,11 +205,7 @@ def summarize(
     verdict: Verdict,
 ) -> Summary:
     """Diagnosed scalars, with the equal-tailed interval of probability `prob`."""
-    if not 0 < prob < 1:
-        raise errors.InvalidArgument(
-            "The probability of an interval is between 0 and 1.", where=errors.caller(),
-            given=prob, expected="0 < prob < 1", fix="summary(prob=0.9)",
-        )  # fmt: skip
+    check_number("prob", prob, above=0, below=1, fix=0.9)
     low, high = quantile_names(prob)
     rows = {}
     for names, x in columns:

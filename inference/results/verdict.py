@@ -93,15 +93,16 @@ class Verdict:
     """Whether the draws can be used: true when they pass every check.
 
     What fails is named, the most serious first, each with what to do: draws that are not
-    finite; a scalar that never moves (but for what a support fixes); too few chains or draws;
+    finite; float32 too coarse for the log density or a support (`inference.results.precision`);
+    a scalar that never moves (but for what a support fixes); too few chains or draws;
     divergences; R-hat above 1.01, and whether the chains have settled apart; bulk or tail ESS
     below 100 a chain (Vehtari et al. 2021); BFMI below 0.3 (Betancourt 2016). A note does not
     fail: trajectories that reached their greatest depth. Passing does not prove convergence.
 
     Attributes:
       converged: whether all checks pass.
-      check: the first that failed: "finite", "constant", "divergences", "rhat", "ess",
-        "bfmi"; empty when all pass.
+      check: the first that failed: "finite", "precision", "constant", "divergences",
+        "rhat", "ess", "bfmi"; empty when all pass.
       name: the scalar (or kernel) that it is about.
       value: its number.
       line: the first line of `str`, which has a line for each finding.

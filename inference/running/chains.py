@@ -13,6 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ppl import errors
 
+from ..validation.settings import check_count, shown
+
 
 @dataclass(frozen=True)
 class Chains:
@@ -36,11 +38,12 @@ class Chains:
     mesh: jax.sharding.Mesh | None = None
 
     def __post_init__(self):
-        size = self.batch_size
-        if size is not None and (not isinstance(size, int) or size < 1):
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+        if self.mesh is not None and not isinstance(self.mesh, jax.sharding.Mesh):
             raise errors.InvalidArgument(
-                "A batch of chains has at least one.", where=errors.caller(), given=repr(size),
-                expected="batch_size >= 1, or None for all chains at once", fix="batch_size=1",
+                "The mesh is no mesh of devices.", where=errors.caller(), given=shown(self.mesh),
+                expected="a jax.sharding.Mesh", fix="mesh=jax.make_mesh((4,), ('chains',))",
             )  # fmt: skip
         if self.mesh is not None and self.n % self.devices:
             raise errors.InvalidArgument(

@@ -21,6 +21,28 @@ import numpy as np
 from ppl import errors
 
 from ..targets.fingerprints import differences, plain, told
+from ..validation.settings import shown
+
+
+def checked_folder(path: Any) -> Path:
+    """`path` as that of a folder, which need not be there yet.
+
+    Raises:
+      InvalidArgument: it is no path, or that of a file.
+
+    >>> from inference.running.checkpoint import checked_folder
+    >>> checked_folder("a/run").name
+    'run'
+    """
+    folder = Path(path) if isinstance(path, (str, os.PathLike)) and path else None
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        raise errors.InvalidArgument(
+            "A checkpoint is a folder.", where=errors.caller(),
+            given=shown(path) if folder is None else f"the file {folder}",
+            expected="the path of a folder, which is made if it is not there",
+            fix='checkpoint="run"',
+        )  # fmt: skip
+    return folder
 
 
 class Checkpoint:
@@ -45,7 +67,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike, identity: Mapping[str, str]):
-        self.path, self.identity = Path(path), dict(identity)
+        self.path, self.identity = checked_folder(path), dict(identity)
         self.more: dict[str, np.ndarray] = {}
 
     def save_draws(self, start: int, block: dict[str, np.ndarray]) -> None:

@@ -27,7 +27,9 @@ from ..smc.ancestry import log_evidence_error
 from ..smc.filtering import Filtered
 from ..smc.nested import STATUS, Nested
 from ..smc.particles import History, Over
+from ..validation.settings import check_flag
 from ..weighted import Step, Then, Weighted, log_evidence, unit
+from .checkpoint import checked_folder
 from .host_loop import Hosted
 from .progress import bar
 from .resumable_loop import ResumableLoop
@@ -178,6 +180,9 @@ def run_particles(
             expected="a random program without arguments, or a step",
             fix="run_particles(key, lambda: particle_filter(...))",
         )  # fmt: skip
+    check_flag("progress", progress)
+    if checkpoint is not None:
+        checked_folder(checkpoint)
     of_step = isinstance(program, (Then, Over))
     if of_step and observations is None:
         rows = [part.data for part in _flat(program) if isinstance(part, Over)]

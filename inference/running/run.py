@@ -27,10 +27,13 @@ from ..kernels import iterate
 from ..results.draws import Draws
 from ..targets.fingerprints import fingerprint, fingerprints, of_arrays
 from ..targets.missing import imputing
+from ..validation.objects import check_target
+from ..validation.same import check_same
+from ..validation.settings import check_count, check_flag
 from .block_size import BlockSize
 from .blocks import Blocks
 from .chains import Chains
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, checked_folder
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
 from .warm_up import WarmUp, step_sizes
@@ -80,7 +83,8 @@ def sample_posterior(
 
     Raises:
       InvalidKey: `key` is not one PRNG key.
-      InvalidArgument: a count is not positive, or devices do not divide the chains.
+      InvalidArgument: a count is not positive, devices do not divide the chains, or the kernel
+        was made for another target: another model, other arguments or other data.
       NonFiniteStart: no start with a finite density was found, before any loop compiles.
       NonFiniteDraw: a value is no finite number; it names chain, draw and address, and
         has the draws before the block.
@@ -103,8 +107,15 @@ def sample_posterior(
     for name, value, least in (
         ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
     ):  # fmt: skip
-        _check_count(name, value, least)
-    kernel = imputing(_lifted(kernel), target)
+        check_count(name, value, least)
+    check_flag("progress", progress)
+    if checkpoint is not None:
+        checked_folder(checkpoint)
+    check_target(target)
+    kernel = _lifted(kernel)
+    fix = f"make the kernel of the target of the run: {kernel.name.split()[0]}(target, ...)"
+    check_same(f"The kernel {kernel.name}", kernel.target, target, "the target of the run", fix)
+    kernel = imputing(kernel, target)
     run = _Run(target, kernel, draws, warmup, thin, Chains(chains, batch_size, mesh))
     how, given = given_values(target, initial, chains)
     run.start(key, how, given)
@@ -292,7 +303,7 @@ class _Run:
                 continue
             if self.kernel.members is not None and self.kernel.draws is not None:
                 x = np.swapaxes(x, 1, 2)  # members of a population are chains of their own
-                x = x.reshape(-1, *x.shape[2:])
+                x = x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
             choices[tuple(rest.split("\n"))] = x
         # jit sorts dicts; the model's own order reads better
         ordered = nest({path: choices[path] for path in self.target.latents if path in choices})
@@ -365,11 +376,3 @@ def _steps(programs: Blocks, chains: Chains, thin: int, buffer: int) -> Callable
 
 def _shapes(pairs: list[tuple]) -> str:
     return "; ".join(f"{b.dtype}{list(b.shape)} for {a.dtype}{list(a.shape)}" for a, b in pairs)
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise errors.InvalidArgument(
-            f"{name} is not a number of that kind.", where=errors.caller(), given=repr(value),
-            expected=f"a Python int, {least} or more", fix=f"{name}={max(least, 1000)}",
-        )  # fmt: skip

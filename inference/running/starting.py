@@ -12,6 +12,8 @@ import numpyro.distributions as dist
 
 from ppl import Target, Trace, draw, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.border import arrived
+from ppl.estimates import estimating_draw
 from ppl.program import CHOICE, FACTOR, Factor
 from ppl.walk import Result, Rule, walk
 
@@ -67,8 +69,10 @@ def given_values(
     values = {}
     target._only_latents(initial, "The initial value")
     for path, value in flatten(initial).items():
-        site = target.sites.get(path)
-        each = site is not None and np.shape(value) == (chains, *site.shape)
+        site, given = target.sites.get(path), arrived(value)
+        value = value if given is None or isinstance(value, list) else given
+        shape = () if given is None else np.shape(given)
+        each = site is not None and shape == (chains, *site.shape)
         rows = list(value) if each else [value]
         for row in rows:  # checked as any constraint is, before anything compiles
             target.model._prepare(target.args, {}).check(nest({path: row}), "The initial value")
@@ -96,7 +100,8 @@ def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> error
         value = np.asarray(flatten(trace.choices)[path])
         density = float(seed(target.model.project)(key, trace, path))
         gradient = ""
-        if path in target.latents and _coordinates(target, path):
+        known = estimating_draw(target) is None
+        if known and path in target.latents and _coordinates(target, path):
             space = Space(target, path)
             slope = seed(jax.grad(space.log_density(trace)))(key, space.position(trace))
             gradient = "finite" if bool(jnp.isfinite(slope).all()) else "NOT FINITE"

@@ -17,14 +17,16 @@ from jax import lax
 
 from ppl import Target, errors
 
-from ..kernel import Kernel
+from ..kernel import Kernel, check_maker
 from ..mcmc.metric import Metric, shrunk
-from ..weighted import Step, Weighted, each, lift, normalized, spawn, then, unit
+from ..validation.objects import check_callable
+from ..validation.settings import check_count, check_number, shown
+from ..weighted import Step, Weighted, check_weighted, each, lift, normalized, spawn, then, unit
 from .annealing import MakeKernel, begun, levels, on_latents, powered, schedule, traces_of
 from .particles import History, recorded
-from .resample import Scheme, effective_sample_size, when_ess_below
+from .resample import Scheme, check_resampling, effective_sample_size, when_ess_below
 from .schemes import systematic
-from .waste_free import waste_free
+from .waste_free import check_chains, waste_free
 
 Tune = Callable[[Kernel, Weighted], Any]
 """From the kernel at a power, on latents, and the particles there, to its parameters."""
@@ -121,12 +123,14 @@ def adaptive_annealing(
     >>> bool(abs(ratios.mean() - 1.0) < 5 * ratios.std() / 50**0.5)
     True
     """
-    if not 0 < fraction < 1 or max_stages < 1:
-        raise errors.InvalidArgument(
-            "Annealing goes on by a fraction of the particles, in some stages.",
-            where=errors.caller(), given=f"fraction={fraction}, max_stages={max_stages}",
-            expected="0 < fraction < 1 and max_stages >= 1", fix="fraction=0.5, max_stages=64",
-        )  # fmt: skip
+    check_count("n", n)
+    check_number("fraction", fraction, above=0, below=1, fix=0.5)
+    check_count("max_stages", max_stages)
+    check_resampling(threshold, scheme)
+    check_chains(n, chains)
+    check_maker(kernel)
+    if tune is not None:
+        check_callable("tune", tune, "a function of a kernel and particles", "tune=particle_metric")
     zero, one = schedule(target, (0.0, 1.0))
     again = when_ess_below(threshold, scheme) if threshold else then()
 
@@ -240,11 +244,13 @@ def particle_metric(kernel: Kernel, particles: Weighted) -> Metric:
     >>> print(f"{particle_metric(kernel, particles).inverse_mass[0, 0]:.2f}")  # 12^2 / 12
     12.00
     """
-    metric = kernel.parameters
+    metric = getattr(kernel, "parameters", None)
+    check_weighted(particles)
     if not isinstance(metric, Metric):
         raise errors.InvalidArgument(
             "Particles give a metric, which is not what the kernel's parameters are.",
-            where=errors.caller(), given=f"{kernel.name}, with {type(metric).__name__}",
+            where=errors.caller(), 
+            given=f"{shown(kernel)}, with parameters of type {type(metric).__name__}",
             expected="a kernel such as random_walk, hmc or mala",
             fix="tune=lambda kernel, particles: parameters",
         )  # fmt: skip

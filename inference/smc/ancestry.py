@@ -20,9 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppl import errors
+from ppl.arguments import is_array
 
+from ..validation.objects import check_callable
+from ..validation.settings import check_count
 from ..weighted import normalized
-from .filtering import Ancestry, Filtered, Path
+from .filtering import Ancestry, Filtered, Path, check_filtered
 
 
 def log_evidence_error(found: Filtered | jax.Array) -> jax.Array:
@@ -65,8 +68,12 @@ def log_evidence_error(found: Filtered | jax.Array) -> jax.Array:
     if isinstance(found, Filtered):
         log_weights, ancestry = found.particles.log_weight, _known(found)
     else:
-        log_weights = found
-        ancestry = Ancestry(jnp.arange(len(found)), jnp.zeros((), int))
+        if not is_array(found):
+            check_filtered(found)
+        log_weights = jnp.asarray(found)
+        if log_weights.ndim != 1 or not jnp.issubdtype(log_weights.dtype, jnp.floating):
+            check_filtered(found)
+        ancestry = Ancestry(jnp.arange(len(log_weights)), jnp.zeros((), int))
     variance = _variance(normalized(log_weights), ancestry)
     # of independent particles it is no less than zero, but for rounding
     variance = jnp.where(ancestry.resamplings == 0, jnp.maximum(variance, 0.0), variance)
@@ -116,6 +123,7 @@ def relative_variance(
     0.0496 0.0496
     """
     ancestry = _known(filtered)
+    check_callable("f", f, "a function from a state to an array", "f=lambda state: state")
     weights = normalized(filtered.particles.log_weight)
     values = jax.vmap(f)(filtered.particles.value)
     return _variance(_by(weights, values), ancestry) + _no_number(filtered.particles.log_weight)
@@ -164,6 +172,7 @@ def filter_error(filtered: Filtered, f: Callable[[Any], jax.Array], lag: int = 2
     True
     """
     _known(filtered)
+    check_callable("f", f, "a function from a state to an array", "f=lambda state: state")
     path = filtered.path
     if path is None:
         raise errors.InvalidArgument(
@@ -171,11 +180,7 @@ def filter_error(filtered: Filtered, f: Callable[[Any], jax.Array], lag: int = 2
             given="a filter with history=False", expected="all particles",
             fix="particle_filter(..., scheme=multinomial, history=True)",
         )  # fmt: skip
-    if lag < 0:
-        raise errors.InvalidArgument(
-            "A lag counts steps back.", where=errors.caller(), given=lag, expected="lag >= 0",
-            fix="filter_error(filtered, f, 20)",
-        )  # fmt: skip
+    check_count("lag", lag, least=0)
     roots = _roots(path, lag)
 
     def error(log_weights: jax.Array, states: Any, root: jax.Array) -> jax.Array:
@@ -231,6 +236,7 @@ def _roots(path: Path, lag: int) -> jax.Array:
 
 
 def _known(filtered: Filtered) -> Ancestry:
+    check_filtered(filtered)
     if filtered.ancestry is None:
         raise errors.InvalidArgument(
             "The error of one run is known for independent ancestors.", where=errors.caller(),

@@ -18,15 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl import Target, errors, gen
+from ppl.arguments import is_array
 
-from ..kernel import Kernel, as_kernel
+from ..kernel import Kernel, check_maker, kernel_for
 from ..move import Move, weigh
 from ..targets.temper import heat, temper, tempered_model
+from ..validation.objects import check_target
+from ..validation.settings import as_numbers, check_count, shown
 from ..weighted import Step, Weighted, each, lift, spawn, then
 from .particles import over, reweight
-from .resample import Scheme, when_ess_below
+from .resample import Scheme, check_resampling, when_ess_below
 from .schemes import systematic
-from .waste_free import waste_free
+from .waste_free import check_chains, waste_free
 
 MakeKernel = Callable[[Target], Callable[[Any], Any]]
 """From a tempered target to a kernel that leaves it invariant."""
@@ -56,6 +59,8 @@ def retarget(source: Target, target: Target) -> Step:
     >>> print(f"{integrate(lambda: jnp.exp(steps(unit()).log_weight))():.4f}")  # (0.5 + 1) / 2
     0.7500
     """
+    check_target(source)
+    check_target(target)
     for this, other in ((source, target), (target, source)):
         for path in this.latents:
             if path not in other.latents:
@@ -127,7 +132,12 @@ def annealed(
     >>> print(f"{evidence():.4f}")  # its expectation, exactly
     0.6250
     """
+    check_count("n", n)
+    check_resampling(threshold, scheme)
+    check_chains(n, chains)
     powers = schedule(target, powers)
+    check_maker(kernel)
+    _check_parameters(parameters, len(powers) - 1)
     again = when_ess_below(threshold, scheme) if threshold else then()
 
     def stage(row: tuple) -> Step:
@@ -188,6 +198,8 @@ def reverse_annealed(
     0.6250 0.6320
     """
     powers = schedule(target, powers)
+    check_maker(kernel)
+    _check_parameters(parameters, len(powers) - 1)
 
     def stage(row: tuple) -> Step:
         before, power, own = row
@@ -243,7 +255,7 @@ def on_latents(target: Target, make: MakeKernel, power: Any, parameters: Any = N
       InvalidArgument: it is a kernel on populations.
     """
     tempered = temper(target, power)
-    made = as_kernel(make(tempered))
+    made = kernel_for(tempered, make)
     if made.members is not None:
         raise errors.InvalidArgument(
             "Annealing needs a kernel on single traces.", where=errors.caller(),
@@ -258,25 +270,47 @@ def on_latents(target: Target, make: MakeKernel, power: Any, parameters: Any = N
     )
 
 
+def check_powers(powers: int | Sequence[float] | jax.Array) -> Any:
+    """The powers as they are, or those that an int is for.
+
+    Raises:
+      InvalidArgument: they do not increase from 0 or above to 1.
+    """
+    if isinstance(powers, jax.core.Tracer):
+        return powers
+    if not isinstance(powers, (jax.Array, np.ndarray, list, tuple)):
+        check_count("powers", powers, least=2)
+        return np.linspace(0.0, 1.0, int(powers)) ** 3  # type: ignore[arg-type]
+    known = as_numbers(powers)
+    fine = known.ndim == 1 and len(known) and known[0] >= 0 and known[-1] == 1
+    if not fine or not (np.diff(known) >= 0).all():  # nor not-a-number
+        raise errors.InvalidArgument(
+            "The powers of annealing increase to 1.", where=errors.caller(),
+            given=repr(powers), expected="numbers from 0 or above, the last of them 1",
+            fix="powers=(0.0, 0.1, 0.4, 1.0), or a number of powers from 2 on",
+        )  # fmt: skip
+    return powers
+
+
 def schedule(target: Target, powers: int | Sequence[float] | jax.Array) -> jax.Array:
     """The powers, in the dtype of the likelihood.
 
     Raises:
       InvalidArgument: they do not increase from 0 or above to 1, or nothing can be tempered.
     """
+    given = check_powers(powers)
+    check_target(target)
     tempered_model(target)
-    dtype = jax.eval_shape(target.generate)[1].dtype
-    if isinstance(powers, int):
-        given: Any = np.linspace(0.0, 1.0, powers) ** 3 if powers > 1 else np.zeros(0)
-    else:
-        given = powers
-    if not isinstance(given, jax.core.Tracer):
-        known = np.asarray(given, float)
-        fine = known.ndim == 1 and len(known) and known[0] >= 0 and known[-1] == 1
-        if not fine or not (np.diff(known) >= 0).all():  # nor not-a-number
+    return jnp.asarray(given, jax.eval_shape(target.generate)[1].dtype)
+
+
+def _check_parameters(parameters: Any, stages: int) -> None:
+    """Raise `InvalidArgument` unless there are parameters for each stage, if any."""
+    for leaf in jax.tree.leaves(parameters):
+        if not is_array(leaf) or jnp.shape(leaf)[:1] != (stages,):
             raise errors.InvalidArgument(
-                "The powers of annealing increase to 1.", where=errors.caller(),
-                given=repr(powers), expected="numbers from 0 or above, the last of them 1",
-                fix="powers=(0.0, 0.1, 0.4, 1.0), or a number of powers from 2 on",
+                "The kernels' parameters are not one for each power but the first.",
+                where=errors.caller(), given=shown(leaf),
+                expected=f"arrays with {stages} rows, of the kind of the kernel's parameters",
+                fix="leave them out, or take those that adaptive_annealing found",
             )  # fmt: skip
-    return jnp.asarray(given, dtype)

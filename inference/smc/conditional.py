@@ -15,12 +15,14 @@ from ppl.program import DRAW, FACTOR
 
 from ..kernel import Kernel, Stats
 from ..targets.series import Series
+from ..validation.objects import check_proposal, check_target
+from ..validation.settings import check_count, check_flag, check_number
 from ..weighted import Step, Weighted, collapse, each, log_evidence, normalized, spawn
 from .filtering import Filtered, Path
 from .particles import History, advance, recorded
 from .resample import effective_sample_size, when_few
 from .smoothing import genealogy
-from .step_models import check_model, check_series, next_state
+from .step_models import check_model, check_rows, check_series, check_state, next_state
 
 
 def conditional_filter(
@@ -80,10 +82,14 @@ def conditional_filter(
     (3,)
     """
     check_model(model)
-    _check_number(n)
-    _check_threshold(threshold)
+    _check_settings(n, threshold, ancestor_sampling)
+    check_state(init)
+    flatten(path)
+    if proposal is not None:
+        check_proposal(proposal)
     fix = "give the path one row for each observation"
     check_series(observations, (dict(path), xs), "A conditional filter", fix)
+    observations = check_rows(model, init, xs, observations)
     rows = dict(observations), dict(path), xs
     first, later = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf)[i], rows) for i in _SPLIT)
     _check_densities(model, proposal, init, first)
@@ -218,8 +224,8 @@ def particle_gibbs(
     >>> draws["z"].shape
     (2, 10, 4)
     """
-    _check_number(n)
-    _check_threshold(threshold)
+    check_target(target)
+    _check_settings(n, threshold, ancestor_sampling)
     series = Series.of(target, address)
 
     def step(_: Any, trace: Trace) -> tuple[Trace, Stats]:
@@ -239,24 +245,13 @@ def particle_gibbs(
         moved = jnp.any(jnp.array(differ), 0).mean()
         return target.moved(trace, nest(new))[0], {"moved": moved}
 
-    return Kernel(f"particle_gibbs {errors.show(series.paths[0][:1])}", step)
+    return Kernel(f"particle_gibbs {errors.show(series.paths[0][:1])}", step, target=target)
 
 
-def _check_number(n: int) -> None:
-    if n < 2:
-        raise errors.InvalidArgument(
-            "A conditional filter needs particles beside the path.", where=errors.caller(),
-            given=n, expected="n >= 2", fix="n = 20",
-        )  # fmt: skip
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise errors.InvalidArgument(
-            "Resampling is triggered by a fraction of the number of particles.",
-            where=errors.caller(), given=threshold, expected="0 <= threshold <= 1",
-            fix="threshold=1.0",
-        )  # fmt: skip
+def _check_settings(n: int, threshold: float, ancestor_sampling: bool) -> None:
+    check_count("n", n, least=2)
+    check_number("threshold", threshold, least=0, most=1, fix=1.0)
+    check_flag("ancestor_sampling", ancestor_sampling)
 
 
 def _check_densities(

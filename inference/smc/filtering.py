@@ -10,14 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl import GenerativeFunction, Trace
+from ppl import GenerativeFunction, Trace, errors
 
+from ..validation.objects import check_callable, check_proposal
+from ..validation.settings import check_count, check_flag, shown
 from ..weighted import Step, Weighted, each, spawn, then
 from .ordering import sort_by
 from .particles import History, advance, recorded, reweight
-from .resample import Scheme, resample, when_few
+from .resample import Scheme, check_resampling, resample, when_few
 from .schemes import multinomial, systematic
-from .step_models import check_model, check_series, check_states, next_state
+from .step_models import (
+    check_model,
+    check_rows,
+    check_series,
+    check_state,
+    check_states,
+    next_state,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -175,8 +184,21 @@ def particle_filter(
     True
     """
     check_model(model)
+    check_count("n", n)
+    check_resampling(threshold, scheme)
+    check_state(init)
+    if proposal is not None:
+        check_proposal(proposal)
+    check_flag("history", history)
+    if order is not None:
+        check_callable("order", order, "a function from a state to a number", "leave it out")
+    if lookahead is not None:
+        expected = "a function (state, x, observed) -> log potential"
+        check_callable("lookahead", lookahead, expected, "leave it out")
+    check_callable("record", record, "a function of the particles", "leave it out")
     fix = "particle_filter(model, init, {'y': ys}, n), with ys of shape (T, ...)"
     check_series(observations, xs, "A filter", fix)
+    observations = check_rows(model, init, xs, observations)
 
     def keep(trace: Trace) -> tuple:
         return next_state(trace), trace.choices if history else None
@@ -247,3 +269,12 @@ def _taken_out(look: Callable, particle: tuple) -> jax.Array:
     """What divides a potential out again; a weight of zero stays one."""
     potential = jnp.asarray(look(particle))
     return jnp.where(potential == -jnp.inf, potential, -potential)
+
+
+def check_filtered(filtered: Any) -> None:
+    """Raise `InvalidArgument` unless `filtered` is what a filter gives."""
+    if not isinstance(filtered, Filtered):
+        raise errors.InvalidArgument(
+            "What a filter gives was expected.", where=errors.caller(), given=shown(filtered),
+            expected="a Filtered", fix="filtered = seed(lambda: particle_filter(...))(key)",
+        )  # fmt: skip

@@ -18,7 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ppl import errors
 
-from ..weighted import Step, Weighted, each, log_evidence, spawn, then
+from ..validation.objects import check_step
+from ..validation.settings import check_count, shown
+from ..weighted import Step, Weighted, check_weighted, each, log_evidence, spawn, then
 
 
 def within(step: Step) -> Step:
@@ -46,6 +48,7 @@ def within(step: Step) -> Step:
     >>> print(f"{jnp.exp(s.log_weight):.4f}", jnp.exp(s.value.log_weight).round(4).tolist())
     10.0000 [0.5, 1.5]
     """
+    check_step(step)
 
     def inside(island: Weighted) -> Weighted:
         if not isinstance(island.value, Weighted) or jnp.ndim(island.log_weight):
@@ -82,6 +85,7 @@ def islands(k: int, n: int | None = None) -> Step:
     >>> flat.value.shape, f"{log_evidence(flat):.4f}"
     ((6,), '0.5000')
     """
+    check_count("k", k)
     people = then() if n is None else spawn(n)
 
     def settle(s: Weighted) -> Weighted:
@@ -102,6 +106,8 @@ def merged(weighted: Weighted) -> Weighted:
     >>> s.value.tolist(), jnp.exp(s.log_weight).round(4).tolist()
     ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 5.0, 15.0])
     """
+    check_weighted(weighted)
+    check_weighted(weighted.value)
     people = weighted.value
     if not isinstance(people, Weighted) or jnp.ndim(people.log_weight) != 2:
         kind = "a population" if jnp.ndim(weighted.log_weight) else "one weighted value"
@@ -112,7 +118,7 @@ def merged(weighted: Weighted) -> Weighted:
         )  # fmt: skip
     log_weight = people.log_weight + weighted.log_weight[:, None]
     value, log_weight = jax.tree.map(
-        lambda x: x.reshape(-1, *x.shape[2:]), (people.value, log_weight)
+        lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), (people.value, log_weight)
     )
     return Weighted(value, log_weight)
 
@@ -142,6 +148,11 @@ def spread(mesh: Mesh) -> Step:
     >>> step(Weighted(jnp.array([1.0, 2.0]), jnp.zeros(2))).value.tolist()
     [1.0, 2.0]
     """
+    if not isinstance(mesh, Mesh):
+        raise errors.InvalidArgument(
+            "The mesh is no mesh of devices.", where=errors.caller(), given=shown(mesh),
+            expected="a jax.sharding.Mesh", fix="spread(jax.make_mesh((4,), ('islands',)))",
+        )  # fmt: skip
     axis = mesh.axis_names[0]
     # the compiler works out where the rest goes, whatever the mesh says of its axes
     mesh = Mesh(mesh.devices, mesh.axis_names)

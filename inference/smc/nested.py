@@ -20,8 +20,10 @@ from jax import lax
 
 from ppl import Target, draw, errors
 
-from ..kernel import Kernel, as_kernel
+from ..kernel import Kernel, check_maker, kernel_for
 from ..targets.restrict import restricted
+from ..validation.objects import check_callable, check_target
+from ..validation.settings import check_count, check_number
 from ..weighted import Weighted, log_evidence, normalized
 from .adaptive import Tune
 from .annealing import levels
@@ -159,6 +161,11 @@ def nested_sampling(
     True
     """
     most = _checked(n, batch, fraction, max_iterations)
+    check_target(target)
+    if kernel is not None:
+        check_maker(kernel)
+    if tune is not None:
+        check_callable("tune", tune, "a function of a kernel and particles", "tune=particle_metric")
     if kernel is None and tune is not None:
         raise errors.InvalidArgument(
             "The kernel that is left out tunes itself.", where=errors.caller(),
@@ -276,7 +283,7 @@ def _on_latents(target: Target, make: MakeKernel) -> Kernel:
     Raises:
       InvalidArgument: it is a kernel on populations.
     """
-    made = as_kernel(make(target))
+    made = kernel_for(target, make)
     if made.members is not None:
         raise errors.InvalidArgument(
             "Nested sampling needs a kernel on single traces.", where=errors.caller(),
@@ -355,17 +362,10 @@ def _checked(n: int, batch: int, fraction: float, max_iterations: int | None) ->
     Raises:
       InvalidArgument: a number is not one that can be.
     """
-    if n < 2 or not 1 <= batch < n:
-        raise errors.InvalidArgument(
-            "Some of the live points die, and some survive.", where=errors.caller(),
-            given=f"n={n}, batch={batch}", expected="n >= 2 and 1 <= batch < n",
-            fix="n=500, batch=25",
-        )  # fmt: skip
-    most = -(-40 * n // batch) if max_iterations is None else max_iterations
-    if not 0 < fraction < 1 or most < 1:
-        raise errors.InvalidArgument(
-            "Nested sampling ends at a fraction of the evidence, or after some iterations.",
-            where=errors.caller(), given=f"fraction={fraction}, max_iterations={max_iterations}",
-            expected="0 < fraction < 1 and max_iterations >= 1", fix="fraction=1e-3",
-        )  # fmt: skip
-    return most
+    check_count("n", n, least=2)
+    check_count("batch", batch, most=n - 1)
+    check_number("fraction", fraction, above=0, below=1, fix=1e-3)
+    if max_iterations is not None:
+        check_count("max_iterations", max_iterations)
+        return max_iterations
+    return -(-40 * n // batch)

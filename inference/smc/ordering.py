@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ppl import errors
 
+from ..validation.objects import check_callable
 from ..weighted import Step, Weighted
 
 
@@ -33,6 +34,7 @@ def sort_by(key: Callable[[Any], jax.Array]) -> Step:
     >>> s.value.tolist(), s.log_weight.tolist()
     ([1.0, 3.0], [0.25, 0.5])
     """
+    check_callable("key", key, "a function from a particle to a number", "lambda x: x")
 
     def step(weighted: Weighted) -> Weighted:
         numbers = jax.vmap(key)(weighted.value)

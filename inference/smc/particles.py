@@ -17,7 +17,11 @@ from jax import lax
 
 from ppl import GenerativeFunction, Trace, errors
 from ppl.addresses import flatten, nest
+from ppl.arguments import is_traced
+from ppl.summation import Sum, nothing, plus
 
+from ..validation.objects import check_callable, check_model, check_proposal
+from ..validation.settings import shown
 from ..weighted import Step, Weighted, log_evidence
 from .resample import effective_sample_size
 from .step_models import next_state
@@ -64,7 +68,12 @@ def advance(
     >>> print(f"{integrate(mass)():.4f}")
     0.7500
     """
-    observed = observed or {}
+    check_model(model)
+    check_callable("value", value, "a function of the trace of a step", "leave it out")
+    if proposal is not None:
+        check_proposal(proposal)
+    observed = {} if observed is None else observed
+    flatten(observed)
 
     def step(weighted: Weighted) -> Weighted:
         given, log_proposal = observed, 0.0
@@ -106,6 +115,7 @@ def reweight(log_potential: Callable[[Any], jax.Array]) -> Step:
     >>> reweight(lambda x: 3 * x)(s).log_weight.tolist()
     [3.0, 6.0]
     """
+    check_callable("log_potential", log_potential, "a function of a particle", "lambda x: 0.0")
 
     def step(weighted: Weighted) -> Weighted:
         if jnp.ndim(weighted.log_weight):
@@ -153,7 +163,8 @@ def over(make: Callable[[Any], Step], data: Any) -> Step:
 
     Proper if each is. The mass that the weights have in common is taken out after each step
     and put back at the end, which a proper step does not notice, since it is linear in the
-    incoming weight; so single precision serves long series.
+    incoming weight. What is taken out is added up without loss (`ppl.summation`), so that single
+    precision serves long series: the evidence of a million steps is rounded about once.
 
     Args:
       make: from a row of `data` to a step that keeps shapes and dtypes.
@@ -166,6 +177,8 @@ def over(make: Callable[[Any], Step], data: Any) -> Step:
     >>> end.log_weight.round(4).tolist()
     [0.0, 6.0]
     """
+    check_callable("make", make, "a function from a row of data to a step", "lambda row: step")
+    check_rows(data)
     return Over(make, data)
 
 
@@ -182,6 +195,18 @@ class Over:
     def recorded(self, weighted: Weighted) -> tuple[Weighted, History]:
         """The end, and a `History` of the steps."""
         return recorded(self.make, self.data)(weighted)
+
+
+def check_rows(data: Any) -> None:
+    """Raise `InvalidArgument` unless `data` are arrays with as many rows."""
+    leaves = jax.tree.leaves(data)
+    rows = {jnp.shape(leaf)[:1] if is_traced(leaf) else () for leaf in leaves}
+    if len(rows) != 1 or rows == {()}:
+        raise errors.InvalidArgument(
+            "There are no rows of data to go over.", where=errors.caller(),
+            given=shown(data) if len(leaves) < 2 else f"first axes of {sorted(rows)}",
+            expected="an array of T rows, or a pytree of such arrays", fix="over(make, ys)",
+        )  # fmt: skip
 
 
 def recorded(
@@ -206,22 +231,27 @@ def recorded(
     ([2.0, 1.0, 1.0], ['0.00', '699.31', '1399.31'])
     """
 
+    check_callable("make", make, "a function from a row of data to a step", "lambda row: step")
+    check_rows(data)
+    check_callable("record", record, "a function of the particles", "leave it out")
+    check_callable("carry", carry, "a function of the particles", "leave it out")
+
     def run(weighted: Weighted) -> tuple[Weighted, History]:
-        def one(state: tuple[Weighted, jax.Array], row: Any):
+        def one(state: tuple[Weighted, Sum], row: Any):
             before, total = state
             after = make(row)(before)
             mass = log_evidence(after)
             common = jnp.where(jnp.isfinite(mass), mass, 0.0)
-            total = total + common
+            total = plus(total, common)
             rest = replace(after, log_weight=after.log_weight - common)
             # of the same numbers as the mass, so that they are exponentiated once
             ess = effective_sample_size(jnp.atleast_1d(after.log_weight))
             # all weights zero: evidence zero, from here on
-            shown = jnp.where(jnp.isfinite(mass), total, mass)
+            shown = jnp.where(jnp.isfinite(mass), total.value, mass)
             return (carry(rest), total), (shown, ess, record(rest))
 
-        nothing = jnp.zeros((), weighted.log_weight.dtype)
-        (end, total), (masses, ess, kept) = lax.scan(one, (weighted, nothing), data)
-        return replace(end, log_weight=end.log_weight + total), History(masses, ess, kept)
+        none = nothing(jnp.zeros((), weighted.log_weight.dtype))
+        (end, total), (masses, ess, kept) = lax.scan(one, (weighted, none), data)
+        return replace(end, log_weight=end.log_weight + total.value), History(masses, ess, kept)
 
     return run

@@ -10,7 +10,9 @@ from jax import lax
 
 from ppl import errors
 
-from ..weighted import Step, Weighted, log_evidence, normalized
+from ..validation.objects import check_callable
+from ..validation.settings import check_number
+from ..weighted import Step, Weighted, check_weighted, log_evidence, normalized
 from .schemes import systematic
 
 Scheme = Callable[[jax.Array], jax.Array]
@@ -56,7 +58,11 @@ def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
     >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
     35.00
     """
+    check_weighted(weighted)
     weights = normalized(weighted.log_weight)
+    if weights.shape[0] == 1:  # the one particle stays, and nothing is drawn
+        jax.eval_shape(lambda: _ancestors(scheme, weights))
+        return weighted
     ancestors = _ancestors(scheme, weights)
     value = jax.tree.map(lambda x: x[ancestors], weighted.value)
     return Weighted(value, jnp.full_like(weighted.log_weight, log_evidence(weighted)))
@@ -64,10 +70,9 @@ def resample(weighted: Weighted, scheme: Scheme = systematic) -> Weighted:
 
 def _ancestors(scheme: Scheme, weights: jax.Array) -> jax.Array:
     """What a scheme makes of weights: as many indices."""
-    given, ancestors = repr(scheme), weights
-    if callable(scheme):
-        ancestors = jnp.asarray(scheme(weights))
-        given = f"ancestors of shape {ancestors.shape} and dtype {ancestors.dtype}"
+    check_scheme(scheme)
+    ancestors = jnp.asarray(scheme(weights))
+    given = f"ancestors of shape {ancestors.shape} and dtype {ancestors.dtype}"
     if ancestors.shape != weights.shape or not jnp.issubdtype(ancestors.dtype, jnp.integer):
         raise errors.InvalidArgument(
             "A resampling scheme is a function from n weights to n ancestors.",
@@ -94,7 +99,21 @@ def when_ess_below(fraction: float, scheme: Scheme = systematic) -> Step:
     >>> seed(step)(jax.random.key(0), even).log_weight.round(4).tolist()
     [0.0, 0.4055]
     """
+    check_scheme(scheme)
     return when_few(fraction, lambda s: resample(s, scheme))
+
+
+def check_resampling(threshold: float, scheme: Scheme) -> None:
+    """Raise `InvalidArgument` unless particles can be resampled by this threshold and scheme."""
+    check_number("threshold", threshold, least=0, most=1, fix=0.5)
+    check_scheme(scheme)
+
+
+def check_scheme(scheme: Scheme) -> None:
+    """Raise `InvalidArgument` unless `scheme` may be one."""
+    check_callable(
+        "scheme", scheme, "a function from n weights to n ancestors", "scheme=systematic"
+    )
 
 
 def when_few(fraction: float, step: Step) -> Step:
@@ -103,14 +122,11 @@ def when_few(fraction: float, step: Step) -> Step:
     Raises:
       InvalidArgument: the fraction is not between 0 and 1.
     """
-    if not 0 <= fraction <= 1:
-        raise errors.InvalidArgument(
-            "Resampling is triggered by a fraction of the number of particles.",
-            where=errors.caller(), given=fraction, expected="0 <= fraction <= 1",
-            fix="when_ess_below(0.5)",
-        )  # fmt: skip
+    check_number("fraction", fraction, least=0, most=1, fix=0.5)
 
     def chosen(weighted: Weighted) -> Weighted:
+        if weighted.log_weight.shape[0] == 1:  # which is never few
+            return weighted
         # even weights are n particles, however they are rounded
         even = weighted.log_weight.shape[0] * (1 - 64 * jnp.finfo(weighted.log_weight.dtype).eps)
         few = effective_sample_size(weighted.log_weight) < fraction * even

@@ -7,13 +7,17 @@ weights in one float32 would be known to a sixteenth of an offspring.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 
-from ppl import draw
+from ppl import draw, errors
 
+from ..validation.settings import shown
 from .prefix import prefixes
 
 
@@ -34,6 +38,7 @@ def multinomial(weights: jax.Array) -> jax.Array:
     >>> integrate(copies)().round(4).tolist()  # on average n * weights
     [1.5, 0.75, 0.75]
     """
+    check_weights(weights)
     n = weights.shape[0]
     if n <= _FEW:
         return draw(dist.CategoricalProbs(weights).expand([n]))
@@ -80,6 +85,7 @@ def systematic(weights: jax.Array) -> jax.Array:
     >>> [replay(ancestors, {"#0": u})().tolist() for u in (0.1, 0.9)]
     [[0, 0, 1, 2], [0, 0, 1, 3]]
     """
+    check_weights(weights)
     u = draw(dist.Uniform(jnp.zeros((), weights.dtype), 1.0))
     whole, part = cumulated_offspring(weights)
     return ancestors_of(weights, whole + (part > u))
@@ -101,6 +107,7 @@ def stratified(weights: jax.Array) -> jax.Array:
     >>> replay(ancestors, {"#0": jnp.array([0.9, 0.6, 0.1])})().tolist()
     [0, 1, 1]
     """
+    check_weights(weights)
     n = weights.shape[0]
     u = draw(dist.Uniform(jnp.zeros((), weights.dtype), 1.0).expand([n]))
     whole, part = cumulated_offspring(weights)
@@ -126,6 +133,7 @@ def residual(weights: jax.Array) -> jax.Array:
     >>> [(a.tolist(), round(m, 4)) for a, m in zip(found.values, found.masses.tolist())]
     [([0, 0, 1, 0], 0.4), ([0, 0, 1, 1], 0.2), ([0, 0, 1, 2], 0.4)]
     """
+    check_weights(weights)
     n = weights.shape[0]
     expected = n * weights
     copies = jnp.floor(expected + 8 * jnp.finfo(weights.dtype).eps * jnp.maximum(expected, 1))
@@ -159,6 +167,7 @@ def killing(weights: jax.Array) -> jax.Array:
     >>> integrate(copies)().round(4).tolist()  # on average n * weights
     [1.5, 0.75, 0.75]
     """
+    check_weights(weights)
     stays = draw(dist.BernoulliProbs(weights / jnp.max(weights))) == 1
     return jnp.where(stays, jnp.arange(weights.shape[0]), multinomial(weights))
 
@@ -183,6 +192,7 @@ def ssp(weights: jax.Array) -> jax.Array:
     >>> seed(ssp)(jax.random.key(0), jnp.array([0.5, 0.25, 0.25, 0.0])).tolist()
     [0, 0, 1, 2]
     """
+    check_weights(weights)
     n = weights.shape[0]
     expected = n * weights
     copies = jnp.floor(expected + 8 * jnp.finfo(weights.dtype).eps * jnp.maximum(expected, 1))
@@ -250,3 +260,14 @@ def _spread(ends: jax.Array, n: int) -> jax.Array:
         .set(jnp.arange(n, dtype=ends.dtype), mode="promise_in_bounds")
     )
     return prefixes(jnp.maximum, 0, first[:n])
+
+
+def check_weights(weights: Any) -> None:
+    """Raise `InvalidArgument` unless `weights` is an array of n numbers."""
+    known = isinstance(weights, (jax.Array, np.ndarray)) and weights.ndim == 1
+    if not known or not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise errors.InvalidArgument(
+            "Weights are an array of numbers, one for each particle.", where=errors.caller(),
+            given=shown(weights), expected="normalised weights, of shape (n,)",
+            fix="resample(weighted, scheme) normalises the weights, and calls the scheme",
+        )  # fmt: skip

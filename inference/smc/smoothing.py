@@ -11,8 +11,9 @@ from jax import lax
 
 from ppl import GenerativeFunction, draw, errors
 
+from ..validation.settings import check_count
 from ..weighted import Weighted, each, log_evidence, normalized, spawn
-from .filtering import Filtered, Path
+from .filtering import Filtered, Path, check_filtered
 from .step_models import check_model
 
 
@@ -169,11 +170,7 @@ def fixed_lag(filtered: Filtered, lag: int) -> tuple[Any, jax.Array]:
     ((3, 50), [1.0, 1.0, 1.0])
     """
     path = _kept(filtered)
-    if lag < 0:
-        raise errors.InvalidArgument(
-            "A lag counts steps ahead.", where=errors.caller(), given=lag, expected="lag >= 0",
-            fix="fixed_lag(filtered, 20)",
-        )  # fmt: skip
+    check_count("lag", lag, least=0)
     steps, n = path.log_weight.shape
     rows = jnp.arange(steps)
 
@@ -191,6 +188,7 @@ def fixed_lag(filtered: Filtered, lag: int) -> tuple[Any, jax.Array]:
 
 
 def _kept(filtered: Filtered) -> Path:
+    check_filtered(filtered)
     if filtered.path is None:
         raise errors.InvalidArgument(
             "The filter did not keep its particles.", where=errors.caller(),

@@ -6,25 +6,59 @@ What the steps are is known from shapes, before anything runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ppl import GenerativeFunction, Trace, errors
-from ppl.addresses import flatten
+from ppl import GenerativeFunction, Masked, Trace, errors
+from ppl.addresses import flatten, nest
+from ppl.arguments import is_array
+from ppl.border import arrived
+from ppl.sites import check_values
+
+from ..validation.settings import shown
 
 
 def check_series(observations: Mapping[str, Any], others: Any, what: str, fix: str) -> None:
-    """All series have the same number of rows, one or more."""
-    flatten(observations)
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dict(observations), others))}
+    """All series are arrays with the same number of rows, one or more."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(others)}
+    for path, value in flatten(observations).items():
+        parts = (value.value, value.mask) if isinstance(value, Masked) else (value,)
+        for part in map(arrived, parts):
+            if part is None:
+                raise errors.DtypeError(
+                    f"The series of {errors.show(path)} is no array.", where=errors.caller(),
+                    given=f"{type(value).__name__}: {value!r}",
+                    expected="an array of T rows", fix=fix,
+                )  # fmt: skip
+            lengths.add(np.shape(part)[:1])
     if len(lengths) != 1 or lengths & {(), (0,)}:
         given = f"first axes of {sorted(lengths)}" if lengths else "no observations"
         raise errors.InvalidArgument(
             f"{what} needs series of one length.", where=errors.caller(), given=given,
             expected="T rows in each array, one or more", fix=fix,
         )  # fmt: skip
+
+
+def check_rows(
+    model: GenerativeFunction, state: Any, xs: Any, observations: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The series with a step axis in front, each row looked at as an observation is.
+
+    Raises:
+      AddressNotFound, ShapeError, DtypeError, SupportError: a row does not fit the step.
+    """
+    x = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], xs)
+    some = next(iter(flatten(observations).values()))
+    rows = np.shape(arrived(some.value if isinstance(some, Masked) else some))[0]
+    sites = {
+        path: replace(site, axes=(("step", rows), *site.axes))
+        for path, site in model.sites(state, x).items()
+    }
+    return nest(check_values(sites, observations, "The series", (model.name,)))
 
 
 def check_model(model: Any) -> None:
@@ -35,6 +69,18 @@ def check_model(model: Any) -> None:
             given=type(model).__name__, expected="a generative function (state, x) -> (state, y)",
             fix="make it with @gen",
         )  # fmt: skip
+
+
+def check_state(state: Any) -> None:
+    """A state is of numbers alone."""
+    for leaf in jax.tree.leaves(state):
+        keys = jnp.issubdtype(getattr(leaf, "dtype", float), jax.dtypes.prng_key)
+        if keys or not is_array(leaf):
+            raise errors.InvalidArgument(
+                "The state before the first step is not of numbers.", where=errors.caller(),
+                given=shown(leaf), expected="an array, or a pytree of arrays",
+                fix="start from a state like those that the step returns",
+            )  # fmt: skip
 
 
 def next_state(trace: Trace) -> Any:

@@ -7,7 +7,7 @@ are the translations that are their own inverse.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from ppl.program import FACTOR
 
 from ..move import Proposal, log_det_moved, weighed
 from ..round_trip import came_back
+from ..validation.objects import check_callable, check_proposal, check_target
+from ..validation.settings import shown
 from ..weighted import Step
 
 Map = Callable[[dict, dict], tuple[dict, dict]]
@@ -79,10 +81,21 @@ def translate(
     >>> print(f"{integrate(lambda: jnp.exp(steps(unit()).log_weight))():.4f}")  # 1/2 times 1/4
     0.1250
     """
+    check_target(source)
+    check_target(target)
+    for proposal in (forward, backward):
+        if proposal is not None:
+            check_proposal(proposal)
+    due = "a function (x, u) -> (x', u')"
+    check_callable("there", there, due, "there=lambda x, u: (x, u)")
+    if back is not None:
+        check_callable("back", back, due, "leave it out")
     returns: Proposal = _nothing if backward is None else backward
 
     def moved(x: dict, u: dict) -> tuple[dict, dict, Any]:
-        after = new_x, new_u = there(x, u)
+        after = there(x, u)
+        _check_pair(after, there)
+        new_x, new_u = after
         _check(target, returns, there, new_x)
         return new_x, new_u, log_det_moved(there, x, u, after)
 
@@ -106,6 +119,22 @@ def translate(
 @gen
 def _nothing(latents: Any) -> None:
     """The proposal that makes no choice."""
+
+
+def _check_pair(after: Any, there: Map) -> None:
+    """Raise unless the map gives two nested dicts."""
+    if (
+        not isinstance(after, tuple)
+        or len(after) != 2
+        or not all(isinstance(part, Mapping) for part in after)
+    ):
+        raise errors.InvalidArgument(
+            "The map of a translation does not give (x', u').",
+            where=(errors.defined(there), errors.caller()),
+            given=shown(after) if not isinstance(after, tuple) else f"a tuple of {len(after)}",
+            expected="two nested dicts: the latents of the target, and the choices of `backward`",
+            fix="return new_x, {} where there is nothing to come back by",
+        )  # fmt: skip
 
 
 def _check(target: Target, backward: Proposal, there: Map, new_x: dict) -> None:

@@ -12,8 +12,9 @@ import numpyro.distributions as dist
 from ppl import draw, errors
 
 from ..kernel import Kernel, as_kernel
+from ..validation.settings import check_count
 from ..weighted import Step, Weighted, log_evidence, normalized
-from .resample import Scheme
+from .resample import Scheme, check_scheme
 from .schemes import systematic
 
 
@@ -46,6 +47,8 @@ def waste_free(kernel: Callable[[Any], Any], chains: int, scheme: Scheme = syste
     1.50
     """
     made = as_kernel(kernel)
+    check_count("chains", chains)
+    check_scheme(scheme)
 
     def step(weighted: Weighted) -> Weighted:
         n = weighted.log_weight.shape[0]
@@ -69,6 +72,13 @@ def _chain(kernel: Kernel, start: Any, length: int) -> Any:
 
     _, passed = jax.lax.scan(one, kernel.enter(start), None, length=length - 1)
     return jax.tree.map(lambda x, xs: jnp.concatenate([jnp.asarray(x)[None], xs]), start, passed)
+
+
+def check_chains(n: int, chains: int | None) -> None:
+    """Raise `InvalidArgument` unless n particles can be the states of so many chains."""
+    if chains is not None:
+        check_count("chains", chains)
+        _length(n, chains)
 
 
 def _length(n: int, chains: int) -> int:

@@ -4,7 +4,7 @@ A trace of a target that observes part of an array holds a value for the rest. A
 moves latents given those values leaves them as they are, so that a chain would be
 conditioned on what was drawn for them at its start. Drawing them anew, given the latents,
 after each step is a Gibbs step for them (Tanner and Wong 1987), and exact where nothing
-observed depends on them.
+depends on them.
 """
 
 from __future__ import annotations
@@ -13,34 +13,11 @@ from functools import lru_cache
 
 import jax
 
-from ppl import Masked, Target, Trace, dependencies, errors
-from ppl.addresses import Path
+from ppl import Target, Trace
+from ppl.missing import check_nothing_depends, partly_observed
 
 from ..kernel import Kernel
 from ..kernels import cycle
-
-
-def partly_observed(target: Target) -> list[Path]:
-    """The addresses of which a mask leaves elements out."""
-    return [path for path, value in target.observed.items() if isinstance(value, Masked)]
-
-
-def check_nothing_depends(target: Target) -> None:
-    """Raise `InvalidArgument` if something observed depends on missing elements."""
-    partial = partly_observed(target)
-    graph = dependencies(target.model, *target.args) if partial else None
-    for path in partial:
-        assert graph is not None
-        below = [p for p in graph.children(path) if p in target.observed]
-        if below:
-            raise errors.InvalidArgument(
-                f"{errors.show(below[0])} depends on elements of {errors.show(path)} that "
-                "are not observed, so its likelihood is not known.",
-                where=(f"{errors.show(path)} at {target.sites[path].source}", errors.caller()),
-                given=f"a mask on {errors.show(path)}",
-                expected="missing elements that nothing observed depends on",
-                fix="make the missing elements a latent choice of their own",
-            )
 
 
 @lru_cache(maxsize=16)
@@ -48,7 +25,7 @@ def imputing(kernel: Kernel, target: Target) -> Kernel:
     """`kernel`, then new values for the missing elements; `kernel` itself if there are none.
 
     Raises:
-      InvalidArgument: something observed depends on missing elements.
+      InvalidArgument: something depends on missing elements.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import mh
@@ -76,5 +53,6 @@ def imputing(kernel: Kernel, target: Target) -> Kernel:
         lambda _, traces: (drawn(traces), {}),
         members=kernel.members,
         draws=kernel.draws,
+        target=target,
     )
     return cycle(kernel, again)

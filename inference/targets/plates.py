@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ppl import Selection, Target, Trace, errors
 from ppl.addresses import flatten
@@ -95,11 +94,6 @@ class Plate:
 
         axes = (list(region.in_axes), 0)
         return jax.vmap(one, axes, axis_size=region.size)(reads, inner)
-
-
-def spread(flags: jax.Array, like: Any) -> jax.Array:
-    """Flags of the leading axes, spread over all axes of `like`."""
-    return flags.reshape(flags.shape + (1,) * (jnp.ndim(like) - flags.ndim))
 
 
 def _some(values: dict[Path, Given], part: Program | Step) -> dict[Path, Given]:

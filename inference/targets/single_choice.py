@@ -6,6 +6,7 @@ from ppl import Target, errors
 from ppl.addresses import as_path
 from ppl.program import DRAW, Path
 
+from ..validation.objects import check_target
 from .presence import presence_varies
 
 
@@ -16,6 +17,7 @@ def latent(target: Target, address: str | tuple[str, ...]) -> Path:
       AddressNotFound: there is no such choice.
       InvalidArgument: it is observed, or the address is that of several choices.
     """
+    check_target(target)
     target.selection(address)  # names a choice, and no observed one
     path = as_path(address)
     if path not in target.sites:

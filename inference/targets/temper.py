@@ -23,6 +23,9 @@ from ppl.language import inline
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Map, Path, Program, Step
 from ppl.walk import Result, Rule, scalar, walk
 
+from ..validation.objects import check_target
+from ..validation.settings import check_number, check_option
+
 OF = ("likelihood", "everything")
 
 
@@ -55,6 +58,7 @@ def temper(target: Target, power: Any, of: str = "likelihood") -> Target:
     0.3536
     0.2500
     """
+    check_number("power", power, least=0, fix=0.5)
     return Target(tempered_model(target, of), (power, *target.args), target.observations)
 
 
@@ -64,11 +68,8 @@ def tempered_model(target: Target, of: str = "likelihood") -> GenerativeFunction
     Raises:
       InvalidArgument: as `temper`.
     """
-    if of not in OF:
-        raise errors.InvalidArgument(
-            "There is no such way to temper.", where=errors.caller(), given=repr(of),
-            expected=" or ".join(f'"{each}"' for each in OF), fix=f'of="{OF[0]}"',
-        )  # fmt: skip
+    check_target(target)
+    check_option("of", of, OF)
     model = target.model
     effects = model._prepare(target.args, {}).staged.program.effects
     if DRAW in effects:

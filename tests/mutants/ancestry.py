@@ -19,7 +19,7 @@ from inference import Weighted, log_evidence, multinomial, particle_filter, rela
 from inference.weighted import Step, normalized
 from ppl import Target, draw, gen, sample
 from semantics import check_proper
-from semantics.programs import hidden_markov
+from semantics.generated.programs import hidden_markov
 
 from .cases import HIDDEN_MARKOV, positive
 from .registry import Entry, Kind

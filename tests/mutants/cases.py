@@ -6,9 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from semantics.finite import Choices, Nested, Path, Program, sites
-from semantics.printing import Block, Branch, Site
-from semantics.programs import Shape, hidden_markov
+from semantics.generated.finite import Choices, Nested, Path, Program, sites
+from semantics.generated.printing import Block, Branch, Site
+from semantics.generated.programs import Shape, hidden_markov
 
 
 def _block(*statements: Any) -> Block:

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from inference import Move, metropolize
 from inference.move import accept
 from ppl import Target, Trace, draw, gen, sample
-from semantics.continuous import check_kernel_quadrature
+from semantics.contracts.continuous import check_kernel_quadrature
 
 from .ratios import moves, total
 from .registry import family

@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from ppl import Target, Trace, draw, select
 from ppl.addresses import nest
 from semantics import check_kernel
-from semantics.finite import Path
+from semantics.generated.finite import Path
 
 from .cases import FORK, positive
 from .registry import family

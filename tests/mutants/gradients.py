@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from jax.lax import stop_gradient
 
 from ppl import draw
-from semantics.gradients import check_gradient
+from semantics.contracts.gradients import check_gradient
 
 from .registry import Entry, Kind
 

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from inference import Kernel, iterate
+from inference import Kernel, iterate, random_walk
 from inference import hmc as library_hmc
 from inference.move import accept
 from ppl import Target, Trace, draw, gen, sample
-from semantics.continuous import check_kernel_quadrature
-from semantics.sampled import check_kernel_sampled
+from semantics.contracts.continuous import check_kernel_quadrature
+from semantics.contracts.sampled import check_kernel_sampled
 
 from .continuous import CURVED
 from .registry import family
@@ -66,6 +66,15 @@ def walk(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
         return accept(trace, at(target, trace, q), potential(z) - potential(q))
 
     return kernel
+
+
+def walk_for(target: Target, wrong: str = "") -> Kernel:
+    """The library's random walk; of other data, if that is `wrong`, and without saying so.
+
+    The kernel itself says so, and is refused on `target`.
+    """
+    made_for = Target(rate, (), {"y": -1.0}) if wrong else target
+    return replace(random_walk(made_for, step_size=0.8), target=None)
 
 
 # -- Langevin (Roberts and Tweedie 1996) -------------------------------------------------------
@@ -255,6 +264,7 @@ def nuts(target: Target, wrong: str = "") -> Callable[[Trace], Trace]:
 
 
 _walk = family("random walk", check_kernel_quadrature, walk, RATE)
+_walk_for = family("random walk, library", check_kernel_quadrature, walk_for, RATE)
 _mala = family("MALA", check_kernel_quadrature, mala, RATE)
 _hmc = family("HMC, positive", check_kernel_quadrature, hmc, RATE)
 _carried = family("HMC, carried", check_kernel_quadrature, carried, CURVED, nodes=(60, 90))
@@ -265,6 +275,8 @@ ENTRIES = (
     _walk("correct", "", "steps in unconstrained space"),
     _walk("mutant", "Jacobian", "without the Jacobian of the bijection"),
     _walk("mutant", "scale", "the scale depends on the position, the ratio does not"),
+    _walk_for("correct", "", "made for this target"),
+    _walk_for("mutant", "other target", "made for other data: a kernel of another target"),
     _mala("correct", "", "as published"),
     _mala("equivalent", "drift", "more drift, in both proposal densities"),
     _mala("mutant", "Jacobian", "without the Jacobian of the bijection"),

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from semantics import Verdict
-from semantics.closed_forms import linear_gaussian_posterior
+from semantics.generated.closed_forms import linear_gaussian_posterior
 
 from .registry import Entry, Kind
 

@@ -21,8 +21,8 @@ from semantics import (
     kernel_matrix,
     programs,
 )
-from semantics.moves import check_move
-from semantics.sampled import Opaque, check_kernel_sampled, check_pure_kernel
+from semantics.contracts.moves import check_move
+from semantics.contracts.sampled import Opaque, check_kernel_sampled, check_pure_kernel
 
 from .ratios import total
 from .registry import Entry, Kind

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppl import draw
-from semantics.moves import check_move
+from semantics.contracts.moves import check_move
 
 from .registry import Entry, Kind
 

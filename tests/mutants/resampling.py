@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from inference import systematic
 from ppl import at_boundary, draw
 from semantics import Verdict
-from semantics.resamplers import check_resampler
+from semantics.contracts.resamplers import check_resampler
 
 from .registry import Entry, Kind
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppl import Target, Trace, draw, gen, sample
-from semantics.sampled import check_kernel_sampled
+from semantics.contracts.sampled import check_kernel_sampled
 
 from .registry import family
 

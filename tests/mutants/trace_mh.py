@@ -21,7 +21,7 @@ from inference.move import accept
 from ppl import Target, Trace, draw, select
 from ppl.addresses import flatten
 from semantics import check_kernel, programs
-from semantics.finite import Path
+from semantics.generated.finite import Path
 
 from .cases import BRANCHES, FORK, OPTIONAL, positive
 from .ratios import total

@@ -19,7 +19,7 @@ from inference import Weighted, translate
 from inference.move import accept
 from ppl import Target, Trace, draw, gen, sample
 from semantics import check_proper
-from semantics.continuous import check_kernel_quadrature
+from semantics.contracts.continuous import check_kernel_quadrature
 
 from .ratios import total
 from .registry import Entry, Kind

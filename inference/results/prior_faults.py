@@ -1,0 +1,42 @@
+"""Why chains diverge, where the model itself is at fault: looked for in draws of the prior."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from ppl import Target, errors, seed
+
+DRAWS = 200
+
+
+def prior_faults(target: Target) -> dict[str, int]:
+    """What is wrong with a model, and in how many of 200 draws of its prior; worst first.
+
+    Chains never keep a point at which a parameter is outside its constraint, so that the
+    draws do not show it: it is where their trajectories break off. Nothing where the prior
+    is improper.
+
+    >>> import numpyro.distributions as dist
+    >>> from inference.results.prior_faults import prior_faults
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def model():
+    ...     s = sample("s", dist.Normal(3.0, 0.01))
+    ...     sample("y", dist.Normal(0.0, -s))
+    >>> next(iter(prior_faults(Target(model, (), {"y": 0.5})).items()))
+    ('the parameter `scale` of "y" is outside positive(0)', 200)
+    """
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        trace, _ = seed(target.generate)(key, {})
+        return target.faults(target.choices(trace))
+
+    try:
+        found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), DRAWS))
+    except errors.PPLError:  # an improper prior has no draws
+        return {}
+    counts = {name: int(np.sum(flags)) for name, flags in found.items()}
+    wrong = [(name, count) for name, count in counts.items() if count]
+    # a parameter outside its constraint is why a density is no number
+    return dict(sorted(wrong, key=lambda pair: (-pair[1], not pair[0].startswith("the param"))))

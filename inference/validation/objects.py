@@ -1,0 +1,99 @@
+"""What is given is of the kind that is due: a target and not its model, a function and no number.
+
+Python finds out where it is used, in someone else's words. These say it where it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ppl import GenerativeFunction, Target, Trace, errors
+
+from .settings import shown
+
+
+def check_callable(name: str, value: Any, expected: str, fix: str) -> Callable[..., Any]:
+    """`value`; raise `InvalidArgument` unless it is a function, and no model.
+
+    >>> from inference.validation.objects import check_callable
+    >>> check_callable("f", abs, "a function", "f=abs")(-1)
+    1
+    """
+    if not callable(value) or isinstance(value, GenerativeFunction):
+        raise errors.InvalidArgument(
+            f"{name} is no function.", where=errors.caller(), given=shown(value),
+            expected=expected, fix=fix,
+        )  # fmt: skip
+    return value
+
+
+def check_target(target: Any) -> None:
+    """Raise `InvalidArgument` unless `target` is a target.
+
+    >>> from inference.validation.objects import check_target
+    >>> try:
+    ...     check_target(3)
+    ... except ValueError as error:
+    ...     print(error.what)
+    A target was expected.
+    """
+    if isinstance(target, Target):
+        return
+    if isinstance(target, GenerativeFunction):
+        target.observations  # says what to do  # noqa: B018
+    fix = "Target(model, args, observations)"
+    if isinstance(target, Trace):
+        fix = "give the target of the trace; where a kernel is due, make it: nuts(target)"
+    raise errors.InvalidArgument(
+        "A target was expected.", where=errors.caller(), given=shown(target),
+        expected="the posterior: a model, its arguments, and what is observed", fix=fix,
+    )  # fmt: skip
+
+
+def check_model(model: Any, what: str = "A generative function was expected.") -> None:
+    """Raise `InvalidArgument` unless `model` is a generative function.
+
+    >>> from inference.validation.objects import check_model
+    >>> try:
+    ...     check_model(lambda: None)
+    ... except ValueError as error:
+    ...     print(error.what, error.fix)
+    A generative function was expected. decorate it with @gen
+    """
+    if isinstance(model, GenerativeFunction):
+        return
+    plain = callable(model) and not isinstance(model, type)
+    raise errors.InvalidArgument(
+        what, where=errors.caller(), given=shown(model), expected="a generative function",
+        fix="decorate it with @gen" if plain else "@gen\ndef model(...): ...",
+    )  # fmt: skip
+
+
+def check_proposal(proposal: Any) -> None:
+    """Raise `InvalidArgument` unless `proposal` makes choices and has a density."""
+    if isinstance(proposal, type) or not all(
+        callable(getattr(proposal, name, None)) for name in ("simulate", "assess")
+    ):
+        check_model(proposal, "A proposal was expected.")
+
+
+def check_trace(trace: Any) -> None:
+    """Raise `InvalidArgument` unless `trace` is a trace."""
+    if not isinstance(trace, Trace):
+        raise errors.InvalidArgument(
+            "A trace was expected.", where=errors.caller(), given=shown(trace),
+            expected="what generate, update or regenerate of a target gives",
+            fix="trace, log_weight = target.generate()",
+        )  # fmt: skip
+
+
+def check_step(step: Any) -> None:
+    """Raise `InvalidArgument` unless `step` may be a step: a function of a weighted value."""
+    expected = "a program from a weighted value to one"
+    if isinstance(step, type) or hasattr(step, "tuning"):  # a kernel
+        raise errors.InvalidArgument(
+            "A step was expected.", where=errors.caller(), given=shown(step), expected=expected,
+            fix="start(target)" if isinstance(step, type) else "lift(kernel)",
+        )  # fmt: skip
+    check_callable("A step", step, expected, "start(target), lift(kernel), ...")

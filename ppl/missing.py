@@ -1,0 +1,73 @@
+"""Missing data: elements that a mask leaves out, and what depends on them.
+
+Where nothing depends on them, they are integrated out by leaving them out: each has a density
+of its own, whose mass is one. Where something does, they are latent, and the density of what
+is observed is not known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import errors
+from .addresses import Masked
+from .graph import found_in
+from .program import Path
+
+if TYPE_CHECKING:
+    from .target import Target
+
+
+def partly_observed(target: Target) -> list[Path]:
+    """The addresses of which a mask leaves elements out.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import Masked, Target, gen, sample
+    >>> from ppl.missing import partly_observed
+    >>> coins = gen(lambda: sample("x", dist.Bernoulli(0.25).expand([2])))
+    >>> seen = Masked(jnp.ones(2, int), jnp.array([True, False]))
+    >>> partly_observed(Target(coins, (), {"x": seen}))
+    [('x',)]
+    """
+    return [path for path, value in target.observed.items() if isinstance(value, Masked)]
+
+
+def on_missing(
+    target: Target, among: frozenset[Path] | None = None
+) -> tuple[Path, str, str] | None:
+    """A choice with missing elements, something that depends on them, and where that is.
+
+    What depends on them is looked for `among` these choices; by default, among all that is
+    scored.
+    """
+    partial = partly_observed(target)
+    if not partial:
+        return None
+    found, _ = found_in(target.model._prepare(target.args, {}).staged.program)
+    for path in partial:
+        for below, site in target.sites.items():
+            if path in found.parents[below] and (among is None or below in among):
+                return path, errors.show(below), f"{errors.show(below)} at {site.source}"
+        for factor, above in found.factors.items():
+            if path in above and among is None:
+                return path, "A factor", f"factor at {factor.source}"
+    return None
+
+
+def check_nothing_depends(target: Target, among: frozenset[Path] | None = None) -> None:
+    """Raise `InvalidArgument` if something (of these choices) depends on missing elements."""
+    found = on_missing(target, among)
+    if found is None:
+        return
+    path, below, place = found
+    name = errors.show(path)
+    raise errors.InvalidArgument(
+        f"{below} depends on elements of {name} that are not observed: they are latent, and "
+        "the density without them is not known.",
+        where=(*dict.fromkeys((f"{name} at {target.sites[path].source}", place)), errors.caller()),
+        given=f"a mask on {name}",
+        expected="missing elements that nothing depends on",
+        fix="importance and filter_series draw them; for all else let the model make them, where "
+        'y and seen are its arguments: x = sample("x", d); '
+        "factor(jnp.where(seen, d.log_prob(y), 0.0)); y = jnp.where(seen, y, x)",
+    )
