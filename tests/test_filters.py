@@ -217,7 +217,7 @@ def of(result, init=0):
         (lambda: run(3, 2, proposal=greedy), 'makes the choice "y", which is observed'),
         (lambda: run(3, 2, threshold=2.0), "fraction of the number of particles"),
         (lambda: genealogy(run(3, 2)), "did not keep its particles"),
-        (lambda: fixed_lag(run(3, 2, history=True), -1), "counts steps ahead"),
+        (lambda: fixed_lag(run(3, 2, history=True), -1), "lag is not a number"),
         (lambda: backward_sample(hidden, run(3, 2, history=True), 0), "at least one"),
         (lambda: backward_sample(hidden.fn, run(3, 2, history=True), 3), "generative function"),
         (lambda: backward_sample(hidden, run(3, 2, history=True), 3, xs=INPUTS), "2 rows in each"),
