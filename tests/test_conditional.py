@@ -184,7 +184,7 @@ def noisy():
     [
         (run(n=1), "n is not a number"),
         (run(rows=2), "series of one length"),
-        (run(threshold=1.5), "fraction of the number of particles"),
+        (run(threshold=1.5), "is not a number"),
         (run(seen=Masked(jnp.array(SEEN), jnp.array([True, False, True]))), '"y" is partial'),
         (run(estimated), "density of estimated is only estimated"),
         (lambda: particle_gibbs(small, "chain", 1), "n is not a number"),

@@ -404,7 +404,7 @@ def test_weights_that_are_all_zero_are_evidence_zero_and_a_status():
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: run(filtering(n=0)), "at least one particle"),
+        (lambda: run(filtering(n=0)), "is not a number"),
         (lambda: run(then(spawn(3))), "no loop to drive"),
         (lambda: run(lambda: draw(dist.Normal(0.0, 1.0))), "no loop to drive"),
         (lambda: run(observations=jnp.zeros(49)), "fewer observations than steps"),

@@ -552,7 +552,7 @@ NO_TRACES = Algorithm("none", lambda target: lambda s: s, lambda target, trace: 
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: by_importance(0), "at least one particle"),
+        (lambda: by_importance(0), "is not a number"),
         (
             lambda: normalize(PAIR, by_importance(1, gen(scored))).assess({"b": 1, "a": 0}),
             "scored scores with factor",
