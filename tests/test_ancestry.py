@@ -254,7 +254,7 @@ def test_single_precision_serves_many_particles():
         (lambda: relative_variance(filtered(3, 2, systematic)), "multinomial resampling"),
         (lambda: filter_error(filtered(3, 2, systematic), jnp.sin), "scheme=multinomial"),
         (lambda: filter_error(filtered(3, 2), jnp.sin), "did not keep its particles"),
-        (lambda: filter_error(filtered(3, 2, history=True), jnp.sin, -1), "counts steps back"),
+        (lambda: filter_error(filtered(3, 2, history=True), jnp.sin, -1), "lag is not a number"),
     ],
 )
 def test_what_is_not_known_is_refused(call, says):

@@ -320,16 +320,16 @@ def test_the_error_is_that_of_the_mean():
 
 
 CALLS = {
-    "no particle": (lambda: annealed(ONE, 0, flipped), "at least one particle"),
+    "no particle": (lambda: annealed(ONE, 0, flipped), "is not a number"),
     "powers that fall": (lambda: annealed(ONE, 2, flipped, (0.0, 0.6, 0.3, 1.0)), "increase to 1"),
     "no number": (lambda: annealed(ONE, 2, flipped, (0.0, np.nan, 1.0)), "increase to 1"),
     "powers that end early": (lambda: reverse_annealed(ONE, flipped, (0.0, 0.5)), "increase to 1"),
-    "one power": (lambda: annealed(ONE, 2, flipped, 1), "increase to 1"),
+    "one power": (lambda: annealed(ONE, 2, flipped, 1), "powers is not a number"),
     "no likelihood": (lambda: annealed(Target(coins, (0.5,)), 2, swaps), "no likelihood"),
     "chains": (lambda: annealed(ONE, 6, flipped, chains=4), "share the particles evenly"),
     "a population": (lambda: annealed(walk(2.0), 6, lambda t: stretch(t, 4)), "single traces"),
-    "fractions": (lambda: adapted(fraction=1.0), "by a fraction of the particles"),
-    "no stage": (lambda: adapted(max_stages=0), "in some stages"),
+    "fractions": (lambda: adapted(fraction=1.0), "fraction is not a number"),
+    "no stage": (lambda: adapted(max_stages=0), "max_stages is not a number"),
     "no metric": (lambda: adapted(tune=particle_metric), "Particles give a metric"),
     "other latents": (lambda: retarget(ONE, TARGET), "latent of one target and not of the other"),
 }

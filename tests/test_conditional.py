@@ -182,12 +182,12 @@ def noisy():
 @pytest.mark.parametrize(
     "call, says",
     [
-        (run(n=1), "particles beside the path"),
+        (run(n=1), "n is not a number"),
         (run(rows=2), "series of one length"),
-        (run(threshold=1.5), "fraction of the number of particles"),
+        (run(threshold=1.5), "is not a number"),
         (run(seen=Masked(jnp.array(SEEN), jnp.array([True, False, True]))), '"y" is partial'),
         (run(estimated), "density of estimated is only estimated"),
-        (lambda: particle_gibbs(small, "chain", 1), "particles beside the path"),
+        (lambda: particle_gibbs(small, "chain", 1), "n is not a number"),
         (lambda: particle_gibbs(small, "theta", 3), "not a series of states"),
         (lambda: particle_gibbs(Target(afterwards), "chain", 3), '"z" at .*depends on them'),
         (lambda: particle_gibbs(Target(again), "chain", 3), r"at \S+py:\d+ depends on them"),

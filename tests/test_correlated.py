@@ -331,7 +331,11 @@ SKEWED = Target(skewed, (), {"y": 1.0})
         (lambda: auxiliary_marginal(SKEWED, "theta", by_importance), CannotIntegrate, "Gamma"),
         (lambda: auxiliary_marginal(TARGET, "k", by_importance), InvalidArgument, "depend on"),
         (lambda: correlated(TARGET, "theta"), InvalidArgument, "do not keep the randomness"),
-        (lambda: correlated(by_one(), "theta", 1.5), InvalidArgument, "between -1 and 1"),
+        (
+            lambda: correlated(by_one(), "theta", 1.5),
+            InvalidArgument,
+            "correlation is not a number",
+        ),
         (lambda: correlated(by_one(), "k"), AddressNotFound, '"k"'),
         (lambda: correlated(by_one(), gen(lambda x: None)), InvalidArgument, "makes no choice"),
         (

@@ -169,8 +169,8 @@ PEOPLE = Weighted(jnp.zeros(3), jnp.zeros(3))
 @pytest.mark.parametrize(
     "call, error, says",
     [
-        (lambda: islands(0, 3)(unit()), errors.InvalidArgument, "at least one particle"),
-        (lambda: islands(3, 0)(unit()), errors.InvalidArgument, "at least one particle"),
+        (lambda: islands(0, 3)(unit()), errors.InvalidArgument, "is not a number"),
+        (lambda: islands(3, 0)(unit()), errors.InvalidArgument, "is not a number"),
         (lambda: merged(unit()), errors.ShapeError, "Islands are merged"),
         (lambda: merged(PEOPLE), errors.ShapeError, "Islands are"),
         (lambda: within(resample)(PEOPLE), errors.ShapeError, "given: .*of particles"),

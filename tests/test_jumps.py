@@ -291,7 +291,7 @@ other = gen(lambda row: sample("z", dist.Normal(0.0, 1.0)))
         (lambda: birth_death("k", "k", other), "not arrays with one row for each component"),
         (lambda: birth_death("x", "x", other), "not arrays with one row for each component"),
         (lambda: birth_death("k", "z", other), 'names "z", which is no choice'),
-        (lambda: split_merge("k", "x", other, None, None, least=0), "begin with one row"),
+        (lambda: split_merge("k", "x", other, None, None, least=0), "least is not a number"),
         (
             lambda: split_merge(
                 "k", "x", other, lambda row, u: ({"x": u["z"][None]}, row), lambda a, b: (a, b)

@@ -408,13 +408,13 @@ def test_weights_that_are_all_zero_are_evidence_zero_and_a_status():
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: run(filtering(n=0)), "at least one particle"),
+        (lambda: run(filtering(n=0)), "is not a number"),
         (lambda: run(then(spawn(3))), "no loop to drive"),
         (lambda: run(lambda: draw(dist.Normal(0.0, 1.0))), "no loop to drive"),
         (lambda: run(observations=jnp.zeros(49)), "fewer observations than steps"),
         (lambda: told(jnp.zeros((3, 2)), jnp.zeros(2)), "fewer observations than steps"),
         (lambda: degeneracy(3.0), "no particles to judge"),
-        (lambda: degeneracy(Weighted((), jnp.zeros(2)), floor=2.0), "floor is a fraction"),
+        (lambda: degeneracy(Weighted((), jnp.zeros(2)), floor=2.0), "floor is not a number"),
         (lambda: run(LONELY).log_evidence, "no particles in the result"),
     ],
 )

@@ -100,7 +100,7 @@ MISTAKES = {
         "Tempering needs a kernel on single traces.",
     ),
     "few": (lambda: stretch(BENT, 3), "The ensemble is too small to move in all directions."),
-    "scale": (lambda: stretch(BENT, 4, scale=1.0), "The scale of a stretch move is above 1."),
+    "scale": (lambda: stretch(BENT, 4, scale=1.0), "scale is not a number of that kind."),
 }  # fmt: skip
 
 

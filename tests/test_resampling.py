@@ -163,5 +163,5 @@ def test_weights_of_zero_stay_evidence_zero():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.5])
 def test_a_fraction_is_between_0_and_1(fraction):
-    with pytest.raises(InvalidArgument, match="fraction of the number of particles"):
+    with pytest.raises(InvalidArgument, match="fraction is not a number"):
         when_ess_below(fraction)

@@ -563,13 +563,13 @@ NO_TRACES = Algorithm("none", lambda target: lambda s: s, lambda target, trace: 
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: by_importance(0), "at least one particle"),
+        (lambda: by_importance(0), "is not a number"),
         (
             lambda: normalize(PAIR, by_importance(1, gen(scored))).assess({"b": 1, "a": 0}),
             "scored scores with factor",
         ),
-        (lambda: by_filter("chain", 1), "even weights kept"),
-        (lambda: by_filter("chain", 2, threshold=1.0), "even weights kept"),
+        (lambda: by_filter("chain", 1), "n is not a number"),
+        (lambda: by_filter("chain", 2, threshold=1.0), "threshold is not a number"),
         (lambda: normalize(lambda: None, by_importance(2)).simulate(), "no target to normalize"),
         (
             lambda: normalize(Target(noisy, (), {"b": 1}), by_importance(2)).simulate(),

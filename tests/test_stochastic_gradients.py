@@ -123,7 +123,7 @@ def _statistics(kernel):
 @pytest.mark.parametrize(
     "make, what",
     [
-        (lambda: minibatch(lambda i: LINE, 3, 0), "size is not a positive int"),
+        (lambda: minibatch(lambda i: LINE, 3, 0), "size is not a number"),
         (
             lambda: sghmc(LINE, some(1), steps=1, step_size=H, friction=0.1, noise=0.2),
             "The friction does not make up for the noise.",

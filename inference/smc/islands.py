@@ -107,7 +107,6 @@ def merged(weighted: Weighted) -> Weighted:
     ([1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 5.0, 15.0])
     """
     check_weighted(weighted)
-    check_weighted(weighted.value)
     people = weighted.value
     if not isinstance(people, Weighted) or jnp.ndim(people.log_weight) != 2:
         kind = "a population" if jnp.ndim(weighted.log_weight) else "one weighted value"

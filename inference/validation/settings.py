@@ -35,7 +35,8 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     limit = f"{least} or more" if most is None else f"from {least} to {most}"
     usual = max(least, 100) if most is None else min(max(least, 10), most)
     raise errors.InvalidArgument(
-        f"{name} is not a number of that kind.", where=errors.caller(), given=shown(value),
+        f"{name} is not a number of that kind.", where=errors.caller(),
+        given=f"{name}={shown(value)}",
         expected=f"an int, {limit}{known}", fix=f"{name}={usual}",
     )  # fmt: skip
 
@@ -66,7 +67,7 @@ def check_number(
     ...     check_number("target_accept", 95.0, above=0, below=1, fix=0.8)
     ... except ValueError as error:
     ...     print(error.given, error.expected)
-    95.0 0 < target_accept < 1
+    target_accept=95.0 0 < target_accept < 1
     """
     if isinstance(value, jax.core.Tracer) and value.shape == () and value.dtype.kind in "fiu":
         return
@@ -81,7 +82,8 @@ def check_number(
     right = f" {'<' if most is None else '<='} {high:g}" if math.isfinite(high) else ""
     kind = "" if left and right else ", finite"
     raise errors.InvalidArgument(
-        f"{name} is not a number of that kind.", where=errors.caller(), given=shown(value),
+        f"{name} is not a number of that kind.", where=errors.caller(),
+        given=f"{name}={shown(value)}",
         expected=(f"{left}{name}{right}" if left or right else "a number") + kind,
         fix=f"{name}={fix:g}",
     )  # fmt: skip
