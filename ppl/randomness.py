@@ -86,7 +86,8 @@ def _check_arrays(d: Any, at: str, name: str) -> None:
             value = inner.__dict__.get(parameter, 0.0)
             if not is_array(value) or jnp.iscomplexobj(value):
                 raise errors.InvalidDistribution(
-                    f"{type(inner).__name__} has a parameter `{parameter}` that is no real array.",
+                    f"{type(inner).__name__} has a parameter `{parameter}` that is no "
+                    + ("real array." if is_array(value) else "array."),
                     where=f"{name} at {at}",
                     given=f"{parameter} = {value}",
                     expected="real numbers, one or an array",
