@@ -103,7 +103,7 @@ def test_table_is_aligned_and_only_printing_abbreviates():
     assert len(summary) == 32 and summary["theta[30]"]["mean"] == 1.5
     with pytest.raises(errors.AddressNotFound, match='did you mean "theta'):
         summary["thetta[30]"]
-    with pytest.raises(errors.InvalidArgument, match="prob is not a number"):
+    with pytest.raises(errors.InvalidArgument, match="0 < prob < 1"):
         Draws({"mu": x}).summary(prob=90)
 
 
