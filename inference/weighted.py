@@ -228,12 +228,7 @@ def normalized(log_weights: jax.Array) -> jax.Array:
     Raises:
       ShapeError: there is no particle axis.
     """
-    known = isinstance(log_weights, (jax.Array, np.ndarray))
-    if not known or not jnp.issubdtype(log_weights.dtype, jnp.floating):
-        raise errors.InvalidArgument(
-            "Log weights are an array of floats.", where=errors.caller(), given=shown(log_weights),
-            expected="log weights of shape (n,)", fix="weighted.log_weight",
-        )  # fmt: skip
+    check_log_weights(log_weights)
     if jnp.ndim(log_weights) != 1:
         raise errors.ShapeError(
             "A population of particles was expected.",
@@ -285,4 +280,14 @@ def check_weighted(weighted: Any) -> None:
             "A weighted value was expected.", where=errors.caller(), given=shown(weighted),
             expected="Weighted(value, log_weight), what a step gives",
             fix="step(unit()); of a filter, filtered.particles",
+        )  # fmt: skip
+
+
+def check_log_weights(log_weights: Any) -> None:
+    """Raise `InvalidArgument` unless `log_weights` is an array of floats."""
+    known = isinstance(log_weights, (jax.Array, np.ndarray))
+    if not known or not jnp.issubdtype(log_weights.dtype, jnp.floating):
+        raise errors.InvalidArgument(
+            "Log weights are an array of floats.", where=errors.caller(), given=shown(log_weights),
+            expected="log weights of shape (n,)", fix="weighted.log_weight",
         )  # fmt: skip
