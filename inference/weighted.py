@@ -33,7 +33,6 @@ class Weighted:
           log_weight: unnormalised, of shape (), or (n,) for n particles.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> from inference import Weighted
         >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
         >>> weights = jnp.exp(s.log_weight)
@@ -163,7 +162,6 @@ def spawn(n: int) -> Step:
           InvalidArgument: `n` is no int, or less than 1.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> from inference import Weighted, log_evidence, spawn
         >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
         >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
@@ -206,7 +204,6 @@ def log_evidence(weighted: Weighted) -> jax.Array:
         Returns a scalar, the log of the mean weight; -inf when all weights are zero.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> from inference import Weighted, log_evidence
         >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
         >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
@@ -250,7 +247,6 @@ def collapse(weighted: Weighted) -> Weighted:
         Takes a `Weighted` of particles; the result has no particle axis.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> from inference import Weighted, collapse
         >>> from ppl import integrate
         >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
