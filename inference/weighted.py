@@ -28,17 +28,16 @@ from .validation.settings import check_count, shown
 class Weighted:
     """<<s>>(f) = E[mean_i e^(w_i) f(x_i)]: a value, or particles, with log weights.
 
-        Attributes:
-          value: any pytree; with particles, each leaf has the particle axis in front.
-          log_weight: unnormalised, of shape (), or (n,) for n particles.
+    Attributes:
+      value: any pytree; with particles, each leaf has the particle axis in front.
+      log_weight: unnormalised, of shape (), or (n,) for n particles.
 
-        >>> import jax.numpy as jnp
-    import numpy as np
-        >>> from inference import Weighted
-        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-        >>> weights = jnp.exp(s.log_weight)
-        >>> print(f"{weights.mean():.2f} {(weights * s.value).mean():.2f}")  # <<s>>(1), <<s>>(x)
-        2.00 35.00
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> weights = jnp.exp(s.log_weight)
+    >>> print(f"{weights.mean():.2f} {(weights * s.value).mean():.2f}")  # <<s>>(1), <<s>>(x)
+    2.00 35.00
     """
 
     value: Any
@@ -157,17 +156,16 @@ def start(target: Target) -> Step:
 def spawn(n: int) -> Step:
     """`n` copies of one weighted value, as particles; the measure stays the same.
 
-        Every leaf gets a particle axis of size `n` in front.
+    Every leaf gets a particle axis of size `n` in front.
 
-        Raises:
-          InvalidArgument: `n` is no int, or less than 1.
+    Raises:
+      InvalidArgument: `n` is no int, or less than 1.
 
-        >>> import jax.numpy as jnp
-    import numpy as np
-        >>> from inference import Weighted, log_evidence, spawn
-        >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
-        >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
-        ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, log_evidence, spawn
+    >>> s = spawn(3)(Weighted(jnp.array(7.0), jnp.array(0.5)))
+    >>> s.value.tolist(), s.log_weight.tolist(), f"{log_evidence(s):.4f}"
+    ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
     """
     check_count("n", n)
 
@@ -203,14 +201,13 @@ def importance(target: Target, n: int) -> Step:
 def log_evidence(weighted: Weighted) -> jax.Array:
     """log of the total mass: an unbiased estimate on the natural scale.
 
-        Returns a scalar, the log of the mean weight; -inf when all weights are zero.
+    Returns a scalar, the log of the mean weight; -inf when all weights are zero.
 
-        >>> import jax.numpy as jnp
-    import numpy as np
-        >>> from inference import Weighted, log_evidence
-        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-        >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
-        2.0000
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, log_evidence
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> print(f"{jnp.exp(log_evidence(s)):.4f}")
+    2.0000
     """
     check_weighted(weighted)
     w = weighted.log_weight
@@ -228,12 +225,7 @@ def normalized(log_weights: jax.Array) -> jax.Array:
     Raises:
       ShapeError: there is no particle axis.
     """
-    known = isinstance(log_weights, (jax.Array, np.ndarray))
-    if not known or not jnp.issubdtype(log_weights.dtype, jnp.floating):
-        raise errors.InvalidArgument(
-            "Log weights are an array of floats.", where=errors.caller(), given=shown(log_weights),
-            expected="log weights of shape (n,)", fix="weighted.log_weight",
-        )  # fmt: skip
+    check_log_weights(log_weights)
     if jnp.ndim(log_weights) != 1:
         raise errors.ShapeError(
             "A population of particles was expected.",
@@ -252,18 +244,17 @@ def normalized(log_weights: jax.Array) -> jax.Array:
 def collapse(weighted: Weighted) -> Weighted:
     """One particle, chosen by weight, carrying the mean weight; the measure stays the same.
 
-        Takes a `Weighted` of particles; the result has no particle axis.
+    Takes a `Weighted` of particles; the result has no particle axis.
 
-        >>> import jax.numpy as jnp
-    import numpy as np
-        >>> from inference import Weighted, collapse
-        >>> from ppl import integrate
-        >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
-        >>> def mean():
-        ...     one = collapse(s)
-        ...     return jnp.exp(one.log_weight) * one.value
-        >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
-        35.00
+    >>> import jax.numpy as jnp
+    >>> from inference import Weighted, collapse
+    >>> from ppl import integrate
+    >>> s = Weighted(jnp.array([10.0, 20.0]), jnp.log(jnp.array([1.0, 3.0])))
+    >>> def mean():
+    ...     one = collapse(s)
+    ...     return jnp.exp(one.log_weight) * one.value
+    >>> print(f"{integrate(mean)():.2f}")  # (1 * 10 + 3 * 20) / 2, as before
+    35.00
     """
     check_weighted(weighted)
     i = draw(dist.Categorical(normalized(weighted.log_weight)))
@@ -285,4 +276,14 @@ def check_weighted(weighted: Any) -> None:
             "A weighted value was expected.", where=errors.caller(), given=shown(weighted),
             expected="Weighted(value, log_weight), what a step gives",
             fix="step(unit()); of a filter, filtered.particles",
+        )  # fmt: skip
+
+
+def check_log_weights(log_weights: Any) -> None:
+    """Raise `InvalidArgument` unless `log_weights` is an array of floats."""
+    known = isinstance(log_weights, (jax.Array, np.ndarray))
+    if not known or not jnp.issubdtype(log_weights.dtype, jnp.floating):
+        raise errors.InvalidArgument(
+            "Log weights are an array of floats.", where=errors.caller(), given=shown(log_weights),
+            expected="log weights of shape (n,)", fix="weighted.log_weight",
         )  # fmt: skip

@@ -12,7 +12,7 @@ from ppl import errors
 
 from ..validation.objects import check_callable
 from ..validation.settings import check_number
-from ..weighted import Step, Weighted, check_weighted, log_evidence, normalized
+from ..weighted import Step, Weighted, check_log_weights, check_weighted, log_evidence, normalized
 from .schemes import systematic
 
 Scheme = Callable[[jax.Array], jax.Array]
@@ -29,6 +29,7 @@ def effective_sample_size(log_weights: jax.Array) -> jax.Array:
     >>> print(f"{effective_sample_size(jnp.log(jnp.array([0.5, 0.5, 0.0]))):.4f}")
     2.0000
     """
+    check_log_weights(log_weights)
     top = jnp.max(log_weights)
     # of the same numbers as the evidence, so that they are exponentiated once
     weights = jnp.exp(log_weights - jnp.where(jnp.isfinite(top), top, 0.0))
