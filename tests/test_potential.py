@@ -160,7 +160,7 @@ def masked(model, y=HOLES, seen=SEEN):
 
 Y3 = jnp.array([0.5, -1.0, 2.0])
 ROWS = jnp.stack([Y, 2 * Y], 1)
-COV = np.array([[1.0, 0.5], [0.5, 2.0]])
+COV: Any = np.array([[1.0, 0.5], [0.5, 2.0]])
 kept = np.asarray(SEEN)
 
 
@@ -406,7 +406,7 @@ def test_samplers_of_others_take_missing_data():
     trajectories of at most 7 steps. No draw is made where a key is not given.
     """
     whole = Target(gen(lambda: location_of(3)), (), {"y": Y[SEEN]})
-    found = [[], []]
+    found: list[list] = [[], []]
     for target, ends in zip((masked(location), whole), found, strict=True):
         sampler = NUTS(potential_fn=target.potential, step_size=0.4, max_tree_depth=3)
         state = sampler.init(KEY, 0, {"mu": jnp.array(0.3)}, (), {})
@@ -415,10 +415,10 @@ def test_samplers_of_others_take_missing_data():
             state = step(state)
             ends.append(state.z["mu"])
         log_p = lambda z, t=target: -t.potential(z)  # noqa: E731
-        peer = blackjax.nuts(log_p, 0.4, jnp.ones(1), max_num_doublings=3)
+        peer: Any = blackjax.nuts(log_p, 0.4, jnp.ones(1), max_num_doublings=3)
         state, step = peer.init({"mu": jnp.array(0.3)}), jax.jit(peer.step, compiler_options=QUICK)
         for key in jax.random.split(KEY, 3):
-            state = step(key, state)[0]  # pyright: ignore[reportCallIssue]
+            state = step(key, state)[0]
             ends.append(state.position["mu"])
     mine, theirs = map(np.asarray, found)
     np.testing.assert_allclose(mine, theirs, **CLOSE)
@@ -459,7 +459,7 @@ def test_missing_data_that_others_depend_on_are_latent_as_the_error_says():
     curvature = -jax.hessian(log_p)(jnp.zeros(4))
     mode = jnp.linalg.solve(curvature, jax.grad(log_p)(jnp.zeros(4)))
     normaliser = 2 * math.log(2 * math.pi) - jnp.linalg.slogdet(curvature)[1] / 2
-    steps = np.minimum.outer(np.arange(1, 5), np.arange(1, 5))[np.ix_(kept, kept)]
+    steps: Any = np.minimum.outer(np.arange(1, 5), np.arange(1, 5))[np.ix_(kept, kept)]
     dense = stats.multivariate_normal.logpdf(Y[kept], np.zeros(3), scale**2 * steps)
     expected = stats.halfnorm.logpdf(scale) + dense
     np.testing.assert_allclose(log_p(mode) + normaliser, expected, **CLOSE)
@@ -505,7 +505,7 @@ def test_missing_elements_of_every_distribution_leave_no_trace(name):
         return Target(model, (parameters,), {"y": Masked(holes, rows)}).log_density({})
 
     def of_seen(parameters):
-        return jnp.where(rows, log_density(remade(parameters), seen), 0.0).sum()
+        return jnp.where(rows, log_density(remade(parameters), jnp.asarray(seen)), 0.0).sum()
 
     parameters = {i: jnp.asarray(leaves[i], float) for i in moves}
     found, slopes = jax.value_and_grad(mine)(parameters)
