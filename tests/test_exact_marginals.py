@@ -195,6 +195,7 @@ GRADIENTS = {
 def test_an_estimated_marginal_names_its_draw_and_the_kernels_to_use(make, target, names, using):
     kept = marginal(target, select(*names), using)
     found = estimating_draw(kept)
+    assert found is not None
     with pytest.raises(InvalidArgument, match="only estimated") as caught:
         make(kept)
     message = str(caught.value)
