@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import errors, truncated
+from . import edge_derivatives, errors, truncated
 from .arithmetic import add, div, mul, sub
 from .large_counts import stable
 from .mistakes import of_distribution
@@ -290,7 +290,13 @@ def log_density(d: Any, value: Any) -> Any:
     if isinstance(d, truncated.KINDS):
         found = truncated.log_density(d, value)
     else:
-        found = stable(d, value, lambda: _validated(d).log_prob(value))
+        found = stable(d, value, lambda: _usual(d, value))
+    return _usual(d, value) if found is None else found
+
+
+def _usual(d: Any, value: Any) -> Any:
+    """log p(value) by a formula that is right at edges, or else by numpyro's."""
+    found = edge_derivatives.log_density(d, value)
     return overflow_told(d, _validated(d).log_prob(value)) if found is None else found
 
 

@@ -143,6 +143,10 @@ def _gamma_poisson(d: Any, v: Any) -> jax.Array:
     return _negative_binomial(d.concentration, v, p, d.rate * p)
 
 
+def _negative_binomial_probs(d: Any, v: Any) -> jax.Array:
+    return _negative_binomial(d.total_count, v, d.probs, 1 - d.probs)
+
+
 def _negative_binomial_logits(d: Any, v: Any) -> jax.Array:
     p, q = jax.nn.sigmoid(d.logits), jax.nn.sigmoid(-d.logits)
     return _negative_binomial(d.total_count, v, p, q)
@@ -206,7 +210,7 @@ _COUNTS: dict[type, tuple[tuple[str, ...], Callable]] = {
     dist.BetaBinomial: (("concentration1", "concentration0", "total_count"), _beta_binomial),
     dist.Poisson: (("rate",), _poisson),
     dist.GammaPoisson: (("concentration", "rate"), _gamma_poisson),
-    dist.NegativeBinomialProbs: (("concentration", "rate"), _gamma_poisson),
+    dist.NegativeBinomialProbs: (("concentration",), _negative_binomial_probs),
     dist.NegativeBinomial2: (("concentration", "rate"), _gamma_poisson),
     dist.NegativeBinomialLogits: (("total_count",), _negative_binomial_logits),
     dist.MultinomialProbs: (("total_count",), _multinomial),

@@ -169,3 +169,54 @@ def test_a_category_that_is_not_picked_can_have_no_mass():
     log_p = lambda p, k: log_density(dist.Categorical(jnp.stack([p, 1 - p])), k)  # noqa: E731
     assert jax.grad(log_p)(0.0, 1) == -1 and jax.grad(log_p)(1.0, 0) == 1
     assert log_p(0.0, 0) == -np.inf and log_p(0.3, 2) == -np.inf
+
+
+EDGES = {
+    # a density with its parameter at an edge: the derivative there, in closed form
+    "binomial, no success": (lambda p: dist.Binomial(5, p), 0, 0.0, -5.0),
+    "binomial, no failure": (lambda p: dist.Binomial(5, p), 5, 1.0, 5.0),
+    "poisson": (dist.Poisson, 0, 0.0, -1.0),
+    "geometric": (dist.Geometric, 0, 1.0, 1.0),
+    "negative binomial": (lambda p: dist.NegativeBinomialProbs(3.0, p), 0, 0.0, -3.0),
+    "beta at 0": (lambda b: dist.Beta(1.0, b), 0.0, 8.0, 1 / 8),
+    "beta at 1": (lambda a: dist.Beta(a, 1.0), 1.0, 8.0, 1 / 8),
+    "uniform at its end": (lambda b: dist.Uniform(0.0, b), 2.0, 2.0, -1 / 2),
+    "bernoulli": (dist.Bernoulli, 0, 0.0, -1.0),
+    "bernoulli, sure": (dist.Bernoulli, 1, 1.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("make, value, at, slope", EDGES.values(), ids=EDGES.keys())
+@pytest.mark.parametrize("x64", [True, False])
+def test_derivative_at_an_edge(make, value, at, slope, x64):
+    """S6 of the cases; the sweep of its kind: every one-parameter edge whose slope is finite."""
+    with jax.enable_x64(x64):
+        found = jax.grad(lambda p: log_density(make(p), value))(at)
+        np.testing.assert_allclose(found, slope, rtol=1e-5 if not x64 else 1e-13)
+
+
+def test_derivative_of_a_multinomial_that_leaves_a_class_out():
+    """d log p / d p_i = k_i / p_i, and 0 where there is no k, though p is 0."""
+    k, p = jnp.array([2, 0, 3]), jnp.array([0.5, 0.0, 0.5])
+    found = jax.grad(lambda p: log_density(dist.MultinomialProbs(p, 5), k))(p)
+    np.testing.assert_allclose(found, [4.0, 0.0, 6.0], rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "d, reference",
+    [
+        (dist.Binomial(5, 0.3), st.binom(5, 0.3)),
+        (dist.Poisson(2.5), st.poisson(2.5)),
+        (dist.Geometric(0.3), st.geom(0.3, loc=-1)),
+        (dist.Geometric(1.0), st.geom(1.0, loc=-1)),  # numpyro 0.22 says -inf at 0
+        (dist.NegativeBinomialProbs(3.0, 0.4), st.nbinom(3.0, 0.6)),
+        (dist.Beta(1.0, 3.0), st.beta(1.0, 3.0)),
+        (dist.Beta(2.0, 1.0), st.beta(2.0, 1.0)),
+    ],
+)
+def test_densities_with_right_edges_are_scipys(d, reference):
+    """A few roundings of sums of terms below ten; -inf off the support."""
+    points = np.arange(-1, 7) if d.support.is_discrete else np.array([-0.5, 0.0, 0.2, 0.9, 1.0, 2])
+    with np.errstate(divide="ignore"):
+        theirs = reference.logpmf(points) if d.support.is_discrete else reference.logpdf(points)
+    np.testing.assert_allclose(log_density(d, jnp.asarray(points)), theirs, rtol=1e-12, atol=1e-13)
