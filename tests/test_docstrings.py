@@ -29,7 +29,13 @@ def examples(documented):
     return doctest.DocTestParser().get_examples(inspect.getdoc(documented) or "")
 
 
-@pytest.mark.parametrize("name", MODULES)
+def in_its_stage(name):
+    """Examples that compile algorithms take minutes together, and run in the second stage."""
+    quick = name.startswith("ppl")
+    return pytest.param(name, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", map(in_its_stage, MODULES))
 def test_examples(name):
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
