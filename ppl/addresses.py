@@ -105,6 +105,21 @@ def flatten(choices: Mapping[str, Any], prefix: Path = ()) -> dict[Path, Any]:
     return found
 
 
+def emptied(choices: Mapping[str, Any], prefix: Path = ()) -> list[Path]:
+    """The paths at which a nested dict has an empty dict.
+
+    >>> from ppl.addresses import emptied
+    >>> emptied({"a": 1.0, "sub": {"b": {}}})
+    [('sub', 'b')]
+    """
+    found: list[Path] = []
+    for name, value in choices.items():
+        if isinstance(value, Mapping):
+            path = prefix + as_path(name)
+            found += emptied(value, path) if value else [path]
+    return found
+
+
 def nest(found: Mapping[Path, Any]) -> dict[str, Any]:
     """A dict from paths to values as a nested dict."""
     nested: dict[str, Any] = {}

@@ -46,6 +46,8 @@ def arrived(value: Any) -> Any:
         return None
     if array.dtype.kind in _NO_NUMBERS or array.dtype.names:
         return None
+    if not array.dtype.isnative:  # of another machine's byte order, which JAX does not take
+        return array.astype(array.dtype.newbyteorder("="))
     return value if isinstance(value, (np.ndarray, np.generic)) else array
 
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
+from .border import arrived
 from .distributions import elementwise
 
 
@@ -60,11 +61,14 @@ def check_mask(site: Any, mask: Any) -> Any:
     """
     axes = tuple(size for _, size in site.axes)
     allowed = shapes(axes, (site.distribution, *site.others))
-    if np.shape(mask) not in allowed or jnp.result_type(mask) != jnp.bool_:
+    given, mask = mask, arrived(mask)
+    if mask is None or np.shape(mask) not in allowed or jnp.result_type(mask) != jnp.bool_:
         raise errors.ShapeError(
             f"The mask of {errors.show(site.path)} does not fit its choice.",
             where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
-            given=f"{jnp.result_type(mask)} of shape {np.shape(mask)}",
+            given=f"{jnp.result_type(mask)} of shape {np.shape(mask)}"
+            if mask is not None
+            else repr(given),
             expected="bool of shape " + " or ".join(str(s) for s in allowed),
             fix="give one boolean for each independent element, or for each event",
         )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
-from .addresses import At, Masked, flatten, not_found
+from .addresses import At, Masked, emptied, flatten, not_found
 from .border import arrived, fitted
 from .language import check_support
 from .masks import check_mask
@@ -193,6 +193,9 @@ def check_values(
     """
     found = flatten(choices)
     checked = {}
+    for path in emptied(choices):
+        if path in known:  # a dict with no value says nothing of a choice, and is no value
+            found[path] = {}
     for path, value in found.items():
         site = known.get(path)
         if site is None:
