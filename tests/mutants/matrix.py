@@ -17,6 +17,7 @@ from . import (
     jumps,
     kalman,
     marginalised,
+    masks,
     metropolis,
     plates,
     populations,
@@ -56,6 +57,7 @@ ENTRIES = tuple(
         stochastic,
         translate,
         forecasts,
+        masks,
     )
     for entry in family.ENTRIES
 )
