@@ -280,8 +280,11 @@ def unaddressed():
     sample("y", dist.Normal(draw(dist.Normal(0.0, 1.0)) + sample("x", dist.Normal(0.0, 1.0)), 1.0))
 
 
-def members(_):
-    return stretch(Target(gaussian, (), {"y": DATA}), 6)
+GAUSSIANS = Target(gaussian, (), {"y": DATA})
+
+
+def members(target):
+    return stretch(target, 6)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +298,10 @@ def members(_):
         (lambda: nested_sampling(Target(steps), 4), "no likelihood"),
         (lambda: nested_sampling(Target(unaddressed, (), {"y": 1.0}), 4), "without addresses"),
         (lambda: seed(lambda: nested_sampling(STEPS, 4))(KEY), "discrete"),
-        (lambda: seed(lambda: nested_sampling(STEPS, 4, members))(KEY), "on single traces"),
+        (
+            lambda: seed(lambda: nested_sampling(GAUSSIANS, 4, members))(KEY),
+            "on single traces",
+        ),
     ],
 )  # fmt: skip
 def test_refusals(call, message):
