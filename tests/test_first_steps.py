@@ -63,6 +63,7 @@ def test_one_leapfrog_step_of_the_first_size_crosses_one_half(n):
     assert ratio(h) > level > ratio(2 * h)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("warmup", [0, 5])
 def test_chains_of_scales_far_apart_move(name, warmup):

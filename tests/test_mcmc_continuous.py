@@ -97,6 +97,7 @@ def everywhere(make, target):
     return kernel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 def test_kernels_keep_a_target_in_all_compositions(make):
     how = partial(everywhere, make)
@@ -193,6 +194,7 @@ def log_e_from_afar(kernel):
     return float(multinomial(np.bincount(bins, minlength=10), np.full(10, 0.1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", FROM_AFAR.values(), ids=FROM_AFAR)
 def test_kernels_move_to_the_target(kernel):
     """What is left of the start after 60 steps is below 1e-6: each forgets a quarter of it or
