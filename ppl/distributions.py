@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import edge_derivatives, errors, truncated
+from . import edge_derivatives, truncated
 from .arithmetic import add, div, mul, sub
 from .large_counts import stable
-from .mistakes import of_distribution
 from .overflow import overflow_told
 from .supports import support_name
 
@@ -346,53 +345,6 @@ def base(d: Any) -> tuple[str, tuple[int, ...], Callable] | None:
         return None
     kind, transform = found
     return kind, shape, partial(transform, d)
-
-
-def sample(d: Any, key: Any, where: str) -> jax.Array:
-    """One draw by numpyro's own sampler, where there is no base.
-
-    Raises:
-      CannotSimulate: there is no sampler either, or it makes no value of the distribution.
-    """
-    shape = _shape(d)
-    if 0 in shape:
-        return jnp.zeros(shape)
-    name = type(elementwise(d)).__name__
-    try:
-        value = jnp.asarray(d.sample(key))
-    except NotImplementedError as error:
-        raise errors.CannotSimulate(
-            f"{name} has no sampler: an improper prior cannot be drawn.",
-            where=(where, errors.caller()),
-            given=f"a choice on {support_name(d.support)} without a value",
-            expected="a value, or a proper distribution",
-            fix="constrain or initialise it, for instance initial={name: value}, "
-            'or start chains from "uniform"; or use a wide proper prior',
-        ) from error
-    except ImportError as error:
-        raise errors.CannotSimulate(
-            f"The sampler of {name} needs a package that is not installed.",
-            where=(where, errors.caller()),
-            given=str(error),
-            expected="a value, or a sampler that runs here",
-            fix="install the package, or observe the choice",
-        ) from error
-    except errors.PPLError:
-        raise
-    except Exception as error:
-        ours = of_distribution(error, name, where)
-        if ours is None:
-            raise
-        raise ours from error
-    if value.shape != shape:  # of censored intervals numpyro draws points
-        raise errors.CannotSimulate(
-            f"The sampler of {name} makes no value that it could be observed at.",
-            where=(where, errors.caller()),
-            given=f"a sampler of shape {value.shape}",
-            expected=f"shape {shape}",
-            fix="observe the choice, or sample what it is made from",
-        )
-    return value
 
 
 def standard(kind: str, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from . import arithmetic, distributions, errors
+from . import arithmetic, distributions, errors, samplers
 from .arguments import Arguments, is_array
 from .effects import draw_p, guard
 from .keys import abstract_base, copies, plan_of, shared, sizes, slices, with_levels
@@ -194,7 +194,7 @@ class Seed(Rule):
             d = spec.tree.unflatten(leaves)
             found = distributions.base(d)
             if found is None:
-                value = distributions.sample(d, given, step.source)
+                value = samplers.sample(d, given, step.source)
             else:
                 value = found[2](given)
             return arithmetic.shaped(value, spec.shape, spec.dtype)

@@ -18,7 +18,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from ppl import distributions
+from ppl import distributions, samplers
 from ppl.effects import factor_p, sample_p
 from ppl.program import Branch, Choice, Factor, Path, Program, Pure, Remat, Spec
 from ppl.quadrature import elements, outcomes
@@ -189,6 +189,6 @@ class Mixed(dist.Distribution):
         d = self.spec.tree.unflatten(one)
         found = distributions.base(d)
         if found is None:
-            return distributions.sample(d, second, self.spec.kind).astype(self.spec.dtype)
+            return samplers.sample(d, second, self.spec.kind).astype(self.spec.dtype)
         given = distributions.standard(found[0], second, self.spec.shape, jnp.result_type(float))
         return jnp.broadcast_to(found[2](given), self.spec.shape).astype(self.spec.dtype)

@@ -21,6 +21,7 @@ from ppl import Masked, Site, Target, dependencies, errors
 from ppl.addresses import flatten
 from ppl.distributions import elementwise, log_density
 from ppl.execute import fresh
+from ppl.masks import leading
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, scalar, walk
 
@@ -257,8 +258,7 @@ def _seen(target: Target, path: Path) -> jax.Array | None:
 
 def _spread(flags: Any, shape: tuple[int, ...]) -> jax.Array:
     """Flags of leading axes, for all elements."""
-    flags = jnp.asarray(flags)
-    return jnp.broadcast_to(flags.reshape(flags.shape + (1,) * (len(shape) - flags.ndim)), shape)
+    return jnp.broadcast_to(leading(jnp.asarray(flags), len(shape)), shape)
 
 
 def _present(site: Site, path: Path, found: Mapping[str, Any]) -> jax.Array:
