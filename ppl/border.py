@@ -102,7 +102,7 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
             inside = inside & (array == np.floor(array))
         return np.asarray(inside)
     if array.dtype.kind == "O":  # Python integers of any size
-        return np.abs(array) <= float(jnp.finfo(dtype).max)
+        return np.asarray(np.abs(array) <= float(jnp.finfo(dtype).max), bool)
     if dtype.kind != "b" and array.dtype.itemsize > dtype.itemsize and array.dtype.kind in "fc":
         with np.errstate(over="ignore"):
             return np.isfinite(array.astype(dtype)) | ~np.isfinite(array)

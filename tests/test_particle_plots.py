@@ -94,7 +94,7 @@ def test_where_all_weights_are_zero_no_particle_has_descendants():
 @gen
 def bounded(z, _):
     z = sample("z", dist.Normal(z, 1.0))
-    sample("y", dist.Uniform(0.0, 1.0))
+    sample("y", dist.Uniform(z + 100.0, z + 101.0))
     return z, None
 
 
