@@ -32,6 +32,7 @@ every_site = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @every_site
 def test_truncated_factorisation(name, path):
     """For every trace: its density under `do` of one of its own values is its density

@@ -119,6 +119,7 @@ def measure(step):
     return jax.jit(integrate(run, **QUARTERS), compiler_options=QUICK)()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("using, how, refresh", CASES.values(), ids=CASES)
 def test_the_measure_of_latents_and_normals_is_kept(using, how, refresh):
     kept = auxiliary_marginal(TARGET, "theta", using)
@@ -139,6 +140,7 @@ def test_normals_that_are_moved_irreversibly_are_seen():
     assert np.abs(after - before).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_without_correlation_it_is_pseudo_marginal():
     """The joint law of latent and estimate after a step is that of `mh` on `marginal`, which is
     enumerated without normals; and `mh` on the auxiliary marginal is that, too."""

@@ -121,6 +121,7 @@ def test_the_density_of_an_exact_marginal(target, names, using, expected):
     nuts(kept)  # which says at once what it cannot move
 
 
+@pytest.mark.slow
 def test_a_kernel_moves_an_exact_marginal_as_the_density_written_out():
     """Hamiltonian steps on the marginal, and on a model that scores the forward algorithm."""
 

@@ -125,6 +125,7 @@ def switched():
     sample("y", dist.Normal(x + 0.3 * x**2, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [QUADRATURE["hmc"], QUADRATURE["random walk"]])
 def test_a_selection_beside_a_discrete_latent_by_quadrature(make):
     target = Target(switched, (), {"y": 1.0})

@@ -153,6 +153,7 @@ def on_theta(target):
     return mh(target, "theta")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n, inner, steps, moves", [(2, 1, 2, [1]), (1, 2, 2, []), (1, 1, 3, [1, 2])]
 )

@@ -429,6 +429,7 @@ def joint_mass(theta):
     return total * outside * np.exp(INPUT[:2].sum() * theta)
 
 
+@pytest.mark.slow
 def test_kernels_on_the_parameters_are_exact():
     """Particle marginal Metropolis-Hastings with beliefs keeps the parameter's exact measure."""
     target = Target(series, (), {"w": 0.7, "y": jnp.asarray(SEEN[:2])})

@@ -29,6 +29,7 @@ SCHEMES = [multinomial, stratified, systematic, residual, killing, ssp]
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_offspring_are_unbiased_on_every_path(scheme):
     """At sizes 1 to 3: zeros, ties, the ends of the uniforms, weights near 0 and 1."""

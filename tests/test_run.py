@@ -151,6 +151,7 @@ ANOTHER = {  # what differs, and how it is told
 }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_run_says_what_differs(tmp_path):
     """What follows from a difference is not told; parts one by one are in the next test."""
     few = {**FEW, "checkpoint": tmp_path / "run"}
