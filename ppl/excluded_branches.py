@@ -80,7 +80,8 @@ class Lazy:
     def __init__(self, program: Program, inputs: Sequence[Known | None], values: Mapping):
         self.values = values
         self.found: dict[int, Known | None] = {
-            slot: (value, frozenset()) for slot, value in program.constants.items()
+            slot: (value, frozenset()) if is_known(value) else None
+            for slot, value in program.constants.items()
         }
         self.found.update(zip(program.inputs, inputs, strict=True))
         self.made = {

@@ -412,3 +412,14 @@ def test_a_shape_that_an_argument_decides_asks_for_a_static_argument():
         lambda n: sample("y", dist.Normal(0.0, 1.0).expand([n]).to_event(1)),
     ):
         told(lambda fn=fn: gen(fn).sites(3), errors.PythonControlFlow, "static_argnames")
+
+
+def test_parameters_that_a_model_closes_over_may_be_traced():
+    """A model made inside a function that is differentiated: nothing is known of them."""
+
+    def log_density_of(loc, scale):
+        model = gen(lambda: sample("z", dist.Normal(loc, scale)))
+        return Target(model).log_density({"z": 1.0})
+
+    slope = jax.grad(log_density_of, argnums=(0, 1))(0.25, 2.0)  # z = 0.375
+    np.testing.assert_allclose(slope, [0.375 / 2, (0.375**2 - 1) / 2], rtol=1e-12)
