@@ -275,11 +275,10 @@ def _is_float(var: Any) -> bool:
 
 
 def _to_integers(eqn: Any) -> bool:
-    """Whether an operation casts numbers to integers, or looks at their bits."""
-    name = eqn.primitive.name
-    return name in ("convert_element_type", "bitcast_convert_type") and not _is_float(
-        eqn.outvars[0]
-    )
+    """Whether an operation makes integers of numbers: a cast, a search, whatever it is called."""
+    if eqn.primitive.name in _LEVEL or _is_float(eqn.outvars[0]):
+        return False
+    return any(_is_float(atom) for atom in eqn.invars)
 
 
 def _axes(eqn: Any) -> list[int]:

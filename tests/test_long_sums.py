@@ -42,6 +42,8 @@ from ppl.summation import nothing, plus
 
 STEPS = 10_000
 BOUND = 4 * np.finfo(np.float32).eps
+PAIRWISE = np.log2(STEPS) / 2 * np.finfo(np.float32).eps
+"""Of a sum of an array, which JAX adds up in pairs or finer: log2(n) roundings (Higham 1993)."""
 W = 4.1327  # log 1.4189
 
 
@@ -105,10 +107,10 @@ def methods(model, steps):
     yield "regenerate", seed(model.regenerate)(jax.random.key(3), trace, "y")[0].score
 
 
-def close(total, term, steps=STEPS):
+def close(total, term, steps=STEPS, bound=BOUND):
     exact = steps * np.float64(term)
     assert total.dtype == jnp.float32
-    assert abs(np.float64(total) - exact) <= BOUND * abs(exact), (float(total), exact)
+    assert abs(np.float64(total) - exact) <= bound * abs(exact), (float(total), exact)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -118,7 +120,8 @@ def test_scores_and_weights_of_long_loops(name):
         one = jax.jit(lambda: dict(methods(MODELS[name], 1)))()
         many = jax.jit(lambda: dict(methods(MODELS[name], STEPS)))()
         for method, total in many.items():
-            close(total, one[method])
+            bound = PAIRWISE if name in ("mapped", "array") else BOUND
+            close(total, one[method], bound=bound)
 
 
 @gen
