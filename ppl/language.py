@@ -184,7 +184,7 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
         raise errors.SupportError(
             f"The value of {name} is outside the support of its distribution.",
             where=where,
-            given=f"{shown[0] if shown.ndim else shown}{at(bad)}",
+            given=f"{shown[0] if shown.ndim else shown}{at(bad if np.ndim(value) else bad.any())}",
             expected=support_name(d.support),
             fix=_advice(d.support, shown),
         )

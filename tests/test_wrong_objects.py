@@ -73,7 +73,7 @@ FINE = {
     ("accept", "log_ratio"): {"int", "float"},
     ("accept", "old"): {"trace"},
     ("accept", "new"): {"trace"},
-    ("effective_sample_size", "log_weights"): {"array"},
+    ("effective_sample_size", "log_weights"): {"array", "numpy"},
     ("log_evidence_error", "found"): {"array"},
     **{(name, "weights"): {"array"} for name in ("systematic", "stratified", "residual", "ssp")},
     ("metropolize", "name"): {"str"},

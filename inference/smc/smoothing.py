@@ -14,7 +14,7 @@ from ppl import GenerativeFunction, draw, errors
 from ..validation.settings import check_count
 from ..weighted import Weighted, each, log_evidence, normalized, spawn
 from .filtering import Filtered, Path, check_filtered
-from .step_models import check_model
+from .step_models import check_inputs, check_model
 
 
 def backward_sample(
@@ -91,6 +91,7 @@ def backward_sample(
 
 
 def _check_inputs(xs: Any, steps: int) -> None:
+    check_inputs(xs, "Backward sampling")
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)}
     if lengths - {(steps,)}:
         raise errors.InvalidArgument(

@@ -24,6 +24,7 @@ from ..validation.settings import shown
 
 def check_series(observations: Mapping[str, Any], others: Any, what: str, fix: str) -> None:
     """All series are arrays with the same number of rows, one or more."""
+    check_inputs(others, what)
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(others)}
     for path, value in flatten(observations).items():
         parts = (value.value, value.mask) if isinstance(value, Masked) else (value,)
@@ -41,6 +42,16 @@ def check_series(observations: Mapping[str, Any], others: Any, what: str, fix: s
             f"{what} needs series of one length.", where=errors.caller(), given=given,
             expected="T rows in each array, one or more", fix=fix,
         )  # fmt: skip
+
+
+def check_inputs(inputs: Any, what: str) -> None:
+    """The inputs of the steps are arrays."""
+    for leaf in jax.tree.leaves(inputs):
+        if arrived(leaf) is None:
+            raise errors.DtypeError(
+                f"{what} got inputs that are no arrays.", where=errors.caller(),
+                given=shown(leaf), expected="arrays of T rows", fix="leave them out",
+            )  # fmt: skip
 
 
 def check_rows(

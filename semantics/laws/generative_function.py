@@ -88,7 +88,7 @@ def check_generative_function(
     >>> all(verdicts), {v.check: v.method for v in verdicts}["generate"]
     (True, 'exact')
     """
-    if args == ((),):
+    if len(args) == 1 and isinstance(args[0], tuple) and not args[0]:
         raise errors.InvalidArgument(
             "The arguments of the model are given apart.", where=errors.caller(),
             given="check_generative_function(model, ())", expected="a model, *its arguments",
