@@ -277,6 +277,8 @@ def _check_each(
         mask = np.asarray(mask).reshape((copies, *np.shape(mask)[len(site.axes) :]))
     elif filler:
         mask = (rows != 0).any(tuple(range(1, rows.ndim)))
+    if not site.axes:  # in no loop: an index is that of the value
+        rows, mask = rows[0], None if mask is None else mask[0]
     for d in site.others:  # the value may be that of any branch
         try:
             return check_support(d, rows, name, places, mask)

@@ -423,3 +423,18 @@ def test_parameters_that_a_model_closes_over_may_be_traced():
 
     slope = jax.grad(log_density_of, argnums=(0, 1))(0.25, 2.0)  # z = 0.375
     np.testing.assert_allclose(slope, [0.375 / 2, (0.375**2 - 1) / 2], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "value, told", [([1.0, 2.0, -3.0], "-3.0 at [2] (1 of 3)"), ([1.0, np.nan, 3.0], "NaN at [1]")]
+)
+def test_the_index_is_that_of_the_value(value, told):
+    """It had an axis of loops in front, also in no loop; and a scalar had an index."""
+    model = gen(lambda: sample("v", dist.HalfNormal(1.0).expand([3])))
+    with pytest.raises(errors.SupportError) as caught:
+        Target(model, (), {"v": np.array(value)})
+    assert told in str(caught.value)
+    one = gen(lambda: sample("x", dist.HalfNormal(1.0)))
+    with pytest.raises(errors.SupportError) as caught:
+        Target(one, (), {"x": -1.0})
+    assert "given:    -1.0\n" in str(caught.value)
