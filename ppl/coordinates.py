@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from . import errors
-from .edges import rounded_off
+from .beta_tails import rounded_off
 from .execute import fresh
 from .program import CHOICE, FACTOR, Factor, Path
 from .sites import Site

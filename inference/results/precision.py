@@ -18,7 +18,7 @@ import numpy as np
 
 from ppl import Target, errors
 from ppl.addresses import flatten, nest
-from ppl.edges import beyond_floats
+from ppl.beta_tails import beyond_floats
 from ppl.program import DRAW
 
 from ..targets.missing import partly_observed
@@ -76,7 +76,7 @@ def _at_edges(target: Target, values: Mapping[tuple, np.ndarray]) -> Limit | Non
     info = np.finfo(np.float32)
     for path, x in values.items():
         site = target.sites[path]
-        # a density with a pole is known at the edge, too: `ppl.edges`
+        # a density with a pole is known at the edge, too: `ppl.beta_tails`
         if x.dtype != np.float32 or not x.size or beyond_floats(site):
             continue
         kind = site.support.split("(")[0]

@@ -32,7 +32,7 @@ def beyond_floats(site: Site) -> bool:
 
     >>> import numpyro.distributions as dist
     >>> from ppl import gen, sample
-    >>> from ppl.edges import beyond_floats
+    >>> from ppl.beta_tails import beyond_floats
     >>> model = gen(lambda: [sample(f"p{a}", dist.Beta(a, 2.0)) for a in (0.1, 2.0)])
     >>> [beyond_floats(site) for site in model.sites().values()]
     [True, False]
