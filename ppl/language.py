@@ -161,6 +161,8 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
     with jax.ensure_compile_time_eval():
         array = np.asarray(value)
         if np.issubdtype(array.dtype, np.floating):
+            # numbers below the least normal one are zeros where the density is computed
+            array = np.where(np.abs(array) < np.finfo(array.dtype).tiny, 0, array)
             nan = np.isnan(array)
             if event:
                 nan = nan.any(tuple(range(-event, 0)))

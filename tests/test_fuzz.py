@@ -53,7 +53,7 @@ FAMILIES = {
     "positive": Family(
         lambda x: dist.Exponential(1.0 + 0.1 * jnp.tanh(x)),
         lambda v, x: st.expon.logpdf(v, scale=1 / (1.0 + 0.1 * np.tanh(x))),
-        lambda v: np.isfinite(v).all() and (v > 0).all(),
+        lambda v: np.isfinite(v).all() and (v >= np.finfo(float).tiny).all(),
     ),
     "unit": Family(
         lambda x: dist.Uniform(0.0, 1.0),

@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-import ppl.distributions
+import ppl.samplers
 from inference import Draws
 from inference.results.loo import loo
 from inference.results.pointwise import Pointwise, log_likelihood
@@ -51,7 +51,7 @@ def drawn(monkeypatch):
     """What is drawn in place of numpyro's slow samplers, by batch shape."""
     drawn = {}
     monkeypatch.setattr(
-        ppl.distributions, "sample", lambda d, *_: jnp.asarray(drawn[tuple(d.batch_shape)])
+        ppl.samplers, "sample", lambda d, *_: jnp.asarray(drawn[tuple(d.batch_shape)])
     )
     return drawn
 
