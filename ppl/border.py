@@ -19,7 +19,7 @@ import numpy as np
 
 from . import errors
 
-_READY = (jax.Array, jax.core.Tracer, bool, int, float, complex)
+_READY = (bool, int, float, complex)
 _NO_NUMBERS = "OSUmM"
 _LONG = {np.dtype("int64"), np.dtype("uint64"), np.dtype("float64"), np.dtype("complex128")}
 
@@ -31,6 +31,9 @@ def arrived(value: Any) -> Any:
     >>> arrived([1.0, 2.0]), arrived(3), arrived("three"), arrived([1.0, None])
     (array([1., 2.]), 3, None, None)
     """
+    if isinstance(value, (jax.Array, jax.core.Tracer)):
+        key = jnp.issubdtype(value.dtype, jax.dtypes.extended)  # of randomness, which is no number
+        return None if key else value
     if isinstance(value, _READY) or hasattr(value, "__jax_array__"):
         return value
     if value is None or isinstance(value, str):
@@ -211,5 +214,5 @@ def no_arrays(args: tuple, kwargs: Mapping[str, Any], fn: Any = None) -> dict[st
     return {
         _called(name, fn): value
         for name, value in named
-        if not (isinstance(value, (*_READY, np.ndarray, np.generic)))
+        if not (isinstance(value, (*_READY, jax.Array, jax.core.Tracer, np.ndarray, np.generic)))
     }

@@ -194,7 +194,8 @@ def check_values(
     found = flatten(choices)
     checked = {}
     for path in emptied(choices):
-        if path in known:  # a dict with no value says nothing of a choice, and is no value
+        below = any(p[: len(path)] == path for p in known)
+        if path in known or not below:  # it gives nothing, at a choice or where there is none
             found[path] = {}
     for path, value in found.items():
         site = known.get(path)
