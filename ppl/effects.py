@@ -6,13 +6,16 @@ contains choices, `guard_p` an identity whose derivative is an error. None of
 them is ever run: interpreters over a staged program give them their meaning, so
 their evaluation and lowering rules are errors that say what was forgotten.
 
-Two facts of JAX carry this file, and `tests/test_jax_contract.py` names them:
+Three facts of JAX carry this file, and `tests/test_jax_contract.py` names them:
 
 * a rule in `fancy_primitive_batchers` is called also when no operand is batched,
   so `vmap` over n makes n independent choices;
 * an equation with an effect is never removed, so a choice whose value nobody
   uses stays in the program. The effect is a subclass of the one that
   `jax.debug.callback` has, which every control-flow construct admits.
+
+* the rules of partial evaluation decide what leaves a loop and what `checkpoint` computes
+  twice, so a draw is made once, in its place.
 
 Batching a `cond` or `scan` that contains choices through JAX's own rule would
 turn branches into selects (both branches would be scored) and put the mapped
@@ -30,7 +33,7 @@ import jax.core
 import jax.extend.core.primitives as jax_primitives
 import jax.numpy as jnp
 from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 from . import errors
 
@@ -208,6 +211,27 @@ def guard(x, source: str, reason: str = DISCRETE):
     if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
         return x
     return guard_p.bind(jnp.asarray(x), source=source, reason=reason)
+
+
+# -- partial evaluation: a draw is made once, where it stands ---------------------
+#
+# JAX moves what depends on nothing that varies out of a loop, and computes again on the way
+# back what `checkpoint` has not kept: of a draw, that would be one value for all iterations,
+# and another value than the one that was differentiated.
+
+
+def _stays_in_its_loop(trace, *tracers, **params):
+    there = [trace.instantiate_const(tracer) for tracer in tracers]
+    return trace.default_process_primitive(draw_p, there, params)
+
+
+def _is_kept(saveable, unknown, instantiated, eqn):
+    del saveable, unknown, instantiated
+    return eqn, None, [False], [False], []
+
+
+partial_eval.custom_partial_eval_rules[draw_p] = _stays_in_its_loop
+partial_eval.partial_eval_jaxpr_custom_rules[draw_p] = _is_kept
 
 
 # -- batching -------------------------------------------------------------------

@@ -264,7 +264,7 @@ class _Builder:
 
     def read(self, scope: dict, atom: Any) -> int:
         if isinstance(atom, Literal):
-            return self.constant(_literal(atom), atom.aval)
+            return self.constant(literal(atom), atom.aval)
         return scope[atom]
 
     def flush(self, jaxpr, run: list, scope: dict, last_use: dict, start: int) -> None:
@@ -320,7 +320,7 @@ class _Builder:
         common: dict[str, Any] = {
             "inputs": inputs,
             "outputs": tuple(self.slot(v.aval) for v in eqn.outvars),
-            "evaluate": _evaluator(eqn),
+            "evaluate": evaluator(eqn),
             "source": p.get("source", "<unknown>"),
             "effects": frozenset(_LABEL[e] for e in found if e in _LABEL),
         }
@@ -329,10 +329,10 @@ class _Builder:
             self.check_constants(eqn, inputs)
         if primitive is draw_p:
             name = self.name()
-            return Draw(**common, name=name, paths=frozenset({name}), spec=_spec(eqn))
+            return Draw(**common, name=name, paths=frozenset({name}), spec=spec_of(eqn))
         if primitive is sample_p:
             path = self.prefix + p["address"]
-            return Choice(**common, path=path, paths=frozenset({path}), spec=_spec(eqn))
+            return Choice(**common, path=path, paths=frozenset({path}), spec=spec_of(eqn))
         if primitive is factor_p:
             return Factor(**common, path=self.prefix)
         common["name"] = self.name()
@@ -468,7 +468,7 @@ def _counters(jaxpr: Any) -> dict[int, tuple[int, Any]]:
         if isinstance(left, Literal):
             left, right = right, left
         if not isinstance(left, Literal) and left in position and isinstance(right, Literal):
-            found[o] = (position[left], _literal(right))
+            found[o] = (position[left], literal(right))
     return found
 
 
@@ -516,7 +516,7 @@ def _unpromoted(eqns: Sequence[Any]) -> list:
     return found
 
 
-def _literal(atom: Any) -> Any:
+def literal(atom: Any) -> Any:
     """The value of a literal, with its dtype kept (a Python scalar would be weak)."""
     if getattr(atom.aval, "weak_type", False):
         return atom.val.item() if hasattr(atom.val, "item") else atom.val
@@ -530,7 +530,7 @@ def _effects(eqn: Any) -> frozenset:
     return found
 
 
-def _evaluator(eqn: Any) -> Callable[..., list]:
+def evaluator(eqn: Any) -> Callable[..., list]:
     """Run one equation as it is, its effects left to the surrounding interpreter."""
 
     def evaluate(*args):
@@ -541,7 +541,7 @@ def _evaluator(eqn: Any) -> Callable[..., list]:
     return evaluate
 
 
-def _spec(eqn: Any) -> Spec:
+def spec_of(eqn: Any) -> Spec:
     p = eqn.params
     return Spec(
         tree=p["tree"],
@@ -568,6 +568,13 @@ def scan_arity(p: dict) -> tuple[int, int]:
         return p["num_consts"], p["num_carry"]
     constants, carries, _ = p["ft_in"].unpack()
     return len(constants), len(carries)
+
+
+def first_draw(eqn: Any) -> str | None:
+    """The place of a draw inside an equation; None where there is none."""
+    if not any(draw_p in effects_of(inner) for inner in subprograms(eqn.params)):
+        return None
+    return _inner_source(eqn)
 
 
 def _inner_source(eqn: Any) -> str:

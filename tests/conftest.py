@@ -15,10 +15,24 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # again: a fifth of the time of a file of tests, and more of the whole suite
 gc.set_threshold(200_000, 20, 100)
 
+MOST_MAPPINGS = 30_000
+"""Of memory, by a process: each compiled program takes some, and Linux allows 65,530."""
+
 
 @pytest.fixture(autouse=True, scope="module")
 def kept():
-    """What a module leaves behind is not looked through again."""
+    """What a module leaves behind is not looked through again, and not kept without end."""
     yield
+    if mappings() > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+def mappings() -> int:
+    """How many parts the memory of this process is in; none where the system does not tell."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0

@@ -70,6 +70,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, n, steps", CASES)
 def test_the_variance_is_estimated_without_bias(name, n, steps):
     """E[Z^2 V] = E[estimate^2] - (its mean)^2, and the mean is that of the forward algorithm."""
@@ -112,6 +113,7 @@ def weights_of(log_weights):
     return weights / weights.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 def test_the_variance_is_the_sum_over_pairs_of_unlike_ancestors(threshold):
     n, steps = 20, 6

@@ -94,6 +94,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, powers, options", RUNS.values(), ids=RUNS)
 def test_annealing_is_proper(n, powers, options):
     step = partial(annealed, n=n, kernel=flipped, powers=powers, scheme=multinomial, **options)
@@ -184,6 +185,7 @@ def adapted(**options):
     return adaptive_annealing(ONE, 2, flipped, **how)
 
 
+@pytest.mark.slow
 def test_found_powers_bias_the_evidence_and_a_second_run_does_not():
     """E[Z] of the run that finds them, of one with what it found, and of one that finds none.
 

@@ -106,6 +106,7 @@ def test_evidence_is_about_the_factual_world():
 FIRST = [(n, next(iter(m.sites(P)))) for n, m in MODELS.items() if n != "scored"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, path", FIRST, ids=[name for name, _ in FIRST])
 def test_both_worlds_have_their_law(name, path):
     """The factual choices have the model's law, the shared and counterfactual ones that of do."""

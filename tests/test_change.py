@@ -96,6 +96,7 @@ def hidden(n, order=1):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("index", [0, 1, 2, 5, 10, 11])
 def test_one_element_of_a_scan(order, index):

@@ -59,6 +59,7 @@ def models(combine):
 COMBINED = ["call", "vmap", "scan", "switch", "mix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", COMBINED)
 def test_closed_over_or_given_the_densities_are_the_same(combine):
     mine, other = models(combine)
@@ -72,6 +73,7 @@ def test_closed_over_or_given_the_densities_are_the_same(combine):
         np.testing.assert_allclose(weights[0], weights[1], rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combine", ["call", "scan"])
 def test_the_laws_hold_and_kernels_are_exact(combine):
     mine, _ = models(combine)

@@ -78,6 +78,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model, init, options", CASES.values(), ids=CASES)
 def test_the_law_of_paths_is_kept(model, init, options):
     """Also the harmonic law of the evidence: E[1 / estimate] = 1 / p(observations)."""
@@ -130,6 +131,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make, target", KERNELS.values(), ids=KERNELS)
 def test_kernels_leave_the_target(make, target):
     check_kernel(make, target).require()

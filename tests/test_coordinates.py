@@ -63,6 +63,7 @@ def bounded(y):
 MODELS = [regression, volatility, bounded]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_the_potential_is_numpyros(model):
     target = Target(from_numpyro(model), (Y,))
@@ -102,6 +103,7 @@ def nested(high):
 CONTINUOUS = ("x", "now", "each", "side")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1])
 @pytest.mark.parametrize("names", [CONTINUOUS, ("now", "side"), ("x",)])
 def test_coordinates_given_the_rest(kind, names):

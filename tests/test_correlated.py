@@ -194,6 +194,7 @@ LAWS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d, oracle", LAWS.values(), ids=LAWS)
 def test_draws_are_their_quantiles(d, oracle):
     """Against scipy's, at normals with tails of 1e-6; a coin has one at the upper end."""
@@ -255,6 +256,7 @@ def test_sorted_particles_have_the_same_measure():
         np.testing.assert_allclose(found, alpha, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_correlated_estimates_are_accepted_more_often():
     """At the same number of particles, from runs with fixed keys of 16 independent chains each.
 

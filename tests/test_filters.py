@@ -76,6 +76,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, steps", [(2, 3), (3, 2)])
 @pytest.mark.parametrize("options", FILTERS.values(), ids=FILTERS)
 def test_the_measure_of_the_last_state_is_exact(options, n, steps):
@@ -249,6 +250,7 @@ def test_what_cannot_be_is_refused(call, says):
     assert len(str(found.value).splitlines()) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.0, 0.7, 1.0])
 def test_a_lookahead_that_rules_particles_out_drops_them(threshold):
     """The first of two states cannot see 1: e^lookahead is 0 there, resampled or not."""

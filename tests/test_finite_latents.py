@@ -72,6 +72,7 @@ def guess(state, x, observed):
     sample("r", dist.Bernoulli(jnp.where(observed["coin"] == 1, 0.4, 0.7)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"proposal": guess}], ids=["bootstrap", "guided"])
 @pytest.mark.parametrize("n, steps", [(2, 3), (3, 2)])
 def test_the_measure_of_regimes_and_probabilities_is_exact(n, steps, options):

@@ -172,6 +172,7 @@ SINGLE = ("states that were drawn", "AR(1) in nested calls")
 BOTH = [(case, True) for case in CASES] + [(case, False) for case in SINGLE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case, x64", BOTH)
 def test_what_is_new_has_the_law_given_the_past(case, x64):
     target, args, latents, path, means, deviations = CASES[case]

@@ -360,6 +360,7 @@ def test_ten_thousand_cases(part):
     fuzz(programs=10, cases=250, start=part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_every_corruption_at_a_count_in_a_loop_beside_a_vector(corruption):
     """No chance involved: each corruption through each door, once."""

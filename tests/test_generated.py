@@ -215,6 +215,7 @@ def check_regenerate(exact, starts, real, found, probabilities):
     assert all((a, a) in kernel for a, _ in kernel)  # so that something was compared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [name for name in (SHAPES | LARGER) if name != "empty"])
 def test_laws_of_a_shape(shape):
     @settings(few, max_examples=8)
@@ -298,6 +299,7 @@ def loops(block):
     return mine + sum(map(loops, bodies))
 
 
+@pytest.mark.slow
 @settings(few, max_examples=6)
 @given(nested().filter(lambda program: loops(program.block) > 1))
 def test_nested_loops_of_jax_and_of_python_agree(program):

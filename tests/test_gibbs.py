@@ -121,6 +121,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_gibbs_is_invariant_around_every_construct(name):
     model, args, data, address = CASES[name]

@@ -34,6 +34,7 @@ def test_parents_by_hand(name):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 def test_nothing_but_the_parents_matters(model):
     """Over all traces: equal values of a choice and its parents, equal density.

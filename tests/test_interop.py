@@ -110,7 +110,16 @@ MODELS = {
 each = pytest.mark.parametrize("model, args", MODELS.values(), ids=MODELS.keys())
 
 
-@each
+LONG = {"plates", "masked"}
+
+
+@pytest.mark.parametrize(
+    "model, args",
+    [
+        pytest.param(*m, id=k, marks=pytest.mark.slow if k in LONG else ())
+        for k, m in MODELS.items()
+    ],
+)
 def test_density_and_potential(model, args):
     target = Target(from_numpyro(model), args)
     mine, theirs = [], []
@@ -119,8 +128,8 @@ def test_density_and_potential(model, args):
         mine.append(target.log_density(values))
         theirs.append(log_density(model, args, {}, values)[0])
         z = target.unconstrain(values)
-        u, du = jax.value_and_grad(target.potential)(z)
-        v, dv = jax.value_and_grad(lambda z: potential_energy(model, args, {}, z))(z)
+        u, du = jax.jit(jax.value_and_grad(target.potential))(z)
+        v, dv = jax.jit(jax.value_and_grad(lambda z: potential_energy(model, args, {}, z)))(z)
         if model is masked:  # numpyro masks the Jacobian of a masked site, here exp
             v -= z["b"][~WHERE].sum()
             dv["b"] -= ~WHERE
@@ -182,6 +191,7 @@ def test_static_arguments():
         from_numpyro(model).sites(3, 0.0)
 
 
+@pytest.mark.slow
 def test_a_kernel_of_numpyro_samples_our_model():
     """HMC driven by `Target.potential` leaves the posterior invariant: an e-value from exact
     starts (false alarm 1e-8); without the potential's data it does not."""

@@ -66,6 +66,7 @@ def filtered(threshold_within, threshold_among):
     return then(islands(2, 2), over(row, SEEN), merged)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold_among", [0.0, 0.9])
 @pytest.mark.parametrize("threshold_within", [0.9, 1.0])
 def test_the_measure_is_that_of_the_model(threshold_within, threshold_among):

@@ -147,6 +147,7 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_densities_in_float32(name):
     for scale in SCALES:

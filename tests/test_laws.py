@@ -73,6 +73,7 @@ def _with_weight(model):
     return trace.choices, weight
 
 
+@pytest.mark.slow
 @model_cases
 def test_project_adds_up(model):
     """Over a partition of the addresses, project adds up to the score."""
@@ -88,6 +89,7 @@ def test_project_adds_up(model):
         assert float(total) == pytest.approx(float(trace.score), abs=EXACT)
 
 
+@pytest.mark.slow
 @model_cases
 def test_update_and_back(model):
     """Updating to another trace of the model and back is the identity, with weight -w."""
@@ -111,6 +113,7 @@ def test_update_and_back(model):
             assert float(undone) == pytest.approx(float(-weight), abs=EXACT)
 
 
+@pytest.mark.slow
 @model_cases
 def test_regenerate_is_the_metropolis_ratio(model):
     """For all pairs: w = log p(t') K(t', t) / p(t) K(t, t'), K the law of regenerate."""

@@ -198,6 +198,7 @@ PARTICLES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTICLES)
 def test_evidence_of_long_series(name):
     """S16, swept: all that carries weights through a loop."""

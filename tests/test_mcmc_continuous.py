@@ -112,6 +112,7 @@ QUADRATURE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", QUADRATURE.values(), ids=QUADRATURE)
 def test_kernels_are_invariant_to_one_in_a_million(make):
     """On a positive latent, where the Jacobian counts."""
@@ -253,6 +254,7 @@ def test_steps_have_the_covariance_of_the_metric(inverse_mass):
     np.testing.assert_allclose(metric.deviations, np.sqrt(np.diag(full)), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_slices_warm_up_to_the_variances_and_keep_their_width():
     """The variances of the positions in Stan's window from 15 to 89 of 100."""
     z = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 5.0]
@@ -325,6 +327,7 @@ def test_delayed_acceptance_tunes_the_kernel_of_the_first_stage():
     assert float(found.metric.step_size) == float(mine.metric.step_size)
 
 
+@pytest.mark.slow
 def test_means_and_draws_of_gaussian_choices_in_loops():
     """Of a plate, a scan and a vector: the means that the rest of the trace gives."""
     covariance = jnp.array([[1.0, 0.5], [0.5, 2.0]])

@@ -71,6 +71,7 @@ NORMAL = Target(normal, (), {"y": SEEN})
 POSTERIOR = stats.norm(1.0, 3**-0.5)  # given the two observations alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [nuts, lambda target: hmc(target, steps=3)], ids=["nuts", "hmc"])
 def test_gradient_kernels_take_missing_data(make):
     """The law of 2000 chains after 60 steps (false alarm 1e-9).

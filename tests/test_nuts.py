@@ -158,6 +158,7 @@ def mapped(scale, counts, inverse_mass, z, key):
     return grow(potential, start, value, inverse_mass, 0.02, bits(key), 8)
 
 
+@pytest.mark.slow
 def test_a_chain_does_not_depend_on_the_chains_beside_it():
     """One by one, and mapped twice, with arguments that are mapped at either level or both;
     and as one step of a loop."""

@@ -26,6 +26,7 @@ from ppl import gen, integrate, paths, sample
 from ppl.addresses import flatten, nest
 
 EXACT = 1e-12
+SLOW = pytest.mark.slow  # each construct inside itself is tried in the quick tests
 QUICK = {"xla_backend_optimization_level": 0}  # compiling is what takes the time here
 
 # A state is one of 0, 1, 2; a body maps states to states and makes choices.
@@ -348,7 +349,13 @@ def constrained_path(tables: list[Table]) -> tuple[str, ...]:
 PAIRS = list(itertools.product(CONSTRUCTS, CONSTRUCTS))
 
 
-@pytest.mark.parametrize(("outer", "inner"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+CASES = [
+    pytest.param(outer, inner, id=f"{outer}-{inner}", marks=() if outer == inner else SLOW)
+    for outer, inner in PAIRS
+]
+
+
+@pytest.mark.parametrize(("outer", "inner"), CASES)
 def test_pair_has_the_law_of_its_python_form(outer, inner):
     """simulate, assess, and generate given an inner choice, against enumeration."""
     model = in_jax(CONSTRUCTS[outer], CONSTRUCTS[inner])

@@ -259,6 +259,7 @@ def flips(target):
     return mh(target, "b")
 
 
+@pytest.mark.slow
 def test_steps_tell_their_history():
     """What `over` does not give: the history; the numbers are those of `seed`."""
     step = annealed(COINS, 40, flips, 6)
@@ -269,6 +270,7 @@ def test_steps_tell_their_history():
     np.testing.assert_allclose(found.history.log_evidence[-1], found.log_evidence, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_loops_one_after_the_other(tmp_path, sevens):
     def row(y):
         return then(when_ess_below(0.5), each(advance(hidden, {"y": y})))
@@ -288,6 +290,7 @@ def test_two_loops_one_after_the_other(tmp_path, sevens):
     assert {f.name for f in tmp_path.iterdir()} == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_smc2_and_islands():
     @gen
     def series():
@@ -334,6 +337,7 @@ def nested():
     return nested_sampling(DIGITS, 40, lambda above: mh(above, "b"), batch=4)
 
 
+@pytest.mark.slow
 def test_nested_sampling_is_driven_turn_by_turn(tmp_path, monkeypatch, sevens, caplog):
     plain = jax.jit(seed(nested))(KEY)
     found = run(nested, checkpoint=tmp_path)
@@ -473,6 +477,7 @@ def test_long_observations_are_shown_by_their_ends():
 # -- the error of the evidence --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_filter_tells_the_error_of_its_evidence():
     known = lambda: particle_filter(hidden, 0, SEEN, 200, scheme=multinomial)  # noqa: E731
     found = run(known)

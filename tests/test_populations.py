@@ -31,6 +31,7 @@ EXACT = 1e-12
 # -- temper -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.MODELS)
 def test_the_power_is_taken_around_every_construct(name):
     """log p of the whole, times the power; at power 1 the model itself."""
@@ -192,6 +193,7 @@ def valley():
     sample("y", dist.Normal(jnp.abs(x), 0.1))
 
 
+@pytest.mark.slow
 def test_a_run_draws_from_the_coldest_chain():
     """Kernels that tune are tuned at each power, and all draws are where the target has mass."""
     target = Target(valley, (), {"y": 3.0})

@@ -272,6 +272,7 @@ def points(target, n=3):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_the_public_density_is_what_kernels_see(name):
     target, density = KINDS[name]
@@ -399,6 +400,7 @@ def test_what_has_no_public_density_says_so(name):
         assert "test_potential.py" in message and len(message.splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_samplers_of_others_take_missing_data():
     """Three steps of NumPyro's and BlackJAX's NUTS, with missing data and without their rows.
 

@@ -56,6 +56,7 @@ def looped():
 EDGES = {m.name: m for m in (alone, spread, proportion, hierarchical, looped)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True])
 @pytest.mark.parametrize("name", EDGES)
 def test_a_beta_variable_keeps_its_tails(name, x64):

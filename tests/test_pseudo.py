@@ -87,6 +87,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep, using, expected", CASES.values(), ids=CASES)
 def test_kernels_on_estimates_are_exact(keep, using, expected):
     """The marginal target has the mass p(kept, data), and Metropolis-Hastings keeps it."""

@@ -66,6 +66,7 @@ def test_nodes_are_those_of_numpy():
             np.testing.assert_allclose(w, v / v.sum(), rtol=1e-10, atol=1e-300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["gauss", "midpoint", "trapezoid"])
 @pytest.mark.parametrize("n", [2, 30, 300, 1000])
 def test_every_rule_has_all_the_probability(rule, n):
@@ -182,6 +183,7 @@ FOLLOWED = ("where", "floor", "while", "law", "model")
 
 
 # S14: the derivative was 0, and an estimator of 0 passed as unbiased
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JUMPS)
 def test_nodes_that_move_never_cross_a_jump(name):
     f, places = JUMPS[name]
@@ -263,6 +265,7 @@ SMOOTH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMOOTH)
 def test_what_is_smooth_is_differentiated(name):
     f, exact = SMOOTH[name]
@@ -294,6 +297,7 @@ ENTROPY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENTROPY)
 def test_checks_of_a_support_are_no_jumps(name):
     make, exact = ENTROPY[name]

@@ -4,6 +4,8 @@ Statistical assertions compare a mean of n independent bounded or normal values 
 its exact expectation at 7 standard errors: false-alarm probability below 3e-12 each.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 from budget import assert_law
 from jax import lax
+from numpy.testing import assert_allclose, assert_array_equal
 
 from ppl import (
     Target,
@@ -270,3 +273,59 @@ def test_programs_that_close_over_traced_arrays():
 
     expected = 0.3 + 2 * 0.5
     np.testing.assert_allclose(mean(jnp.array([0.2, 0.3, 0.5])), expected, rtol=1e-15)
+
+
+def _loop(t):
+    def body(total, _):
+        noise = draw(dist.DiscreteUniform(0, 2))
+        return total + jnp.sin(t * noise), noise
+
+    return jax.lax.scan(body, 0.0, None, length=2)
+
+
+def _nested(t):
+    def body(total, _):
+        inner, noise = _loop(t)
+        return total + inner, noise
+
+    return jax.lax.scan(body, 0.0, None, length=2)
+
+
+def _chosen(t):
+    def body(total, i):
+        drawn = lambda: draw(dist.DiscreteUniform(0, 2))
+        noise = jax.lax.cond(i % 2 == 0, drawn, lambda: draw(dist.Bernoulli(0.25)))
+        return total + jnp.sin(t * noise), noise
+
+    return jax.lax.scan(body, 0.0, jnp.arange(2))
+
+
+def _kept(t):
+    noise = draw(dist.DiscreteUniform(0, 2))
+    return jnp.sin(t * noise), noise
+
+
+def _twice(f, t):
+    slope = jax.grad(f, has_aux=True)
+    return jax.jvp(slope, (t,), (jnp.ones(()),), has_aux=True)[1:]
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["once", "twice"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["", "checkpoint"])
+@pytest.mark.parametrize("program", [_loop, _nested, _chosen, _kept])
+def test_a_draw_is_made_once_where_it_stands(program, checkpoint, once):
+    """A derivative taken inside a random program is of the values that were drawn.
+
+    JAX (0.10.2, `scan` and `checkpoint`) moves what depends on no iteration out of a loop, and
+    computes the rest of `checkpoint` again: all iterations shared one draw, or the way back
+    drew anew.
+    """
+    f = jax.checkpoint(program) if checkpoint else program
+    way = jax.grad(f, has_aux=True) if once else partial(_twice, f)
+    (_, plain), _ = jax.jit(paths(program))(0.3)
+    possible = np.unique(np.asarray(plain).reshape(len(plain), -1), axis=0)
+    (slopes, noise), _ = jax.jit(paths(way))(0.3)
+    noise = np.asarray(noise).reshape(len(slopes), -1)
+    assert_array_equal(np.unique(noise, axis=0), possible)
+    terms = noise * np.cos(0.3 * noise) if once else -(noise**2) * np.sin(0.3 * noise)
+    assert_allclose(slopes, terms.sum(1), rtol=1e-13)

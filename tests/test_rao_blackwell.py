@@ -152,6 +152,7 @@ def test_scalars_in_a_nested_call_are_the_same():
     assert set(trace.retval[1]) == {"twice", "x"} and trace.retval[1]["x"] == 0.5
 
 
+@pytest.mark.slow
 def test_the_gradient_of_the_evidence_is_that_of_kalmans():
     """By the score of the joint normal of all data: an independent derivative, to rounding."""
 
@@ -283,6 +284,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [switching, branching], ids=["selects", "branches"])
 @pytest.mark.parametrize("n, steps", [(2, 3), (3, 2)])
 @pytest.mark.parametrize("options", FILTERS.values(), ids=FILTERS)

@@ -44,6 +44,7 @@ def skewed(n):
     return w / w.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [stratified, systematic, residual, ssp])
 def test_offspring_of_a_million_in_single_precision(scheme):
     """Each has floor to ceil of n w copies (one more or less for stratified; at least the floor
@@ -112,6 +113,7 @@ def test_draws_among_many_compare_with_few(n):
     assert (_categorical(w, u) == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 256, 257, 511, 512, 513, 1000, 4099])
 def test_running_totals_of_any_number(n):
     """Also of many at once, of pairs, and of what is not commutative: the last of them."""

@@ -242,6 +242,7 @@ ONE_VALUE = {  # and where: by the axes of the choice
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_VALUE)
 def test_what_a_support_fixes_is_no_chain_that_is_stuck(name):
     """Sweep over kinds of support, alone and in a loop."""

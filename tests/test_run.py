@@ -78,6 +78,7 @@ def test_a_second_run_compiles_nothing(whole, caplog):
     assert compiled[0] and not compiled[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_batches_do_not_change_the_draws(whole, batch_size):
     found = run(batch_size=batch_size)
@@ -103,6 +104,7 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", range(1, 11, 2))
 @pytest.mark.parametrize("renamed", [False, True])
 def test_killed_at_any_write_and_resumed_it_is_the_same_run(
@@ -177,6 +179,7 @@ def test_every_part_of_a_run_is_told_alone_and_not_what_follows_from_it(name):
     assert expected in (f"{name}: one", f"the same {name}", "the same kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["state.npz", "draws-16.npz"])
 @pytest.mark.parametrize("damage", ["truncated", "changed", "gone"])
 def test_a_damaged_file_is_named(tmp_path, monkeypatch, name, damage):
@@ -262,6 +265,7 @@ def test_a_kernel_that_counts_its_warm_up_steps():
         assert (found.stats[name] == 40040).all()
 
 
+@pytest.mark.slow
 def test_starts_are_given_or_from_the_prior_or_uniform():
     stay = as_kernel(lambda trace: trace)
 
@@ -369,6 +373,7 @@ def test_counts_are_checked(wrong, says):
         run(**wrong)
 
 
+@pytest.mark.slow
 def test_without_a_warm_up_parameters_are_those_given():
     found = run(warmup=0)
     again = run(warmup=0, draws=30)

@@ -116,6 +116,7 @@ def too_few(weights):
 BIASED = [off_by_one, out_of_range, permuted, unnormalised, argmax, same_stratum, too_few]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", BIASED)
 def test_biased_schemes(scheme):
     verdicts = check_resampler(scheme, sizes=(3,))

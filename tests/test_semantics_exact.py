@@ -76,6 +76,7 @@ def test_correct_kernels_pass_on_every_shape(make):
     check_kernel(make, programs.discrete(), max_examples=300).require()
 
 
+@pytest.mark.slow
 def test_importance_resampling_and_moves_are_proper():
     check_proper(resampled, SHAPES).require()
     check_proper(moved, programs.discrete(shapes=("one", "pair"))).require()

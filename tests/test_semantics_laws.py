@@ -54,6 +54,7 @@ def test_every_law_of_a_finite_model_is_exact():
     assert set(found.values()) == {(True, "exact")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["branching", "chain"])
 def test_moves_of_models_with_branches_and_loops(name):
     model = MODELS[name]
@@ -62,6 +63,7 @@ def test_moves_of_models_with_branches_and_loops(name):
     assert all(v.n > 100 for v in verdicts)  # choices appear and disappear: something was compared
 
 
+@pytest.mark.slow
 def test_every_law_of_a_continuous_model():
     found = outcome(check_generative_function(smooth, 2.0, constraints={"y": jnp.ones(3)}))
     assert list(found) == list(LAWS)
@@ -287,6 +289,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, law", BROKEN, ids=[kind.__name__ for kind, _ in BROKEN])
 def test_a_broken_method_is_found(kind, law):
     (verdict,) = check_generative_function(kind(small), 0.4, laws=(law,))
@@ -432,6 +435,7 @@ def test_the_kernels_of_a_continuous_target_are_sampled():
     assert found == {'mh("mu")': (True, "e-value")}
 
 
+@pytest.mark.slow
 def test_the_command_fails_a_broken_model(module):
     run = command("my_coin:broken", module)
     assert run.returncode == 1, run.stderr

@@ -112,6 +112,7 @@ def test_a_support_that_is_not_swapped_is_refused_but_invariant():
     assert "b = 0, a = 0, to = 1: it maps" in named(verdicts, "supports swapped").witness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "but, what",
     [

@@ -141,6 +141,7 @@ def persistent(target, refreshed=True):
 # -- quadrature --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [random_walk, mala, hmc])
 def test_right_kernels_with_accept_steps_are_invariant(kernel):
     check_kernel_quadrature(kernel, POSITIVE).require()
@@ -164,6 +165,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_wrong_kernels_are_seen_on_the_grid(mutant):
     verdict = check_kernel_quadrature(MUTANTS[mutant], POSITIVE)
@@ -249,6 +251,7 @@ def hierarchy():
 HIERARCHY = Target(hierarchy, (), {"y": jnp.zeros(2)})
 
 
+@pytest.mark.slow
 def test_right_kernels_do_not_alarm():
     check_kernel_sampled(sweep, HIERARCHY, KEY).require()
     check_kernel_sampled(hmc, POSITIVE, KEY, reversible=True, steps=2).require()
@@ -265,6 +268,7 @@ def test_null_checks_alarm_as_rarely_as_they_say():
     assert alarms <= stats.binom.isf(1e-9, len(keys), 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mutant, n",
     [
@@ -346,6 +350,7 @@ def numpyro_hmc(potential, step_size=0.5):
     )
 
 
+@pytest.mark.slow
 def test_numpyro_kernel_moves_and_is_invariant():
     # a kernel that stays put would pass
     step = numpyro_kernel(numpyro_hmc, POSITIVE).step
@@ -380,6 +385,7 @@ def test_blackjax_kernel_is_invariant_and_reversible_and_not_without_its_accept(
 
 
 # R13: discrete states were refused; a state of both kinds is of the same case
+@pytest.mark.slow
 def test_blackjax_kernel_moves_discrete_latents():
     """Random-walk Metropolis on (k, x), k ~ Bernoulli(.3), x ~ Exponential(1 + k)."""
     blackjax = pytest.importorskip("blackjax")

@@ -33,6 +33,7 @@ def no_sampler(monkeypatch):
             monkeypatch.setattr(d, "sample", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
 def test_a_choice_is_known_without_its_sampler(name, no_sampler):
     """Shape by the constructor, dtype by the support. Sweep: all of numpyro's distributions."""
@@ -106,6 +107,7 @@ SIZED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n, under_jit", [(0, False), (0, True), (1, False), (2, False)], ids=["0", "0-jit", "1", "2"]
 )

@@ -191,6 +191,7 @@ def values(x):
     return jax.tree.map(jnp.asarray, x, is_leaf=lambda leaf: not isinstance(leaf, dict))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, algorithm", cases(CASES))
 def test_the_conditional_version_is_that_of_the_algorithm(name, algorithm):
     """The law of `Algorithm`, for functions of a particle and of the mean weight."""
@@ -249,6 +250,7 @@ DENSITIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("density, args, support", cases(DENSITIES))
 def test_the_two_densities(density, args, support):
     """E[f e^(-score)] sums f over the support; E[e^score] is the law of what is drawn."""
@@ -422,6 +424,7 @@ def lift_given(target, algorithm):
     return lambda trace: collapse(algorithm.given(target, trace)).value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", cases({name: (make,) for name, make in KERNELS.items()}))
 def test_kernels_leave_the_target(make):
     check_kernel(make, PAIR).require()
@@ -448,6 +451,7 @@ def test_proposals_in_branches():
 # -- in a model ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_with_an_algorithm_in_it_has_the_law_of_the_algorithm():
     """As a likelihood, and as a prior that is moved: p(i) times the law of what is drawn."""
     inside = normalize(of_pair, by_importance(2))

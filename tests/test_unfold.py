@@ -43,6 +43,7 @@ def table(run):
     return {tuple(row): mass for row, mass in zip(rows.tolist(), found.masses, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1, 2])
 def test_extending_has_the_law_of_running_longer(start):
     def grown():

@@ -40,17 +40,27 @@ and have the same property.
 def page(entries: Iterable[Entry]) -> str:
     """The page, from the verdicts of all entries."""
     entries = list(entries)
-    mutants = [entry for entry in entries if entry.kind == "mutant"]
-    others = [entry for entry in entries if entry.kind != "mutant"]
-    rows = [_row(entry, [entry.says, _code(entry), *_found(entry)]) for entry in mutants]
-    passing = [_row(e, [e.says, e.kind, _code(e), *_found(e)]) for e in others]
+    mutants = [row(entry) for entry in entries if entry.kind == "mutant"]
+    others = [row(entry) for entry in entries if entry.kind != "mutant"]
     return "".join(
-        [HEAD.format(mutants=len(mutants)), *rows, PASSING.format(count=len(others)), *passing]
+        [HEAD.format(mutants=len(mutants)), *mutants, PASSING.format(count=len(others)), *others]
     )
 
 
-def _row(entry: Entry, cells: list[str]) -> str:
-    return f"| {' | '.join([entry.family, *cells])} |\n".replace("n'", "n′")
+def row(entry: Entry) -> str:
+    """The line of one entry, from its verdict."""
+    return line([*known(entry), *_found(entry)])
+
+
+def known(entry: Entry) -> tuple[str, ...]:
+    """The cells of an entry that need no verdict."""
+    kind = () if entry.kind == "mutant" else (entry.kind,)
+    return entry.family, entry.says, *kind, _code(entry)
+
+
+def line(cells: Iterable[str]) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(cells)} |\n".replace("n'", "n′")
 
 
 def _code(entry: Entry) -> str:
