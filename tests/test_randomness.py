@@ -293,8 +293,8 @@ def _nested(t):
 
 def _chosen(t):
     def body(total, i):
-        drawn = lambda: draw(dist.DiscreteUniform(0, 2))
-        noise = jax.lax.cond(i % 2 == 0, drawn, lambda: draw(dist.Bernoulli(0.25)))
+        options = dist.DiscreteUniform(0, 2), dist.Bernoulli(0.25)
+        noise = jax.lax.cond(i % 2 == 0, *(partial(draw, d) for d in options))
         return total + jnp.sin(t * noise), noise
 
     return jax.lax.scan(body, 0.0, jnp.arange(2))
