@@ -220,6 +220,7 @@ def test_where_no_particle_explains_the_data_the_error_is_infinite():
     assert log_evidence_error(run(jax.random.key(0))) == np.inf
 
 
+@pytest.mark.slow
 def test_a_negative_estimate_of_the_variance_is_no_error():
     """Even weights, nearly: resampled always, the variance is much less than its estimate's."""
 
@@ -266,6 +267,7 @@ def test_what_is_not_known_is_refused(call, says):
     assert len(str(found.value).splitlines()) <= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad, told", [(jnp.inf, np.inf), (jnp.nan, np.nan)], ids=["zero", "NaN"])
 def test_of_a_run_that_failed_no_error_is_told(bad, told):
     """From the second step on: a potential of zero, or one that is no number."""

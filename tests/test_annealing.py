@@ -272,6 +272,7 @@ def test_a_metric_of_the_particles(dense):
     assert found.step_size == kernel.parameters.step_size
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_the_runs():
     """Stages that are not needed change nothing, under `vmap` as without."""
     step = {"tune": particle_metric, "fraction": 0.3, "max_stages": 12}

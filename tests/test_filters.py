@@ -111,6 +111,7 @@ def test_the_measure_of_backward_paths_is_exact():
     measure_of_paths(lambda found: backward_sample(hidden, found, 1, xs=xs), 3, 2)
 
 
+@pytest.mark.slow
 def test_a_fixed_lag_beyond_the_end_is_the_genealogy():
     found = jax.jit(seed(partial(run, 50, 3, history=True)))(jax.random.key(0))
     choices, weights = fixed_lag(found, 7)

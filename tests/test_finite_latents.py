@@ -141,6 +141,7 @@ def switched(state, x):
     return (k, r), None
 
 
+@pytest.mark.slow
 def test_branches_are_gone_through_and_missing_data_left_out():
     seen = jnp.array([True, False, True])
     marginal, start = rao_blackwell(switched, select("k", "flip"), (1, 0), True)

@@ -207,6 +207,7 @@ def exact_starts(rng, y, most, n):
     return k, found
 
 
+@pytest.mark.slow
 def test_the_number_of_components_keeps_its_exact_posterior():
     """From exact starts the whole kernel keeps p(k | y) (false alarm 1e-8)."""
     n, rng = 4000, np.random.default_rng(3)
@@ -227,6 +228,7 @@ def test_the_number_of_components_keeps_its_exact_posterior():
     assert_law("the number of components of a mixture", counts, probabilities)
 
 
+@pytest.mark.slow
 def test_from_joint_draws_of_numbers_and_data():
     """All moves in a cycle, by an e-value (false alarm 1e-8)."""
     steps = gen(lambda row: sample("by", dist.Normal(0.0, 1.0)))

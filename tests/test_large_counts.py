@@ -189,6 +189,7 @@ def test_counts_beside_large_ones():
     )
 
 
+@pytest.mark.slow
 def test_off_the_support_and_at_its_ends():
     """-inf off the support, and no gradient that is no number at its ends."""
     with jax.enable_x64(False):

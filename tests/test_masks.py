@@ -102,6 +102,7 @@ def test_a_flag_a_row(name, drawn):
     np.testing.assert_allclose(rows, np.where(ROWS, after, 0.0), **ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Independent", "MultivariateNormal"])
 def test_a_flag_a_row_in_loops(name, drawn):
     """The length of the loops is that of the batch and of the event, too.

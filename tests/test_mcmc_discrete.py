@@ -120,6 +120,7 @@ def mean_stays(latents):
     jax.lax.cond(k == 2, lambda: sample("mu", dist.Normal(0.0, 1.0)), lambda: 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", [birth_or_death, mean_stays], ids=lambda p: p.name)
 def test_dimensions_agree_or_it_is_refused(proposal):
     """A continuous choice that comes and goes, by quadrature."""

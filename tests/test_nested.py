@@ -138,6 +138,7 @@ def died(found):
     return np.asarray(found.iterations) * BATCH
 
 
+@pytest.mark.slow
 def test_volumes_shrink_by_beta_factors(found):
     """m log(x_before / x) are independent and exponential: their sum is a gamma.
 

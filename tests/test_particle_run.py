@@ -83,6 +83,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_it_is_what_seed_gives(whole):
     """The same random numbers: all states and ancestors; weights but for their rounding."""
     plain = jax.jit(seed(PROGRAM))(KEY)
@@ -357,6 +358,7 @@ def test_nested_sampling_is_driven_turn_by_turn(tmp_path, monkeypatch, sevens, c
     assert same(run(nested, checkpoint=tmp_path / "again"), found)
 
 
+@pytest.mark.slow
 def test_a_while_loop_between_others(sevens):
     def program():
         low = jax.lax.while_loop(
@@ -369,6 +371,7 @@ def test_a_while_loop_between_others(sevens):
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), ours, plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_any_loop_that_draws(reverse, sevens):
     """Backwards too, between steps that draw; a loop without draws is no loop to drive."""

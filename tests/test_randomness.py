@@ -310,7 +310,9 @@ def _twice(f, t):
     return jax.jvp(slope, (t,), (jnp.ones(()),), has_aux=True)[1:]
 
 
-@pytest.mark.parametrize("once", [True, False], ids=["once", "twice"])
+@pytest.mark.parametrize(
+    "once", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["once", "twice"]
+)
 @pytest.mark.parametrize("checkpoint", [False, True], ids=["", "checkpoint"])
 @pytest.mark.parametrize("program", [_loop, _nested, _chosen, _kept])
 def test_a_draw_is_made_once_where_it_stands(program, checkpoint, once):

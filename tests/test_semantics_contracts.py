@@ -67,6 +67,7 @@ def residual(weights, normalise=True):
     return offspring(copies + jax.ops.segment_sum(wanted.astype(int), more, n))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [systematic, multinomial, stratified, residual])
 def test_unbiased_schemes(scheme):
     verdicts = check_resampler(scheme)
@@ -124,6 +125,7 @@ def test_biased_schemes(scheme):
     assert "mean offspring" in verdicts[0].witness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [off_by_one, out_of_range, permuted, too_few])
 def test_ancestors_that_are_not_there(scheme):
     assert "alive" in failing(check_resampler(scheme, sizes=(3,)))

@@ -251,6 +251,7 @@ def flip(target):
     return Move(coin, lambda latents, u: ({"x": (latents["x"] + u["by"]) % 2}, u))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "check",
     [

@@ -306,6 +306,7 @@ CONTINUOUS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, law", CONTINUOUS, ids=[kind.__name__ for kind, _ in CONTINUOUS])
 def test_a_broken_method_of_a_continuous_model_is_found(kind, law):
     (verdict,) = check_generative_function(kind(smooth), 2.0, laws=(law,))

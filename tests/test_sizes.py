@@ -150,6 +150,7 @@ def some(n):
     sample("z", dist.Poisson(1.0).expand([n]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 7])
 def test_draws_with_latents_of_no_elements(batch):
     """Predictions, likelihoods, loo, tables and exports; in one batch and in several."""
@@ -171,6 +172,7 @@ def test_draws_with_latents_of_no_elements(batch):
         assert list(draws.scalars()) == ["mu"] and '"b"' not in str(draws.summary())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [nuts, lambda target: mh(target, "mu")], ids=["nuts", "mh"])
 def test_chains_beside_latents_of_no_elements(kernel):
     @gen

@@ -228,6 +228,7 @@ FILTERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n, how, kernel", FILTERS.values(), ids=FILTERS)
 def test_a_filter_of_translations(n, how, kernel):
     """The measure of the last two states given all that was seen, against brute force."""
@@ -458,6 +459,7 @@ def test_what_cannot_be_is_refused(how, error, says):
     assert len(str(found.value).splitlines()) <= 12
 
 
+@pytest.mark.slow
 def test_a_round_trip_that_does_not_come_back_stops_the_run():
     """On the host, so that it is JAX's error that has the message."""
     trace = Weighted(SOURCE.at({"x": 0.3})[0], jnp.zeros(()))

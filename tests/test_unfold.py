@@ -58,6 +58,7 @@ def test_extending_has_the_law_of_running_longer(start):
         assert mine[row] == pytest.approx(mass, abs=EXACT)
 
 
+@pytest.mark.slow
 def test_the_weights_multiply_to_the_evidence():
     """E[product of e^w] is the probability of what the steps were constrained to."""
     seen = [1, 0, 1]
