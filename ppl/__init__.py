@@ -6,6 +6,7 @@ from .addresses import At, Masked, Selection, everything, select
 from .causal import do, twin
 from .combinators import mask, mix, repeat, scan, switch, vmap
 from .errors import PPLError
+from .expectation import expectation
 from .generative import Call, GenerativeFunction, Trace, gen
 from .graph import Graph, dependencies
 from .integrate import Integral, integrate
@@ -14,6 +15,16 @@ from .language import factor, observe, sample
 from .law import Law, law, paths
 from .randomness import draw, seed
 from .sites import Site
+from .strategies import (
+    disarm,
+    enumerate_,
+    leave_one_out,
+    measure_valued,
+    reinforce,
+    relax,
+    reparam,
+    without_replacement,
+)
 from .tape import at_boundary, record, replay
 from .target import Target
 from .unfold import extend, unfold
@@ -36,20 +47,28 @@ __all__ = [
     "Trace",
     "at_boundary",
     "dependencies",
+    "disarm",
     "do",
     "draw",
+    "enumerate_",
     "everything",
+    "expectation",
     "extend",
     "factor",
     "from_numpyro",
     "gen",
     "integrate",
     "law",
+    "leave_one_out",
     "mask",
+    "measure_valued",
     "mix",
     "observe",
     "paths",
     "record",
+    "reinforce",
+    "relax",
+    "reparam",
     "repeat",
     "replay",
     "sample",
@@ -60,4 +79,5 @@ __all__ = [
     "twin",
     "unfold",
     "vmap",
+    "without_replacement",
 ]

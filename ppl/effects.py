@@ -304,3 +304,75 @@ for _p in (jax_primitives.cond_p, jax_primitives.scan_p, jax_primitives.remat_p)
     _keep_structure(_p)
 
 as_function = jaxpr_as_fun
+
+
+# -- numbers that carry a derivative of something else ----------------------------
+#
+# Primitives, since JAX (0.10.2) forgets the rules of `custom_jvp` functions in a `scan` that is
+# differentiated in reverse: the second derivative is then that of the function's own code.
+
+box_p = Primitive("box")
+weak_p = Primitive("weak")
+
+
+def box(score):
+    """One, with the derivatives of exp(score - what score is).
+
+    >>> import jax
+    >>> from ppl.effects import box
+    >>> f = lambda t: 3.0 * box(t**2)
+    >>> float(f(2.0)), float(jax.grad(f)(2.0)), float(jax.grad(jax.grad(f))(2.0))
+    (3.0, 12.0, 54.0)
+    """
+    return box_p.bind(jnp.asarray(score, jnp.result_type(score, float)))
+
+
+def weak(amount, parameter):
+    """Zero, whose derivative with respect to `parameter` is `amount`.
+
+    >>> import jax
+    >>> from ppl.effects import weak
+    >>> f = lambda t: weak(t**2, t)
+    >>> float(f(2.0)), float(jax.grad(f)(2.0)), float(jax.grad(jax.grad(f))(2.0))
+    (0.0, 4.0, 4.0)
+    """
+    dtype = jnp.result_type(amount, parameter, float)
+    amount, parameter = jnp.broadcast_arrays(amount, parameter)
+    return weak_p.bind(amount.astype(dtype), parameter.astype(dtype))
+
+
+def _box_jvp(primals, tangents):
+    (score,), (change,) = primals, tangents
+    one = box_p.bind(score)
+    if type(change) is ad.Zero:
+        return one, ad.zeros_like_aval(jax.typeof(one))
+    return one, one * change
+
+
+def _weak_jvp(primals, tangents):
+    amount, parameter = primals
+    zero, change = weak_p.bind(amount, parameter), tangents[1]
+    if type(change) is ad.Zero:
+        return zero, ad.zeros_like_aval(jax.typeof(zero))
+    return zero, amount * change
+
+
+def _batch_each(primitive, values, dims, **params):
+    size = next(v.shape[d] for v, d in zip(values, dims, strict=True) if d is not _NOT_MAPPED)
+    moved = [
+        jnp.broadcast_to(value, (size, *value.shape))
+        if dim is _NOT_MAPPED
+        else jnp.moveaxis(value, dim, 0)
+        for value, dim in zip(values, dims, strict=True)
+    ]
+    return primitive.bind(*moved, **params), 0
+
+
+for _p, _jvp, _value in ((box_p, _box_jvp, jnp.ones_like), (weak_p, _weak_jvp, jnp.zeros_like)):
+    _p.def_abstract_eval(lambda x, *_: jax.core.ShapedArray(x.shape, x.dtype))
+    _p.def_impl(lambda x, *_, value=_value: value(x))
+    mlir.register_lowering(
+        _p, mlir.lower_fun(lambda x, *_, value=_value: value(x), multiple_results=False)
+    )
+    ad.primitive_jvps[_p] = _jvp
+    batching.primitive_batchers[_p] = partial(_batch_each, _p)

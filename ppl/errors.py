@@ -267,3 +267,11 @@ class MissingPackage(PPLError, ImportError):
 
 class UnrolledDraws(PPLError, UserWarning):
     """A warning: so many draws are written out one by one that compiling takes long."""
+
+
+class NoStrategy(PPLError, ValueError):
+    """No strategy, or not the one given, estimates a derivative through a choice."""
+
+
+class CannotEnumerate(NoStrategy):
+    """A choice has infinitely many outcomes, or too many to compute side by side."""

@@ -178,6 +178,7 @@ def fresh(step: Choice, args: list) -> jax.Array:
         support=spec.support,
         levels=(),
         source=f"{show(step.path)} at {step.source}",
+        address=step.path,
     )
 
 

@@ -64,10 +64,17 @@ _CONTINUOUS_FILES = (
 )
 
 
-def find(jaxpr: Any, parameters: Sequence[bool], constants: Sequence[bool], rule: str) -> Any:
+def find(
+    jaxpr: Any,
+    parameters: Sequence[bool],
+    constants: Sequence[bool],
+    rule: str | Callable[[Any], str],
+) -> Any:
     """The first jump that reaches a result of the random program `jaxpr`, or None.
 
-    `parameters` and `constants` say which of its operands are differentiated.
+    `parameters` and `constants` say which of its operands are differentiated; `rule` how nodes
+    are placed, or for the equation of a draw whether its value `"moves"` with all of its
+    parameters, `"stays"`, or is not looked at (`""`).
     """
     search = _Search(rule)
     given = [Mark(moves=moves) for moves in parameters]
@@ -103,19 +110,37 @@ def guarded(staged: Staged, leaves: Sequence[Any], rule: str) -> tuple[Program, 
     """
     jaxpr, constants = staged.jaxpr, dict(staged.program.constants)
 
+    def refused(jump: Jump, which: tuple) -> errors.GradientThroughDraw:
+        return refuse(jump, rule, find(jaxpr, which[0], which[1], "trapezoid") is None)
+
+    closed, safe = looked_at(jaxpr, leaves, rule, refused)
+    for value, watched_value in zip(jaxpr.consts, closed, strict=True):
+        if value is not watched_value:
+            constants |= {slot: watched_value for slot, x in constants.items() if x is value}
+    return dataclasses.replace(staged.program, constants=constants), safe
+
+
+def looked_at(
+    jaxpr: Any,
+    leaves: Sequence[Any],
+    rule: str | Callable[[Any], str],
+    refused: Callable[[Jump, tuple], Exception],
+) -> tuple[list, list]:
+    """What a program closes over, and its arguments: the same, watched.
+
+    Where a derivative with respect to one of them would be taken across a jump, `refused` of the
+    jump is raised.
+    """
+    closed = len(jaxpr.consts)
+
     def look(leaf: int | None, constant: int | None) -> None:
         which = [i == leaf for i in range(len(leaves))], [i == constant for i in range(closed)]
-        jump = find(jaxpr, *which, rule)
+        jump = find(jaxpr, which[0], which[1], rule)
         if jump is not None:
-            raise refuse(jump, rule, find(jaxpr, *which, "trapezoid") is None)
+            raise refused(jump, which)
 
-    closed = len(jaxpr.consts)
-    for i, value in enumerate(jaxpr.consts):
-        if isinstance(value, jax.core.Tracer):
-            safe = watched(value, partial(look, None, i))
-            constants |= {slot: safe for slot, x in constants.items() if x is value}
-    safe = [watched(x, partial(look, i, None)) for i, x in enumerate(leaves)]
-    return dataclasses.replace(staged.program, constants=constants), safe
+    constants = [watched(x, partial(look, None, i)) for i, x in enumerate(jaxpr.consts)]
+    return constants, [watched(x, partial(look, i, None)) for i, x in enumerate(leaves)]
 
 
 def refuse(jump: Jump, rule: str, stays: bool) -> errors.GradientThroughDraw:
@@ -143,8 +168,8 @@ def refuse(jump: Jump, rule: str, stays: bool) -> errors.GradientThroughDraw:
 class _Search:
     """Reads a program forwards; `reached` is a jump that decides the law of a draw."""
 
-    def __init__(self, rule: str):
-        self.rule = rule
+    def __init__(self, rule: str | Callable[[Any], str]):
+        self.rule = rule if callable(rule) else lambda _: rule
         self.reached: Jump | None = None
 
     def marks(self, jaxpr: Any, given: Sequence[Mark], constants: Any, at: str | None) -> list:
@@ -205,13 +230,17 @@ class _Search:
         self.reached = self.reached or _both(given).jump
         if not _is_float(eqn.outvars[0]):
             return NOTHING
-        p = eqn.params
+        p, rule = eqn.params, self.rule(eqn)
+        if not rule:
+            return NOTHING
         source = p["source"]
         where = f"draw {source}" if source.startswith('"') else f"draw at {source}"
+        if rule == "moves":
+            return Mark(draw=where, moves=_both(given).moves)
 
         def value(leaves, x):
             d = p["tree"].unflatten(leaves)
-            placed = distributions.base(d) if self.rule != "trapezoid" else None
+            placed = distributions.base(d) if rule not in ("trapezoid", "stays") else None
             return placed[2](x) if placed else quadrature.value_on_grid(d, x)
 
         leaves = [_single(a.aval, m) for a, m in zip(eqn.invars, _axes(eqn), strict=True)]

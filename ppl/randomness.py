@@ -28,11 +28,13 @@ from .supports import check_parameters, inner_distributions
 from .walk import Result, Rule, walk
 
 
-def draw(distribution: Any) -> jax.Array:
+def draw(distribution: Any, strategy: Any = None) -> jax.Array:
     """One value v ~ distribution, independent of every other draw.
 
     Args:
       distribution: any numpyro distribution.
+      strategy: how `expectation` estimates the derivative with respect to its parameters;
+        None for the distribution's default. Nothing else looks at it.
 
     Returns:
       An array of the distribution's batch and event shape.
@@ -50,7 +52,7 @@ def draw(distribution: Any) -> jax.Array:
     """
     at = errors.caller()
     leaves, params = bind_parameters(distribution, at, "draw")
-    return draw_p.bind(*leaves, **params, levels=(), source=at)
+    return draw_p.bind(*leaves, **params, levels=(), source=at, strategy=strategy)
 
 
 def bind_parameters(distribution: Any, at: str, name: str) -> tuple[list, dict]:

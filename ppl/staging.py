@@ -455,6 +455,17 @@ def _reads(jaxpr: Any) -> tuple[frozenset[int], ...]:
     )
 
 
+def read_by(fn: Callable, *avals: Any) -> frozenset[int]:
+    """The positions of the arguments that any result of `fn` depends on.
+
+    >>> import jax.numpy as jnp
+    >>> from ppl.staging import read_by
+    >>> sorted(read_by(lambda a, b, c: a + c, jnp.ones(2), 1.0, 2.0))
+    [0, 2]
+    """
+    return frozenset().union(*_reads(jax.make_jaxpr(fn)(*avals).jaxpr))
+
+
 def _counters(jaxpr: Any) -> dict[int, tuple[int, Any]]:
     """Outputs that are `input + literal`: {output position: (input position, literal)}."""
     position = {var: i for i, var in enumerate(jaxpr.invars)}

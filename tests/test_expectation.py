@@ -1,0 +1,310 @@
+"""Derivatives of `expectation` are those of the mean: every strategy, in every construct.
+
+The mean of an estimate is the sum over all of its own paths, so the comparison is exact: both
+sides are sums of at most some ten thousand products in float64, of relative rounding error
+1e-16 each, and 1e-11 leaves room for sums that cancel.
+"""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from jax import lax
+from numpy.testing import assert_allclose
+
+from ppl import (
+    PPLError,
+    disarm,
+    draw,
+    enumerate_,
+    expectation,
+    gen,
+    integrate,
+    leave_one_out,
+    measure_valued,
+    reinforce,
+    reparam,
+    sample,
+    seed,
+    without_replacement,
+)
+from ppl.errors import (
+    AddressNotFound,
+    CannotEnumerate,
+    GradientThroughDraw,
+    NoStrategy,
+    UnsupportedControlFlow,
+)
+
+EXACT = 1e-11
+
+STRATEGIES = {
+    "reinforce": reinforce(),
+    "constant": reinforce(baseline=1.5),
+    "leave one out": reinforce(leave_one_out(2)),
+    "enumerate": enumerate_(),
+    "top": enumerate_(top=1),
+    "measure valued": measure_valued(),
+    "disarm": disarm(),
+    "without replacement": without_replacement(1),
+}
+
+
+def flip(p, how):
+    return draw(dist.Bernoulli(p), how)
+
+
+def straight(how, p):
+    a = flip(p, how)
+    b = flip(jnp.where(a == 1, p**2, 1 - p), how)
+    return jnp.sin(a + 2.0 * b) * p + b * a + jnp.exp(b)
+
+
+def chain(how, p):
+    def body(c, x):
+        z = flip(jax.nn.sigmoid(c * p + x), how)
+        return c + 0.5 * z, jnp.cos(z + c)
+
+    c, ys = lax.scan(body, p, jnp.arange(2.0))
+    return jnp.sum(ys) + jnp.sin(c)
+
+
+def terms_of_a_loop(how, p):
+    def body(c, x):
+        z = flip(jax.nn.sigmoid(p + x), how)
+        return c + jnp.cos(z * p + x), jnp.sin(z)
+
+    c, ys = lax.scan(body, 0.0, jnp.arange(2.0), reverse=True)
+    return c + 3 * jnp.sum(ys)
+
+
+def branch(how, p):
+    a = flip(p, how)
+    y = lax.cond(a == 1, lambda: 2.0 * flip(p**2, how), lambda: jnp.sin(p))
+    return jnp.exp(y)
+
+
+def known_branch(how, p):
+    a = lax.switch(1, [lambda: jnp.sin(p), lambda: 2.0 * flip(p**2, how), lambda: p])
+    return p * jnp.exp(a)
+
+
+def plate(how, p):
+    z = jax.vmap(lambda q: flip(q, how))(p * jnp.array([1.0, 0.5]))
+    return jnp.sum(jnp.sin(z + p * jnp.arange(2.0))) / 2
+
+
+def together(how, p):
+    z = flip(p * jnp.array([1.0, 0.5]), how)
+    return p * jnp.sin(jnp.sum(z * jnp.array([1.0, 2.0])))
+
+
+def kept(how, p):
+    @jax.checkpoint
+    def inner(p):
+        a = flip(p, how)
+        return jnp.sin(a + p), a
+
+    y, a = inner(p)
+    return y * jnp.cos(y) + jnp.exp(a * p)
+
+
+def compiled(how, p):
+    inner = jax.jit(lambda p: (flip(p, how), jnp.cos(p)))
+    a, c = inner(p)
+    b, d = inner(p**2)
+    return jnp.exp(a * c) * (b + d)
+
+
+def counted(how, p):
+    return lax.fori_loop(0, 2, lambda i, s: jnp.sin(s + flip(p, how) + i), p)
+
+
+def read_by_rows(how, p):
+    z = flip(p * jnp.array([1.0, 0.5]), how)
+
+    def body(c, z):
+        w = flip(jnp.where(z == 1, p, p**2), reinforce())
+        return c + jnp.sin(z + w * p), w
+
+    c, w = lax.scan(body, 0.0, z)
+    return c + jnp.sum(w * jnp.cos(z))
+
+
+CONTEXTS = [straight, chain, terms_of_a_loop, branch, known_branch, plate, together, kept]
+CONTEXTS += [compiled, counted, read_by_rows]
+SCALARS_ONLY = {("together", "top"), ("together", "without replacement")}
+QUICK = {("chain", "reinforce"), ("straight", "measure valued"), ("straight", "disarm")}
+QUICK |= {("read_by_rows", "enumerate"), ("branch", "measure valued"), ("kept", "leave one out")}
+QUICK |= {("together", "enumerate"), ("counted", "top"), ("plate", "without replacement")}
+
+
+def cases():
+    for context in CONTEXTS:
+        for name in STRATEGIES:
+            key = context.__name__, name
+            if key not in SCALARS_ONLY:
+                marks = () if key in QUICK else pytest.mark.slow
+                yield pytest.param(context, STRATEGIES[name], id="-".join(key), marks=marks)
+
+
+def derivatives(f, p):
+    """The value, and two derivatives; the second by forward over reverse."""
+    slope = jax.grad(f)
+    return f(p), *jax.jvp(slope, (p,), (jnp.ones(()),))
+
+
+@pytest.mark.parametrize("context, how", cases())
+def test_the_mean_of_the_estimate_is_the_derivative(context, how):
+    program = partial(context, how)
+    estimate = expectation(program)
+    p = jnp.asarray(0.3)
+    found = jax.jit(integrate(partial(derivatives, estimate)))(p)
+    right = jax.jit(partial(derivatives, integrate(program)))(p)
+    assert_allclose(found, right, rtol=EXACT, atol=EXACT)
+    assert np.all(np.asarray(right) != 0)
+
+
+def three(hows, p):
+    a = flip(p, hows[0])
+    b = draw(dist.Categorical(probs=jnp.stack([p / 2, 1 - p, p / 2]) * (1 - a) + a / 3), hows[1])
+    c = flip(jnp.where(a + b >= 1, p**2, 1 - p), hows[2])
+    return jnp.sin(a + 2.0 * b + c * p) + a * b * c
+
+
+TRIPLES = ["reinforce", "enumerate", "measure valued"]
+
+
+def triples():
+    for names in itertools.product(TRIPLES, repeat=3):
+        marks = () if names == ("measure valued", "enumerate", "reinforce") else pytest.mark.slow
+        yield pytest.param(names, id="-".join(names), marks=marks)
+
+
+@pytest.mark.parametrize("names", triples())
+def test_strategies_one_after_another(names):
+    program = partial(three, [STRATEGIES[name] for name in names])
+    p = jnp.asarray(0.3)
+    found = jax.jit(integrate(partial(derivatives, expectation(program))))(p)
+    right = jax.jit(partial(derivatives, integrate(program)))(p)
+    assert_allclose(found, right, rtol=EXACT, atol=EXACT)
+
+
+@gen
+def guide(p):
+    kind = sample("kind", dist.Bernoulli(p))
+    size = sample("size", dist.Normal(2.0 * kind, 1 + p))
+    return kind, size
+
+
+def bound(p):
+    trace = guide.simulate(p)
+    kind, size = trace.retval
+    return jnp.where(kind == 1, -0.5 * size**2, 0.3 * size) - trace.score
+
+
+SLOWLY = pytest.param("measure valued", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("how", ["reinforce", "enumerate", SLOWLY])
+def test_strategies_are_given_by_address(how):
+    """By quadrature, 24 nodes being exact for polynomials of degree 47 in the normal's noise."""
+    p = jnp.asarray(0.3)
+    right = jax.jit(partial(derivatives, integrate(bound, nodes=24)))(p)
+    for size in (reparam(), reinforce()):
+        estimate = expectation(bound, {"kind": STRATEGIES[how], "size": size})
+        found = jax.jit(integrate(partial(derivatives, estimate), nodes=24))(p)
+        assert_allclose(found, right, rtol=1e-9)
+
+
+def test_a_value_is_the_same_with_and_without_a_derivative():
+    key = jax.random.key(0)
+    for name in ("reinforce", "measure valued", "disarm"):
+        how = STRATEGIES[name]
+        run = partial(seed(expectation(partial(straight, how))), key)
+        value, _ = jax.value_and_grad(run)(0.3)
+        assert value == run(0.3)
+
+
+@pytest.mark.parametrize("how", ["reinforce", SLOWLY])
+def test_the_variance_of_a_mean_falls_like_one_over_n(how):
+    """Of n independent elements: exactly the n-th part of that of one, whatever n."""
+
+    def mean(n, p):
+        z = draw(dist.Bernoulli(p).expand([n]), STRATEGIES[how])
+        return jnp.mean(jnp.exp(z) + p * z)
+
+    def moments(n):
+        slope = jax.grad(expectation(partial(mean, n)))
+
+        def both(p):
+            one = slope(p)
+            return one, one**2
+
+        first, second = integrate(both)(0.3)
+        return second - first**2
+
+    one = moments(1)
+    for n in (2, 3):
+        assert_allclose(moments(n), one / n, rtol=1e-10, atol=1e-14)
+
+
+def without_gradient(f, *args):
+    with pytest.raises(PPLError) as caught:
+        jax.grad(lambda *args: seed(expectation(f))(jax.random.key(0), *args))(*args)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "f, kind, words",
+    [
+        (lambda b: draw(dist.Uniform(0.0, b), reinforce()) ** 2, GradientThroughDraw, "support"),
+        (lambda b: jnp.where(draw(dist.Normal(b, 1.0)) > 0, 1.0, 0.0), GradientThroughDraw, "jump"),
+        (lambda b: jnp.floor(draw(dist.Normal(0.0, b))), GradientThroughDraw, "jump"),
+        (
+            lambda b: jnp.where(draw(dist.Normal(0.0, 1.0), reinforce()) > b, 1.0, 0.0),
+            GradientThroughDraw,
+            "jump",
+        ),
+        (lambda b: 1.0 * draw(dist.Binomial(5, b)), NoStrategy, "no default"),
+        (lambda b: 1.0 * draw(dist.Bernoulli(b), reparam()), NoStrategy, "reparametrised"),
+        (lambda b: 1.0 * draw(dist.Poisson(b), enumerate_()), CannotEnumerate, "enumerated"),
+        (lambda b: 1.0 * draw(dist.Poisson(b), disarm()), NoStrategy, "binary"),
+        (lambda b: draw(dist.Cauchy(b, 1.0), measure_valued()), NoStrategy, "measure-valued"),
+        (
+            lambda b: lax.while_loop(lambda x: x < 3, lambda x: x + draw(dist.Bernoulli(b)), b),
+            UnsupportedControlFlow,
+            "while",
+        ),
+        (lambda b: chain_of(100, b), NoStrategy, "long loop"),
+        (lambda b: jnp.sin(jnp.sum(flip(b * jnp.ones(20), enumerate_()))), CannotEnumerate, "many"),
+    ],
+)
+def test_what_would_be_wrong_is_refused(f, kind, words):
+    error = without_gradient(f, 0.4)
+    assert type(error) is kind and words in str(error)
+    assert "test_expectation.py" in str(error) and error.fix
+
+
+def chain_of(n, b):
+    def body(c, _):
+        return c / 2 + draw(dist.Bernoulli(jax.nn.sigmoid(c))), None
+
+    return lax.scan(body, b, None, length=n)[0]
+
+
+def test_a_jump_may_be_allowed():
+    f = expectation(lambda b: jnp.where(draw(dist.Normal(b, 1.0), LOOSE) > 0, b, 0.0))
+    assert jax.grad(lambda b: seed(f)(jax.random.key(1), b))(5.0) == 1
+
+
+LOOSE = reparam(allow_jump=True)
+
+
+def test_a_strategy_for_no_choice():
+    with pytest.raises(AddressNotFound, match='did you mean "kind"'):
+        seed(expectation(bound, {"knd": reinforce()}))(jax.random.key(0), 0.3)
