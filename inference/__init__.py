@@ -56,6 +56,7 @@ from .smc.translate import translate
 from .smc.waste_free import waste_free
 from .targets.stochastic import Stochastic
 from .targets.temper import temper
+from .vi.objectives import elbo, iwelbo, wake
 from .weighted import (
     Weighted,
     collapse,
@@ -112,6 +113,7 @@ __all__ = [
     "delayed_acceptance",
     "each",
     "effective_sample_size",
+    "elbo",
     "elliptical_slice",
     "filter_beliefs",
     "filter_error",
@@ -123,6 +125,7 @@ __all__ = [
     "importance",
     "islands",
     "iterate",
+    "iwelbo",
     "killing",
     "lift",
     "log_evidence",
@@ -187,6 +190,7 @@ __all__ = [
     "to_datatree",
     "translate",
     "unit",
+    "wake",
     "waste_free",
     "weigh",
     "when_ess_below",

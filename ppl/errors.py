@@ -275,3 +275,7 @@ class NoStrategy(PPLError, ValueError):
 
 class CannotEnumerate(NoStrategy):
     """A choice has infinitely many outcomes, or too many to compute side by side."""
+
+
+class GuideMismatch(PPLError, ValueError):
+    """A guide does not make the latents of a target: other choices, shapes or supports."""

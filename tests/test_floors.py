@@ -22,8 +22,9 @@ ROOMS = {
     "smc": {"targets", "mcmc"},
     "exact": {"targets", "mcmc", "smc"},
     "estimated": {"targets", "mcmc", "smc", "exact"},
+    "vi": {"targets", "mcmc", "smc", "exact", "estimated"},
     "results": {"targets", "smc"},
-    "running": {"targets", "mcmc", "smc", "exact", "estimated", "results"},
+    "running": {"targets", "mcmc", "smc", "exact", "estimated", "vi", "results"},
 }
 SEMANTIC_ROOMS = {
     # the same of `semantics`, beside `report`, `compiling` and the command line
