@@ -173,11 +173,7 @@ def _mixture(d: Any) -> Any:
         parts = d.component_distribution.cdf(x[..., None])
         return jnp.sum(d.mixing_distribution.probs * parts, -1)
 
-    def log_density(d: Any, x: Any) -> Any:
-        parts = distributions.log_density(d.component_distribution, x[..., None])
-        return jax.nn.logsumexp(parts, -1, b=d.mixing_distribution.probs)
-
-    return at_level(_drawn(d), d, level, log_density)
+    return at_level(_drawn(d), d, level, distributions.log_density)
 
 
 def _by_level(d: Any) -> Any:
