@@ -2,7 +2,7 @@
 
 A page is one program, its blocks pasted one after the other into `my_model.py`. A block
 that a bare block follows prints exactly that, or ends in exactly that error; any other
-prints nothing. Pages hold in 32 bits, as JAX is when it is imported, and in 64.
+prints nothing. Pages hold in 32 bits, as JAX is when it is imported; the README in 64, too.
 """
 
 import contextlib
@@ -39,8 +39,11 @@ def outputs(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("x64", [False, True], ids=["32 bits", "64 bits"])
-@pytest.mark.parametrize("page", PROGRAMS, ids=[page.stem for page in PROGRAMS])
+@pytest.mark.parametrize(
+    "page, x64",
+    [pytest.param(page, False, id=page.stem) for page in PROGRAMS]
+    + [pytest.param(PAGES[0], True, id="README in 64 bits")],
+)
 def test_page(page, x64):
     with jax.enable_x64(x64):
         for printed, shown in outputs(page.read_text()):
