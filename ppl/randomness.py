@@ -51,6 +51,14 @@ def draw(distribution: Any, strategy: Any = None) -> jax.Array:
     True
     """
     at = errors.caller()
+    if strategy is not None and not hasattr(strategy, "make"):
+        raise errors.InvalidArgument(
+            "draw takes a distribution, and a strategy if any.",
+            where=at,
+            given=f"draw({type(distribution).__name__}, {type(strategy).__name__})",
+            expected="draw(distribution), or draw(distribution, reinforce())",
+            fix="draw takes a distribution alone; seed(f)(key, *args) gives it its key",
+        )
     leaves, params = bind_parameters(distribution, at, "draw")
     return draw_p.bind(*leaves, **params, levels=(), source=at, strategy=strategy)
 

@@ -49,6 +49,11 @@ def coin():
 
 
 @gen
+def guess(p):
+    sample("fair", dist.Bernoulli(p))
+
+
+@gen
 def walk():
     scale = sample("scale", dist.HalfNormal(1.0))
 
@@ -338,6 +343,9 @@ call("by_importance", n=const(4), proposal=const(None))
 call("by_filter", address=const("z"), n=const(4), threshold=const(0.5))
 call("by_annealing", n=const(4), kernel=MAKE, powers=const(3), reverse=MAKE, threshold=const(0.5))
 call("normalize", target=COIN_, using=lambda: by_importance(3))
+call("elbo", target=COIN_, guide=const(guess))
+call("iwelbo", target=COIN_, guide=const(guess), particles=const(3), doubly=const(False))
+call("wake", target=COIN_, guide=const(guess), particles=const(3))
 call("marginalize", model=const(coin), keep=const("heads"), using=lambda: by_importance(3))
 call("marginal", target=const(WALK), keep=const("scale"), using=const(by_filter))
 call("auxiliary_marginal", target=const(WALK), keep=const("scale"), using=const(by_filter))

@@ -144,6 +144,7 @@ def test_of_independent_particles_it_is_the_variance_of_their_mean():
     np.testing.assert_allclose(log_evidence_error(found.particles.log_weight), error, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lag", [0, 1, 3, 9])
 def test_the_error_of_filter_means_is_that_of_groups_by_ancestors(lag):
     n, steps = 25, 5
@@ -161,6 +162,7 @@ def test_the_error_of_filter_means_is_that_of_groups_by_ancestors(lag):
             np.testing.assert_allclose(errors[t, i], np.linalg.norm(groups), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_over_the_whole_past_both_are_the_same_but_for_the_factor():
     """Sum of the squares over the first ancestors: V of f less its mean, over its factor."""
     n, steps = 40, 6

@@ -101,6 +101,7 @@ def test_annealing_is_proper(n, powers, options):
     check_proper(step, ONE).require()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"threshold": 0.8}, {"threshold": 0.0}])
 def test_annealing_is_proper_where_the_likelihood_is_zero(options):
     powers = (0.0, 0.4, 1.0)
@@ -108,6 +109,7 @@ def test_annealing_is_proper_where_the_likelihood_is_zero(options):
     check_proper(lambda t: step(t, scheme=multinomial), TARGET).require()
 
 
+@pytest.mark.slow
 def test_annealing_is_proper_where_dimensions_change():
     """Latents in branches: the kernel's choice takes one."""
     step = partial(annealed, n=1, kernel=lambda t: mh(t, "a"), powers=(0.0, 1.0), threshold=0.0)
@@ -247,6 +249,7 @@ def test_the_next_power_is_where_particles_count_by_the_fraction(before):
     assert next_power(jnp.full(2, -jnp.inf), jnp.zeros(2), jnp.array(before), 0.3) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dense", [False, True])
 def test_a_metric_of_the_particles(dense):
     """Their weighted covariance in unconstrained space, shrunk."""

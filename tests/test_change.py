@@ -212,6 +212,7 @@ def waves(sizes):
     jax.lax.scan(step, jnp.zeros(2), sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [walks, waves])
 def test_one_element_is_a_whole_loop_inside(model):
     trace = seed(model.simulate)(jax.random.key(0), jnp.array([1.0, 0.5, 2.0, 0.7]))

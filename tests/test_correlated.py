@@ -294,6 +294,7 @@ def test_correlated_estimates_are_accepted_more_often():
     assert close.mean() - plain.mean() > 5 * error
 
 
+@pytest.mark.slow
 def test_runs_in_cycles_resume_to_the_same_draws(tmp_path):
     kept = by_one()
     kernel = cycle(correlated(kept, "theta", 0.9), correlated(kept, select(), -0.9))

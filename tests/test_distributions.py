@@ -107,6 +107,7 @@ def test_no_category_of_weight_zero(weights, dtype):
         assert w[int(transform(jnp.asarray(u, dtype)))] > 0
 
 
+@pytest.mark.slow
 def test_composite_densities_are_numpyros():
     loc = jnp.arange(6.0).reshape(2, 3)
     for d in [

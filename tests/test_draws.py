@@ -50,6 +50,7 @@ def found():
     return sample_posterior(KEY, TARGET, kernel, draws=40, warmup=200, chains=2, progress=False)
 
 
+@pytest.mark.slow
 def test_the_step_size_and_the_metric_are_told(found):
     for name in ("nuts/step_size", "nuts/inverse_mass"):
         assert found.tuned[name].shape[0] == 2

@@ -108,6 +108,7 @@ EXACT = {
 AT = np.array([0.6, 0.9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target, names, using, expected", EXACT.values(), ids=EXACT)
 def test_the_density_of_an_exact_marginal(target, names, using, expected):
     """No keys, and values and gradients of the exact density."""

@@ -135,8 +135,19 @@ def read_by_rows(how, p):
     return c + jnp.sum(w * jnp.cos(z))
 
 
+def two_read_by_rows(how, p):
+    z = flip(p * jnp.array([1.0, 0.5]), how)
+    w = flip(jnp.where(z == 1, p, p**2), how)
+
+    def body(c, rows):
+        z, w = rows
+        return c + jnp.sin(z + w * p) * (1 + z * w), None
+
+    return lax.scan(body, 0.0, (z, w))[0]
+
+
 CONTEXTS = [straight, chain, terms_of_a_loop, branch, known_branch, plate, together, kept]
-CONTEXTS += [compiled, counted, read_by_rows]
+CONTEXTS += [compiled, counted, read_by_rows, two_read_by_rows]
 SCALARS_ONLY = {("together", "top"), ("together", "without replacement")}
 QUICK = {("chain", "reinforce"), ("straight", "measure valued"), ("straight", "disarm")}
 QUICK |= {("read_by_rows", "enumerate"), ("branch", "measure valued"), ("kept", "leave one out")}

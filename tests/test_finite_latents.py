@@ -97,6 +97,7 @@ def test_the_measure_of_regimes_and_probabilities_is_exact(n, steps, options):
     np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_with_nothing_sampled_it_is_the_forward_algorithm():
     """A hidden Markov model of length 50: one number, whatever the key; and its gradient."""
     ys = np.random.default_rng(0).integers(0, 2, 50)

@@ -42,6 +42,7 @@ def test_elements_have_their_conditionals_by_hand():
     assert drawn.require().error < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [APART, TOGETHER, CHAIN], ids=["apart", "together", "chain"])
 def test_the_sweep_is_the_one_written_out(target):
     """All at once, one by one, and by windows of a chain: the law of the plain sweep."""

@@ -152,6 +152,7 @@ def broken(term):
     return kernel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["model", "backward", "forward"])
 def test_a_missing_term_is_seen(term):
     pi = posterior().reshape(6)

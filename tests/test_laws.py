@@ -31,6 +31,7 @@ def prior(model):
     return model.generate({}, P)
 
 
+@pytest.mark.slow
 @model_cases
 def test_total_mass_and_simulate(model):
     """simulate's law is exp(score), each choice map once; assess agrees with the score."""

@@ -113,6 +113,7 @@ def close(total, term, steps=STEPS, bound=BOUND):
     assert abs(np.float64(total) - exact) <= bound * abs(exact), (float(total), exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_and_weights_of_long_loops(name):
     """S16, swept: each construct by each method."""

@@ -267,6 +267,7 @@ def test_slices_warm_up_to_the_variances_and_keep_their_width():
     assert metric.step_size == 2.5
 
 
+@pytest.mark.slow
 def test_short_windows_go_by_gradients():
     """Positions that have hardly moved, of a normal density of very unlike scales."""
     variances = np.array([1e-8, 1e6])

@@ -73,6 +73,7 @@ def steps():
 STEPS = Target(steps, (), {"y": 1})
 
 
+@pytest.mark.slow
 def test_points_of_equal_likelihood_die_together():
     n, batch = 10, 4
     kernel = lambda t: iterate(mh(t, "x"), 2)  # noqa: E731

@@ -218,6 +218,7 @@ def stop_at(monkeypatch, step):
     monkeypatch.setattr("inference.running.particle_run.bar", lambda show: Bar())
 
 
+@pytest.mark.slow
 def test_interrupted_it_keeps_what_is_done(whole, monkeypatch, sevens):
     stop_at(monkeypatch, 21)
     found = run()
@@ -232,6 +233,7 @@ def test_interrupted_it_keeps_what_is_done(whole, monkeypatch, sevens):
     np.testing.assert_allclose(total, whole.history.log_evidence[20], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_interrupted_what_needs_all_steps_goes_on_from_the_checkpoint(
     monkeypatch, tmp_path, sevens
 ):

@@ -86,6 +86,7 @@ def test_many_nodes_have_the_right_moment():
     assert float(error) < 1e-12
 
 
+@pytest.mark.slow
 def test_probability_that_no_node_sees_is_in_the_error():
     """Both grids end at 8: nothing is known of what lies at 100, and half of what lies at 8."""
     far = lambda t: draw(dist.Normal(t, 1.0))  # noqa: E731

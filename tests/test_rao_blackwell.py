@@ -308,6 +308,7 @@ def test_the_measure_of_regime_mean_and_covariance_is_exact(options, n, steps, m
     np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_conditional_filters_and_genealogies_take_beliefs():
     """The law of regimes' paths from `conditional_filter`, given each of them in turn, is kept."""
     step, start = marginal_of(switching)

@@ -156,6 +156,7 @@ def test_resampling_when_few_particles_count(weights, happens):
         assert same.value
 
 
+@pytest.mark.slow
 def test_weights_of_zero_stay_evidence_zero():
     given = Weighted(jnp.arange(3), jnp.full(3, -jnp.inf))
     for scheme in SCHEMES:

@@ -52,6 +52,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_same_key_same_draws_and_another_key_others(whole):
     assert same(run(), whole)
     assert not same(sample_posterior(jax.random.key(8), TARGET, kernel(), **FEW), whole)
@@ -230,6 +231,7 @@ def test_interrupted_it_keeps_what_it_has(whole, monkeypatch):
     assert (found["mu"] == whole["mu"][:, :40]).all()
 
 
+@pytest.mark.slow
 def test_tuning_ends_with_the_warm_up():
     """In a block that does not warm, the frozen parameters act and the tuning stays."""
     tuned = hmc(TARGET, "mu", steps=3)

@@ -131,6 +131,7 @@ def test_ancestors_that_are_not_there(scheme):
     assert "alive" in failing(check_resampler(scheme, sizes=(3,)))
 
 
+@pytest.mark.slow
 def test_a_bias_that_size_two_does_not_have():
     """With two particles at most one is left to draw, and what is left sums to one already."""
     assert "unbiased" not in failing(check_resampler(unnormalised, sizes=(2,)))

@@ -121,6 +121,7 @@ def seen():
     sample("seen", dist.Bernoulli(jnp.array([0.1, 0.5, 0.9])[a]))
 
 
+@pytest.mark.slow
 def test_a_failure_is_shrunk_and_runs_as_code():
     """The witness is a program on which the same kernel fails again."""
     verdict = check_kernel(accept_always, SHAPES)

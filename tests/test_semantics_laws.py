@@ -333,6 +333,7 @@ def test_a_model_that_draws_while_it_is_staged_is_impure():
     assert not verdict and "with one key" in verdict.witness
 
 
+@pytest.mark.slow
 def test_a_failure_is_a_minimal_program_as_code():
     broken = functools.cache(ForgetsKept)  # one object for a model, so that it compiles once
 

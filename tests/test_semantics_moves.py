@@ -90,6 +90,7 @@ flips = Target(coins, (), {"y": 1})
 flipping = Move(flip, swap)
 
 
+@pytest.mark.slow
 def test_a_correct_move_passes_everything_on_every_point():
     verdicts = check_move(lambda t: flipping, flips)
     assert names(verdicts) == FINITE and not failing(verdicts)
@@ -182,6 +183,7 @@ def make_last(target):
 POSITIVE = programs.discrete(shapes=("one", "chain"), rows="positive")
 
 
+@pytest.mark.slow
 def test_moves_of_generated_programs():
     verdicts = check_move(make_last, POSITIVE, max_examples=20)
     assert names(verdicts) == FINITE and not failing(verdicts)

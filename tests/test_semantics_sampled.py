@@ -291,6 +291,7 @@ def test_posterior_that_equals_the_prior_is_seen_by_the_joint_density():
     assert verdict.witness.startswith("log p(latents, data): mean ")
 
 
+@pytest.mark.slow
 def test_a_cycle_of_three_is_invariant_but_not_reversible():
     @gen
     def die():

@@ -333,6 +333,7 @@ SEEN = {"y": jnp.array([1, 0])}
 INPUTS = jnp.array([1.0, 0.6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposal", PROPOSALS.values(), ids=PROPOSALS)
 def test_one_step_with_a_stochastic_proposal_is_proper(proposal):
     """The whole measure of the step's latents, by two particles."""
@@ -367,6 +368,7 @@ def of_both(k, flips, observed):
     )
 
 
+@pytest.mark.slow
 def test_a_filter_inside_of_the_proposal_of_a_filter():
     """Nested SMC: the evidence, and the mean of the last state, whatever is inside."""
     inner = normalize(of_both, by_filter("pair", 2, threshold=0.9))

@@ -207,6 +207,7 @@ def test_a_constant_return_value_is_an_array(constant):
 
 
 # R2: beside a loop of branches that is not touched, its presence was a single flag
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["vmap", "scan"])
 @pytest.mark.parametrize("selected", [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")])
 def test_regenerate_beside_a_loop_of_branches(loop, selected):

@@ -169,6 +169,7 @@ PLACES = [(name, p) for name, call in CALLS.items() for p in call.arguments()]
 LIGHT = [place for place in PLACES if not CALLS[place[0]].heavy]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({name for name, _ in LIGHT}))
 def test_some_wrong_objects_are_told(name):
     """A diagonal of the whole table: three objects an argument."""

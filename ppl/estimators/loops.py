@@ -18,7 +18,7 @@ from .blocks import Results, Scope, State, results
 from .flow import Known, Symbol
 from .lanes import Lane, Value, filled, rows_first, rows_inside
 from .nodes import Graph, LoopNode
-from .scores import Score, row_of, with_array
+from .scores import Score, rows_of, with_array
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["numbers", "parts", "past"], meta_fields=[])
@@ -91,11 +91,11 @@ class _Turn:
         for symbol in sorted(sliced, key=lambda s: (s.draw, str(s.steps))):
             _, _, axis, relation = symbol.steps[-1]
             score = self.scope.score(Symbol(symbol.draw, symbol.steps[:-1]))
-            self.slices[symbol] = score, row_of(score, axis, relation)
+            self.slices[symbol] = score, rows_of(score, axis, relation)
         self.rows = (
             [None if v is None else rows_first(v) for v in self.read],
             parts,
-            [array for _, array in self.slices.values()],
+            [arrays for _, arrays in self.slices.values()],
         )
 
     def start(self, lanes: list[tuple[Lane, ...]], past: dict[Symbol, Score]) -> _Carry:
@@ -107,7 +107,7 @@ class _Turn:
             numbers.append(None if value is None else filled(_array(value), ls))
             parts.append(jnp.asarray(self.state.part(slot)) if part else None)
         zeros = {
-            base: with_array(score, jnp.zeros(score.array.array.shape, score.array.array.dtype))
+            base: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), score)
             for base, score in past.items()
         }
         return _Carry(numbers, parts, zeros)
@@ -135,8 +135,8 @@ class _Turn:
     def __call__(self, carry: _Carry, row: Any) -> tuple[_Carry, Results]:
         node, inner, here = self.node, Scope(self.scope), self.node.number
         numbers, parts, slices = row
-        for (symbol, (score, _)), array in zip(self.slices.items(), slices, strict=True):
-            inner.scores[symbol] = with_array(score, array)
+        for (symbol, (score, _)), arrays in zip(self.slices.items(), slices, strict=True):
+            inner.scores[symbol] = with_array(score, *arrays)
         for base, score in carry.past.items():
             inner.scores[base.past(here)] = score
         given = set(inner.scores)
@@ -155,9 +155,8 @@ class _Turn:
         past = {}
         for base, score in carry.past.items():
             more = made.scores[base] if base in made.scores else inner.score(base)
-            lanes = tuple(sorted({*score.array.lanes, *more.array.lanes}))
-            total = filled(score.array, lanes).array + filled(more.array, lanes).array
-            past[base] = replace(more, array=Value(total, lanes))
+            log = None if more.log is None else _added(score.log, more.log)
+            past[base] = replace(more, array=_added(score.array, more.array), log=log)
         born = {symbol: score for symbol, score in made.scores.items() if symbol not in given}
         n = node.carries
         return (
@@ -177,6 +176,14 @@ def _cast(new: _Carry, old: _Carry) -> _Carry:
         replace(new, numbers=numbers),
         old,
     )
+
+
+def _added(total: Value | None, more: Value) -> Value:
+    """A sum, for all outcomes that either depends on."""
+    if total is None:
+        return more
+    lanes = tuple(sorted({*total.lanes, *more.lanes}))
+    return Value(filled(total, lanes).array + filled(more, lanes).array, lanes)
 
 
 def _array(value: Value) -> Value:

@@ -150,8 +150,8 @@ def _own(fn: Callable[[Any], Any], summed: Value, own: Lane) -> Value:
     return Value(jnp.moveaxis(array, len(others), place), summed.lanes)
 
 
-def row_of(score: Score, axis: int, relation: str) -> Any:
-    """The array of a score with the rows of `axis` in front, of each what belongs to it."""
+def rows_of(score: Score, axis: int, relation: str) -> tuple[Any, Any]:
+    """The arrays of a score with the rows of `axis` in front, of each what belongs to it."""
 
     def front(array: Any) -> Any:
         if relation == UP_TO:
@@ -160,8 +160,12 @@ def row_of(score: Score, axis: int, relation: str) -> Any:
             array = jnp.flip(jnp.cumsum(jnp.flip(array, axis), axis), axis)
         return jnp.moveaxis(array, axis, 0)
 
-    return rows_first(along(front, score.array))
+    log = None if score.log is None else rows_first(along(front, score.log))
+    return rows_first(along(front, score.array)), log
 
 
-def with_array(score: Score, array: Any) -> Score:
+def with_array(score: Score, array: Any, log: Any = None) -> Score:
+    """The same score of other arrays."""
+    if score.log is not None:
+        score = replace(score, log=replace(score.log, array=log))
     return replace(score, array=replace(score.array, array=array))
