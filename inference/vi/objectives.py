@@ -20,11 +20,10 @@ from ..validation.objects import check_target
 from ..validation.settings import check_count, check_flag
 from .matching import check_guide
 
-Guide = GenerativeFunction | Stochastic
-Made = Target | Callable[..., Target]
 
-
-def elbo(target: Made, guide: Guide) -> Callable[..., Any]:
+def elbo(
+    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic
+) -> Callable[..., Any]:
     """E[log p(x, y) - log q(x)], x from the guide: at most the log evidence.
 
     Args:
@@ -64,7 +63,11 @@ def elbo(target: Made, guide: Guide) -> Callable[..., Any]:
 
 
 def iwelbo(
-    target: Made, guide: Guide, particles: int, *, doubly: bool = False
+    target: Target | Callable[..., Target],
+    guide: GenerativeFunction | Stochastic,
+    particles: int,
+    *,
+    doubly: bool = False,
 ) -> Callable[..., Any]:
     """E[log of the mean of `particles` weights p(x, y) / q(x)]: the more, the tighter.
 
@@ -113,7 +116,9 @@ def iwelbo(
     return objective
 
 
-def _doubly(target: Target, guide: Guide, choices: Any, args: tuple) -> Any:
+def _doubly(
+    target: Target, guide: GenerativeFunction | Stochastic, choices: Any, args: tuple
+) -> Any:
     """Each particle's path is weighed once more by its share; the guide's own score is left out."""
     still = jax.lax.stop_gradient(args)
 
@@ -137,7 +142,9 @@ def _at_speed(x: Any, speed: Any) -> Any:
     return jax.lax.stop_gradient(x) + weak(speed, x)
 
 
-def wake(target: Made, guide: Guide, particles: int) -> Callable[..., Any]:
+def wake(
+    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic, particles: int
+) -> Callable[..., Any]:
     """The forward divergence's part that moves the guide: E[sum of w log q(x)], w normalised.
 
     With x from the guide as it is, weighted to the target; the argument of the guide is learned
@@ -177,8 +184,8 @@ def wake(target: Made, guide: Guide, particles: int) -> Callable[..., Any]:
     return objective
 
 
-def _check(target: Made, guide: Guide) -> None:
-    if not callable(target) or isinstance(target, GenerativeFunction):
+def _check(target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic) -> None:
+    if not callable(target) or isinstance(target, GenerativeFunction | type):
         check_target(target)
     if not isinstance(guide, GenerativeFunction | Stochastic):
         raise errors.InvalidArgument(
@@ -190,7 +197,9 @@ def _check(target: Made, guide: Guide) -> None:
         )
 
 
-def _target(target: Made, guide: Guide, args: tuple) -> Target:
+def _target(
+    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic, args: tuple
+) -> Target:
     made = target if isinstance(target, Target) else target(*args)
     check_target(made)
     check_guide(made, guide, args)
