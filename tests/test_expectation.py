@@ -27,6 +27,7 @@ from ppl import (
     leave_one_out,
     measure_valued,
     reinforce,
+    relax,
     reparam,
     sample,
     seed,
@@ -188,6 +189,26 @@ def three(hows, p):
 
 
 TRIPLES = ["reinforce", "enumerate", "measure valued"]
+
+
+def test_a_function_of_the_noise_takes_nothing_from_the_mean():
+    """The midpoint rule's error falls with the square of n, so it is a third of the change."""
+
+    def program(p, *how):
+        return jnp.sin(2.0 * draw(dist.Bernoulli(p), *how)) + p
+
+    how = relax(lambda z, before: jax.nn.sigmoid(3 * z))
+    p = jnp.asarray(0.25)
+
+    def mean(n):
+        slope = jax.grad(expectation(lambda p: program(p, how)))
+        both = integrate(lambda p: jax.jvp(slope, (p,), (jnp.ones(()),)), nodes=n, rule="midpoint")
+        return np.asarray(jax.jit(both)(p))
+
+    right = np.asarray(derivatives(integrate(program), p)[1:])
+    coarse, fine = mean(128), mean(256)
+    assert np.all(abs(fine - coarse) < 1e-2)
+    assert np.all(abs(fine - right) <= abs(fine - coarse) + EXACT)
 
 
 def triples():

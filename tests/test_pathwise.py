@@ -102,11 +102,12 @@ def test_differences_of_laws(name):
 
 
 def test_a_difference_of_laws_sees_a_jump():
-    """P(x > 0) for x ~ N(a, a): its derivative is zero, as the probability is the same."""
-    estimate = expectation(lambda a: 1.0 * (draw(dist.Normal(a, a), measure_valued()) > 0))
+    """P(x > 1) for x ~ N(a, 1): its derivative is the normal density at a - 1, here 0.7."""
+    estimate = expectation(lambda a: 1.0 * (draw(dist.Normal(a, 1.0), measure_valued()) > 1))
     keys = jax.random.split(jax.random.key(0), 200_000)
     found = jax.jit(jax.vmap(jax.grad(lambda a, key: seed(estimate)(key, a)), (None, 0)))(1.7, keys)
-    assert abs(np.mean(found)) < 7 * np.std(found) / np.sqrt(len(keys))
+    right = np.exp(-(0.7**2) / 2) / np.sqrt(2 * np.pi)
+    assert abs(np.mean(found) - right) < 7 * np.std(found) / np.sqrt(len(keys))
 
 
 def test_a_count_has_a_difference_of_laws():
