@@ -340,3 +340,27 @@ LOOSE = reparam(allow_jump=True)
 def test_a_strategy_for_no_choice():
     with pytest.raises(AddressNotFound, match='did you mean "kind"'):
         seed(expectation(bound, {"knd": reinforce()}))(jax.random.key(0), 0.3)
+
+
+@gen
+def pair(p):
+    a = sample("a", dist.Bernoulli(p))
+    b = sample("b", dist.Bernoulli(jnp.where(a == 1, p**2, 1 - p)))
+    return jnp.sin(a + 2.0 * b) * p
+
+
+def test_a_baseline_sees_what_comes_before_and_not_its_own_choice():
+    seen = []
+
+    def baseline(before):
+        seen.append(set(before))
+        return 0.3 + 2.0 * before.get("a", 0)
+
+    def program(p):
+        return pair.simulate(p).retval
+
+    how = dict.fromkeys("ab", reinforce(baseline))
+    p = jnp.asarray(0.3)
+    found = jax.jit(integrate(partial(derivatives, expectation(program, how))))(p)
+    assert_allclose(found, derivatives(integrate(program), p), rtol=EXACT, atol=EXACT)
+    assert {frozenset(names) for names in seen} == {frozenset(), frozenset("a")}
