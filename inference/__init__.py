@@ -20,7 +20,7 @@ from .mcmc.ensemble import stretch
 from .mcmc.gibbs import gibbs
 from .mcmc.hmc import hmc
 from .mcmc.jumps import birth_death, one_row, split_merge
-from .mcmc.langevin import mala, minibatch, sghmc, sgld
+from .mcmc.langevin import mala, sghmc, sgld
 from .mcmc.mh_each import mh_each
 from .mcmc.nuts import nuts
 from .mcmc.proposals import propose
@@ -30,6 +30,8 @@ from .mcmc.tempering import parallel_tempering
 from .move import Move, accept, metropolize, mhg, weigh
 from .results.degeneracy import degeneracy
 from .results.draws import Draws
+from .results.fit_plots import plot_fit
+from .results.fitted import Fitted, Report
 from .results.export import to_datatree
 from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
@@ -38,6 +40,7 @@ from .results.pointwise import log_likelihood
 from .results.predictive import posterior_predictive, prior_predictive
 from .results.summary import Summary
 from .results.verdict import Divergences, Verdict
+from .running.fitting import fit
 from .running.particle_run import ParticleRun, run_particles
 from .running.run import sample_posterior
 from .smc.adaptive import Annealed, adaptive_annealing, particle_metric
@@ -54,8 +57,10 @@ from .smc.schemes import killing, multinomial, residual, ssp, stratified, system
 from .smc.smoothing import backward_sample, fixed_lag, genealogy
 from .smc.translate import translate
 from .smc.waste_free import waste_free
+from .targets.minibatch import Minibatch, minibatch
 from .targets.stochastic import Stochastic
 from .targets.temper import temper
+from .vi.objective import Objective
 from .vi.objectives import elbo, iwelbo, wake
 from .weighted import (
     Weighted,
@@ -81,13 +86,17 @@ __all__ = [
     "Draws",
     "Enumerated",
     "Filtered",
+    "Fitted",
     "History",
     "Kernel",
     "Loo",
+    "Minibatch",
     "Move",
     "Nested",
+    "Objective",
     "ParticleRun",
     "Path",
+    "Report",
     "Stochastic",
     "Summary",
     "Tuning",
@@ -118,6 +127,7 @@ __all__ = [
     "filter_beliefs",
     "filter_error",
     "filter_series",
+    "fit",
     "fixed_lag",
     "genealogy",
     "gibbs",
@@ -154,6 +164,7 @@ __all__ = [
     "particle_metric",
     "plot_ancestry",
     "plot_ess",
+    "plot_fit",
     "plot_posterior",
     "plot_predictive",
     "plot_trace",

@@ -257,6 +257,16 @@ class NonFiniteDraw(PPLError, FloatingPointError):
     draws: object = None
 
 
+class NonFiniteStep(PPLError, FloatingPointError):
+    """A step of a fit has a value or a gradient that is no finite number.
+
+    Attributes:
+      fitted: the fit up to the step before.
+    """
+
+    fitted: object = None
+
+
 class CheckpointError(PPLError, ValueError):
     """A checkpoint is damaged, or is of another run."""
 
@@ -267,6 +277,10 @@ class MissingPackage(PPLError, ImportError):
 
 class UnrolledDraws(PPLError, UserWarning):
     """A warning: so many draws are written out one by one that compiling takes long."""
+
+
+class BiasedStrategy(PPLError, ValueError):
+    """A strategy whose derivatives are biased is used where that was not asked for."""
 
 
 class NoStrategy(PPLError, ValueError):

@@ -16,6 +16,7 @@ from .estimators.measure_valued import MeasureValued
 from .estimators.nodes import DrawNode
 from .estimators.pathwise import Reparam, can_move
 from .estimators.plan import estimate
+from .estimators.score_function import Fixed
 from .estimators.strategies import Strategy
 from .program import Path
 from .randomness import program_of
@@ -30,7 +31,10 @@ _MEASURE_VALUED = (
 
 
 def expectation(
-    f: Callable, strategies: Mapping[str | tuple[str, ...], Strategy] | None = None
+    f: Callable,
+    strategies: Mapping[str | tuple[str, ...], Strategy] | None = None,
+    *,
+    allow_biased: bool = False,
 ) -> Callable:
     """`expectation(f)(*args)`: an unbiased estimate of E[f(*args)], and so are its derivatives.
 
@@ -40,7 +44,8 @@ def expectation(
 
     Each choice has a strategy (`ppl.strategies`): one given by address, one given where it is
     drawn, `draw(d, strategy)`, or its distribution's default, `reparam()` if it is continuous
-    and `measure_valued()` for Bernoulli, categorical and Poisson choices. Only those terms of
+    and `measure_valued()` for Bernoulli, categorical and Poisson choices; one whose parameters are
+    whole numbers needs none. Only those terms of
     the result that depend on a choice carry its score, element by element where the elements
     of a choice are apart. Loops stay loops, but for loops out of whose iterations several values
     of a choice come side by side, which are written out.
@@ -48,8 +53,10 @@ def expectation(
     Args:
       f: a random program with real results.
       strategies: strategies by address, for choices that generative functions make in `f`.
+      allow_biased: whether strategies are taken whose derivatives are biased.
 
     Raises:
+      BiasedStrategy: a strategy is biased, and that was not asked for.
       NoStrategy: a choice has no default, or one that does not fit; lists those that exist.
       AddressNotFound: `strategies` names no choice of the program.
       GradientThroughDraw: a derivative is taken that a jump would make wrong.
@@ -78,7 +85,10 @@ def expectation(
 
         def strategy(node: DrawNode) -> Strategy:
             found[node.address] = None
-            return strategy_of(node, chosen)
+            made = strategy_of(node, chosen)
+            if made.biased and not allow_biased:
+                raise _biased(node, made)
+            return made
 
         closed, leaves = jumps.looked_at(
             staged.jaxpr, arguments.leaves, lambda eqn: _moves(eqn, chosen), _refused
@@ -109,6 +119,8 @@ def default(node: DrawNode) -> Strategy:
     """
     if can_move(node):
         return Reparam()
+    if not any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in node.spec.leaves):
+        return Fixed()
     d = node.spec.tree.unflatten(list(node.spec.leaves))
     while isinstance(d, dist.Independent | dist.ExpandedDistribution):
         d = d.base_dist
@@ -124,10 +136,22 @@ def default(node: DrawNode) -> Strategy:
     )
 
 
+def _biased(node: DrawNode, strategy: Strategy) -> errors.BiasedStrategy:
+    return errors.BiasedStrategy(
+        "The derivatives of this strategy are biased, and that was not asked for.",
+        where=(node.place, errors.caller()),
+        given=repr(strategy),
+        expected="an unbiased strategy: measure_valued(), enumerate_(), reinforce(), ...",
+        fix="expectation(f, strategies, allow_biased=True), where that is meant",
+    )
+
+
 def _moves(eqn: Any, chosen: Mapping[Path, Strategy]) -> str:
     strategy = chosen.get(eqn.params.get("address", ()), eqn.params.get("strategy"))
-    if strategy is None or isinstance(strategy, Reparam):
-        return "" if strategy is not None and strategy.allow_jump else "moves"
+    if isinstance(strategy, Reparam) and strategy.allow_jump:
+        return ""
+    if strategy is None or not strategy.scored:
+        return "moves"
     return "" if isinstance(strategy, Enumerate) else "stays"
 
 

@@ -7,10 +7,11 @@
 | `enumerate_` | finitely many outcomes | all, or some | |
 | `measure_valued` | finite, Normal, Poisson, Exponential, Gamma, Beta | 1 and its worlds | |
 | `disarm` | binary | 2 | |
-| `relax` | binary | 1 | a function of the noise |
+| `relax`, `rebar` | binary | 1 | a function of the noise |
 | `without_replacement` | finitely many outcomes | k | |
+| `straight_through`, `gumbel_softmax` | binary | 1 | `allow_biased=True` |
 
-Each is unbiased, for first and higher derivatives.
+All but the last row are unbiased, for first and higher derivatives.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from . import errors
 from .estimators.antithetic import Disarm
 from .estimators.control_variates import Relax
 from .estimators.enumeration import Enumerate, WithoutReplacement
 from .estimators.measure_valued import MeasureValued
 from .estimators.pathwise import Reparam
-from .estimators.score_function import LeaveOneOut, Reinforce
+from .estimators.relaxed import Relaxed
+from .estimators.score_function import Learned, LeaveOneOut, Reinforce
 from .estimators.strategies import Strategy
 
 
@@ -60,8 +64,8 @@ def reinforce(baseline: Any = None) -> Strategy:
 
     Args:
       baseline: what is taken off, close to the mean of what comes after: a number; a function
-        of the choices before, a nested dict; `leave_one_out(k)`; None for nothing. It never
-        sees the choice itself.
+        of the choices before, a nested dict; `leave_one_out(k)`; `learned(f, parameters)`;
+        `moving_average(level)`; None for nothing. It never sees the choice itself.
 
     Raises:
       GradientThroughDraw: when the support moves with a parameter.
@@ -75,7 +79,8 @@ def reinforce(baseline: Any = None) -> Strategy:
     >>> print(f"{integrate(jax.grad(paid))(0.25):.4f}")  # 5 - 1
     4.0000
     """
-    if not (baseline is None or callable(baseline) or isinstance(baseline, LeaveOneOut)):
+    made = isinstance(baseline, LeaveOneOut | Learned)
+    if not (baseline is None or callable(baseline) or made):
         baseline = _number(baseline)
     return Reinforce(baseline)
 
@@ -94,6 +99,64 @@ def leave_one_out(samples: int) -> LeaveOneOut:
     4.0000
     """
     return LeaveOneOut(_count(samples, "samples", 2))
+
+
+def learned(baseline: Callable[[Any, dict[str, Any]], Any], parameters: Any) -> Learned:
+    """A baseline for `reinforce` that is learned, by the same derivatives as all else.
+
+    With respect to `parameters` the derivative of an expectation is not that of its mean, which
+    does not depend on them, but that of minus half of E[(R - b)^2], where R is what the score is
+    multiplied by and b the baseline: who climbs an objective learns the baseline of least squares.
+    First derivatives only.
+
+    Args:
+      baseline: `(parameters, before) -> level`, of the choices before, a nested dict.
+      parameters: what of it is learned, and of nothing else: a parameter of the law as well
+        would be pulled in two directions.
+
+    Source: Mnih and Gregor, Neural variational inference and learning (ICML 2014).
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import draw, expectation, integrate, learned, reinforce
+    >>> price = jnp.array([1.0, 5.0])
+    >>> def paid(p, level):
+    ...     how = reinforce(learned(lambda level, before: level, level))
+    ...     return expectation(lambda p: price[draw(dist.Bernoulli(p), how)])(p)
+    >>> slopes = integrate(jax.grad(paid, (0, 1)))(0.25, 1.5)
+    >>> [round(float(slope), 4) for slope in slopes]  # 5 - 1; and E[R] - level = 2 - 1.5
+    [4.0, 0.5]
+    """
+    if not callable(baseline):
+        raise errors.InvalidArgument(
+            "A learned baseline is a function.",
+            where=errors.caller(),
+            given=repr(baseline),
+            expected="a function (parameters, before) -> level",
+            fix="learned(lambda level, before: level, level)",
+        )
+    return Learned(baseline, parameters)
+
+
+def moving_average(level: Any) -> Learned:
+    """A baseline for `reinforce`: the moving average of what it is taken off.
+
+    `level` is a parameter, and its derivative the difference R - level. So an optimizer that adds
+    the derivative times 1 - decay (`optax.sgd(1 - decay)` for it, in a `fit`) keeps the average
+    with this decay; any other learns it, too.
+
+    Source: Williams (Machine Learning 1992), "reinforcement comparison".
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import draw, expectation, moving_average, reinforce, seed
+    >>> price = jnp.array([1.0, 5.0])
+    >>> def paid(p, level):
+    ...     how = reinforce(moving_average(level))
+    ...     return expectation(lambda p: price[draw(dist.Bernoulli(p), how)])(p)
+    >>> value, gap = jax.value_and_grad(lambda b: seed(paid)(jax.random.key(0), 0.5, b))(2.0)
+    >>> float(value - gap)
+    2.0
+    """
+    return Learned(lambda level, before: level, level)
 
 
 def enumerate_(top: int | None = None) -> Strategy:
@@ -191,6 +254,92 @@ def relax(control: Callable[[Any, dict[str, Any]], Any]) -> Strategy:
             fix="relax(lambda z, before: jax.nn.sigmoid(z))",
         )
     return Relax(control)
+
+
+def rebar(
+    rest: Callable[[Any, dict[str, Any]], Any], *, temperature: float = 0.5, scale: float = 1.0
+) -> Strategy:
+    """`relax` by what comes after the choice itself, at a smooth version of the value.
+
+    Args:
+      rest: what comes after, a function of the value and of the choices before, a nested dict;
+        it is called with sigmoid(z / temperature) in place of the binary value.
+      temperature: the lower, the closer the smooth value is to a binary one.
+      scale: what the control is multiplied by.
+
+    Raises:
+      NoStrategy: when used on a choice that is not binary.
+
+    Source: Tucker, Mnih, Maddison, Lawson and Sohl-Dickstein, REBAR (NeurIPS 2017).
+
+    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> from ppl import draw, expectation, integrate, rebar
+    >>> def paid(p):
+    ...     cost = lambda b, before: (b - 0.45) ** 2
+    ...     return cost(draw(dist.Bernoulli(p), rebar(cost)), {})
+    >>> slope = integrate(jax.grad(expectation(paid)), nodes=64, rule="midpoint")(0.25)
+    >>> print(f"{slope:.2f}")  # 0.55^2 - 0.45^2
+    0.10
+    """
+    relax(rest)
+    for name, value in (("temperature", temperature), ("scale", scale)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < float("inf"):
+            raise _wrong(name, value, "a number above 0")
+    return Relax(lambda z, before: scale * rest(jax.nn.sigmoid(z / temperature), before))
+
+
+def straight_through() -> Strategy:
+    """A binary value that passes derivatives on to its probability: biased.
+
+    The value is what it would be, and its derivative that of its mean. `expectation` takes it
+    only with `allow_biased=True`, and no certificate passes.
+
+    Raises:
+      NoStrategy: when used on another choice, or where whole numbers are needed: write
+        `z * a + (1 - z) * b` in place of `where(z == 1, a, b)`.
+      BiasedStrategy: when used without `allow_biased=True`.
+
+    Source: Bengio, Léonard and Courville (2013).
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import draw, expectation, integrate, straight_through
+    >>> def squared(p):
+    ...     return (draw(dist.Bernoulli(p), straight_through()) - 0.25) ** 2
+    >>> slope = jax.grad(expectation(squared, allow_biased=True))
+    >>> print(f"{integrate(slope, nodes=64, rule='midpoint')(0.25):.3f}")  # in truth 0.5
+    0.000
+    """
+    return Relaxed(None, True)
+
+
+def gumbel_softmax(temperature: float = 0.5, *, hard: bool = True) -> Strategy:
+    """A binary value with the derivatives of a softmax of its log odds and noise: biased.
+
+    Of two outcomes, for which it is also called the binary concrete relaxation.
+
+    Args:
+      temperature: the lower, the less bias and the more variance.
+      hard: the value is binary; else it is the softmax itself, and the mean of the
+        estimate is another one, too.
+
+    Raises:
+      NoStrategy, BiasedStrategy: as for `straight_through`.
+
+    Source: Jang, Gu and Poole (ICLR 2017); Maddison, Mnih and Teh (ICLR 2017).
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from ppl import draw, expectation, gumbel_softmax, integrate
+    >>> def linear(p):
+    ...     return 3.0 * draw(dist.Bernoulli(p), gumbel_softmax(1.0)).astype(float)
+    >>> slope = jax.grad(expectation(linear, allow_biased=True))
+    >>> print(f"{integrate(slope, nodes=64, rule='midpoint')(0.5):.2f}")  # 3 * 4 * E[y (1 - y)]
+    2.00
+    """
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < float("inf"):
+        raise _wrong("temperature", temperature, "a number above 0")
+    return Relaxed(float(temperature), _flag(hard, "hard"))
 
 
 def without_replacement(samples: int) -> Strategy:

@@ -15,6 +15,7 @@ from .contracts.sampled import (
     check_pure_kernel,
     numpyro_kernel,
 )
+from .contracts.sampled_gradients import check_gradient_sampled
 from .evidence.ledger import Budget, Evidence, Ledger, stages
 from .generated import programs
 from .laws.generative_function import check_generative_function
@@ -39,6 +40,7 @@ __all__ = [
     "check_equivalent",
     "check_generative_function",
     "check_gradient",
+    "check_gradient_sampled",
     "check_kernel",
     "check_kernel_quadrature",
     "check_kernel_sampled",

@@ -40,6 +40,7 @@ class Verdict:
       n: paths, points or samples looked at, over all programs.
       effect: the smallest departure that would have been seen.
       programs: how many programs were checked.
+      variance: of an estimator, the sum of the variances of its coordinates, exactly.
       witness: on failure, where it fails, and the (shrunk) program as code.
 
     >>> from semantics import Verdict
@@ -56,6 +57,7 @@ class Verdict:
     effect: float | None = None
     programs: int = 1
     witness: str = field(default="", repr=False)
+    variance: float | None = None
 
     def __bool__(self) -> bool:
         return self.passed
@@ -64,9 +66,10 @@ class Verdict:
         outcome = "passed" if self.passed else "FAILED"
         over = "" if self.programs == 1 else f"{self.programs} programs, "
         kind = "log e" if self.method == "e-value" else "error"
+        spread = "" if self.variance is None else f", variance {self.variance:.3g}"
         line = (
             f"{self.check}: {outcome} ({self.method}, {over}{kind} {self.error:.2g} "
-            f"of at most {self.threshold:.2g}, n = {self.n})"
+            f"of at most {self.threshold:.2g}, n = {self.n}{spread})"
         )
         return line if self.passed or not self.witness else f"{line}\n{self.witness}"
 

@@ -114,6 +114,11 @@ def particles():
 
 
 @functools.cache
+def fitted():
+    return inference.fit(KEY, inference.elbo(COIN, guess), 0.5, steps=2)
+
+
+@functools.cache
 def draws():
     made = np.random.default_rng(0).normal(size=(2, 30))
     return Draws({"slope": made}, target=LINE)
@@ -235,7 +240,7 @@ call(
     friction=const(0.1),
     noise=const(0.0),
 )
-call("minibatch", batch=const(lambda i: LINE), total=const(3), size=const(2))
+call("minibatch", batch=const(lambda i: LINE), total=const(3), size=const(2), local=const(None))
 call(
     "propose", target=LINE_, proposal=lambda: gen(lambda x: sample("slope", dist.Normal(0.0, 1.0)))
 )
@@ -346,6 +351,23 @@ call("normalize", target=COIN_, using=lambda: by_importance(3))
 call("elbo", target=COIN_, guide=const(guess))
 call("iwelbo", target=COIN_, guide=const(guess), particles=const(3), doubly=const(False))
 call("wake", target=COIN_, guide=const(guess), particles=const(3))
+call(
+    "fit",
+    key=const(KEY),
+    objective=lambda: inference.elbo(COIN, guess),
+    parameters=const(0.5),
+    optimizer=const(None),
+    data=const(()),
+    steps=const(2),
+    samples=const(1),
+    strategies=const(None),
+    tolerance=const(None),
+    average=const(True),
+    progress=const(False),
+    checkpoint=const(None),
+    heavy=True,
+)
+call("plot_fit", found=fitted, heavy=True)
 call("marginalize", model=const(coin), keep=const("heads"), using=lambda: by_importance(3))
 call("marginal", target=const(WALK), keep=const("scale"), using=const(by_filter))
 call("auxiliary_marginal", target=const(WALK), keep=const("scale"), using=const(by_filter))

@@ -18,6 +18,7 @@ from scipy.stats import binom, chi2
 from scipy.stats import multinomial as multinomial_law
 
 from ppl import errors
+from semantics.evidence.finite_variance import finite_variance_effect, finite_variance_mean
 from semantics.evidence.e_values import (
     Side,
     bounded_mean,
@@ -599,3 +600,23 @@ def test_an_interrupted_write_leaves_the_old_ledger(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ledger.add("resample", "one", 3.0, seed=2)
     assert ledger.log_e("resample", "one") == 5.0 and os.listdir(tmp_path) == ["ledger.json"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_mean_of_bounded_deviation_is_no_evidence_against_itself(n):
+    """Its expectation over all draws of a law with the largest deviation is at most one."""
+    for p in (0.5, 0.9, 0.99):
+        values = np.array([-np.sqrt((1 - p) / p), np.sqrt(p / (1 - p))])  # mean 0, deviation 1
+        chances = np.array([p, 1 - p])
+        draws = np.array(list(itertools.product(range(2), repeat=n)))
+        log_es = finite_variance_mean(values[draws], 0.0, 1.0)
+        mean = np.sum(chances[draws].prod(1) * np.exp(log_es))
+        assert 0.9 < mean <= 1 + 1e-12
+
+
+def test_the_shift_that_is_stated_is_seen():
+    """In 99 of 100 cases: of 200, fewer than 190 have a probability of 4e-5."""
+    n, alpha = 2000, 1e-8
+    shift = finite_variance_effect(n, alpha, 1.0)
+    x = np.random.default_rng(0).normal(size=(200, n)) + shift
+    assert np.sum(finite_variance_mean(x, 0.0, 1.0) > -np.log(alpha)) >= 190

@@ -23,18 +23,24 @@ from ppl import (
     enumerate_,
     expectation,
     gen,
+    gumbel_softmax,
     integrate,
+    learned,
     leave_one_out,
     measure_valued,
+    moving_average,
+    rebar,
     reinforce,
     relax,
     reparam,
     sample,
     seed,
+    straight_through,
     without_replacement,
 )
 from ppl.errors import (
     AddressNotFound,
+    BiasedStrategy,
     CannotEnumerate,
     GradientThroughDraw,
     NoStrategy,
@@ -47,6 +53,7 @@ STRATEGIES = {
     "reinforce": reinforce(),
     "constant": reinforce(baseline=1.5),
     "leave one out": reinforce(leave_one_out(2)),
+    "learned": reinforce(learned(lambda b, before: b["level"] + len(before), {"level": 0.5})),
     "enumerate": enumerate_(),
     "top": enumerate_(top=1),
     "measure valued": measure_valued(),
@@ -285,6 +292,11 @@ def test_the_variance_of_a_mean_falls_like_one_over_n(how):
         assert_allclose(moments(n), one / n, rtol=1e-10, atol=1e-14)
 
 
+def test_a_program_without_choices_is_its_own_mean():
+    slope = seed(jax.grad(expectation(lambda p: jnp.sin(p) ** 2)))(jax.random.key(0), 0.3)
+    assert_allclose(slope, np.sin(0.6), rtol=1e-15)
+
+
 def without_gradient(f, *args):
     with pytest.raises(PPLError) as caught:
         jax.grad(lambda *args: seed(expectation(f))(jax.random.key(0), *args))(*args)
@@ -347,6 +359,84 @@ def pair(p):
     a = sample("a", dist.Bernoulli(p))
     b = sample("b", dist.Bernoulli(jnp.where(a == 1, p**2, 1 - p)))
     return jnp.sin(a + 2.0 * b) * p
+
+
+@pytest.mark.parametrize("context", [straight, chain, plate, read_by_rows], ids=lambda c: c.__name__)
+def test_a_learned_baseline_descends_its_squared_error(context):
+    """Its derivative is that of minus half of E[(R - b)^2], each R what the score multiplies.
+
+    That is the derivative of the variance of the estimate, but for a factor, where R does not
+    depend on the value of the score; so it is compared with a difference of two estimates: b is
+    taken off each score, and the mean of the score's own square is what the derivative of the
+    mean squared estimate with respect to b is made of.
+    """
+    p, level = jnp.asarray(0.3), jnp.asarray(0.7)
+
+    def estimate(p, level):
+        return expectation(partial(context, reinforce(moving_average(level))))(p)
+
+    def found(p, level):
+        return jax.grad(estimate, 1)(p, level)
+
+    # linear in the level: E[R] - n level, n the number of choices
+    at = [float(jax.jit(integrate(found))(p, b)) for b in (level, level + 1, level + 2)]
+    assert_allclose(at[2] - at[1], at[1] - at[0], rtol=1e-9)
+    assert at[1] - at[0] < -1
+
+
+def test_a_moving_average_is_the_mean_of_what_comes_after():
+    """One choice z: R is f(z), so the derivative with respect to the level is E[f] - level."""
+
+    def estimate(p, level):
+        how = reinforce(moving_average(level))
+        return expectation(lambda p: jnp.exp(2.0 * draw(dist.Bernoulli(p), how)))(p)
+
+    slopes = integrate(jax.grad(estimate, (0, 1)))(0.3, 1.5)
+    mean = 0.7 + 0.3 * np.exp(2.0)
+    assert_allclose(slopes, [np.exp(2.0) - 1, mean - 1.5], rtol=EXACT)
+
+
+def test_rebar_is_relax_with_the_rest_of_the_program():
+    """Any function of the noise leaves the mean; the midpoint rule as above."""
+
+    def rest(z, before):
+        return jnp.sin(2.0 * z)
+
+    def program(p, *how):
+        return rest(draw(dist.Bernoulli(p), *how).astype(float), {}) + p
+
+    p, how = jnp.asarray(0.25), rebar(rest, temperature=0.3, scale=0.8)
+    right = jax.grad(integrate(program))(p)
+    slope = jax.grad(expectation(lambda p: program(p, how)))
+    coarse, fine = (
+        jax.jit(integrate(slope, nodes=n, rule="midpoint"))(p) for n in (128, 256)
+    )  # fmt: skip
+    assert abs(fine - right) <= abs(fine - coarse) + EXACT < 1e-2
+
+
+def square(how, p):
+    return (draw(dist.Bernoulli(p), how).astype(float) - 0.45) ** 2
+
+
+@pytest.mark.parametrize("how", [straight_through(), gumbel_softmax(0.5)], ids=["st", "gumbel"])
+def test_biased_strategies_are_biased_and_say_so(how):
+    """Straight through: 2 (p - 0.45), in truth 0.55^2 - 0.45^2 = 0.1 whatever p."""
+    program = partial(square, how)
+    with pytest.raises(BiasedStrategy, match="allow_biased"):
+        seed(expectation(program))(jax.random.key(0), 0.3)
+    slope = jax.grad(expectation(program, allow_biased=True))
+    found = integrate(slope, nodes=256, rule="midpoint")(0.3)
+    assert abs(found - 0.1) > 0.1
+    if how == straight_through():
+        assert_allclose(found, 2 * (0.3 - 0.45), atol=1e-2)  # p is met up to half a node
+
+
+def test_a_relaxed_value_is_not_used_as_a_whole_number():
+    def program(p):
+        return jnp.where(draw(dist.Bernoulli(p), straight_through()) == 1, p, 0.0)
+
+    with pytest.raises(NoStrategy, match="whole number"):
+        seed(jax.grad(expectation(program, allow_biased=True)))(jax.random.key(0), 0.3)
 
 
 def test_a_baseline_sees_what_comes_before_and_not_its_own_choice():

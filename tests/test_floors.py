@@ -23,7 +23,7 @@ ROOMS = {
     "exact": {"targets", "mcmc", "smc"},
     "estimated": {"targets", "mcmc", "smc", "exact"},
     "vi": {"targets", "mcmc", "smc", "exact", "estimated"},
-    "results": {"targets", "smc"},
+    "results": {"targets", "smc", "vi"},
     "running": {"targets", "mcmc", "smc", "exact", "estimated", "vi", "results"},
 }
 SEMANTIC_ROOMS = {

@@ -10,7 +10,8 @@ import numpyro.distributions as dist
 import pytest
 
 from inference import cycle
-from inference.mcmc.langevin import minibatch, sghmc, sgld
+from inference.mcmc.langevin import sghmc, sgld
+from inference.targets.minibatch import minibatch
 from ppl import Target, draw, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 

@@ -16,7 +16,7 @@ import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors, select
+from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors
 
 from ..kernel import Kernel, Stats, Tuning
 from ..validation.objects import check_callable, check_target
@@ -70,49 +70,6 @@ def mala(
     return replace(kernel, name="mala")
 
 
-def minibatch(batch: Callable[[jax.Array], Target], total: int, size: int) -> Estimate:
-    """Unbiased estimates of a log density from `size` of `total` data, drawn with replacement.
-
-    Of latents x the estimate is log p(x) + total / size log p(batch | x), and its gradient is
-    an unbiased estimate of the gradient (Welling and Teh 2011, equation 4). Only what the
-    batch's target observes is scaled, not a `factor` in its model.
-
-    Args:
-      batch: from the numbers of some data, ints of shape (size,), to the posterior given these
-        data only. Its latents are those of the whole, so none belongs to one datum.
-      total: the number of data.
-      size: the number of data in a batch.
-
-    Raises:
-      InvalidArgument: `total` or `size` is not a positive int.
-
-    >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference.mcmc.langevin import minibatch
-    >>> from ppl import Target, gen, integrate, sample
-    >>> @gen
-    ... def line(x):
-    ...     slope = sample("slope", dist.Normal(0.0, 1.0))
-    ...     sample("y", dist.Normal(slope * x, 1.0))
-    >>> x, y = jnp.array([1.0, 2.0, 3.0]), jnp.array([1.5, 1.0, 4.0])
-    >>> some = minibatch(lambda i: Target(line, (x[i],), {"y": y[i]}), total=3, size=2)
-    >>> whole = Target(line, (x,), {"y": y}).log_density({"slope": 1.0})
-    >>> print(f"{integrate(some)({'slope': 1.0}):.4f} {whole:.4f}")
-    -5.3008 -5.3008
-    """
-    expected = "a function from the numbers of some data to a target"
-    check_callable("batch", batch, expected, "batch=lambda i: Target(model, (x[i],), {'y': y[i]})")
-    check_count("total", total)
-    check_count("size", size)
-
-    def estimate(latents: Mapping[str, Any]) -> jax.Array:
-        target = batch(draw(dist.DiscreteUniform(0, total - 1).expand([size])))
-        trace, score = target.at(latents)
-        observed = target.model.project(trace, select(*target.observed))
-        return score + (total / size - 1) * observed
-
-    return estimate
-
-
 class Position(NamedTuple):
     """A position; the trace that holds the rest."""
 
@@ -149,7 +106,7 @@ def sgld(
 
     >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import sample_posterior
-    >>> from inference.mcmc.langevin import minibatch, sgld
+    >>> from inference import minibatch, sgld
     >>> from ppl import Target, gen, sample
     >>> @gen
     ... def line(x):

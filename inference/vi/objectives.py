@@ -1,12 +1,13 @@
-"""Objectives: what is maximised to bring a guide close to a target, as random programs.
+"""Lower bounds of the log evidence: what is maximised to bring a guide close to a target.
 
-Each is a function of the guide's arguments whose mean is the objective; `expectation` of it has
-unbiased derivatives. A target may depend on the arguments, too: give a function that makes it.
+Each is an `Objective`, a function of the guide's arguments. A target may depend on them, too: give
+a function that makes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,50 +17,87 @@ from ppl import GenerativeFunction, Target, errors
 from ppl.effects import weak
 
 from ..targets.stochastic import Stochastic
-from ..validation.objects import check_target
 from ..validation.settings import check_count, check_flag
-from .matching import check_guide
+from ..weighted import Weighted, log_evidence
+from .analytic import analytic_elbo
+from .drawn import moving, still
+from .objective import Guide, Objective
+from .wake import wake as wake
 
 
 def elbo(
-    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic
-) -> Callable[..., Any]:
+    target: Target | Callable[..., Target],
+    guide: GenerativeFunction | Stochastic,
+    *,
+    landing: bool = False,
+    analytic: bool = False,
+) -> Objective:
     """E[log p(x, y) - log q(x)], x from the guide: at most the log evidence.
 
     Args:
       target: a target; or a function of the same arguments as the guide that makes one, where
-        the model's parameters are learned, too.
+        the model's parameters are learned, too, or where it is annealed.
       guide: a generative function of the latents, or one whose density an algorithm estimates
         (`normalize`, `marginalize`): then this is a bound of that bound.
-
-    Returns:
-      A random program of the guide's arguments.
+      landing: stick the landing: the guide's density is evaluated with its parameters held, and
+        choices move with theirs. At the posterior the gradient is then exactly zero, draw by
+        draw. Only first derivatives are right.
+      analytic: log p - log q is replaced by its mean, a divergence, for each latent whose two
+        distributions have it in closed form, unless the model makes the latent from what the
+        guide makes of it. Other latents keep their difference.
 
     Raises:
       GuideMismatch: when it is used, and the guide does not make the target's latents.
+      NoStrategy: with `landing`, a choice of the guide does not move with its parameters.
+      InvalidArgument: with `analytic`, no latent has a divergence in closed form; with one of the
+        two, the guide's density is only estimated.
 
-    Source: Jordan et al. (Machine Learning 1999); Becker et al. (PLDI 2024).
+    Source: Jordan et al. (Machine Learning 1999); Becker et al. (PLDI 2024). `landing`: Roeder,
+    Wu and Duvenaud, Sticking the landing (NeurIPS 2017). `analytic`: Kingma and Welling (ICLR
+    2014), appendix B.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import elbo
+    >>> from inference import elbo, temper
     >>> from ppl import Target, gen, integrate, sample
     >>> @gen
     ... def coin():
     ...     fair = sample("fair", dist.Bernoulli(0.5))
     ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
     >>> guide = gen(lambda p: sample("fair", dist.Bernoulli(p)))
-    >>> bound = integrate(elbo(Target(coin, (), {"heads": 1}), guide))
+    >>> target = Target(coin, (), {"heads": 1})
+    >>> bound = integrate(elbo(target, guide))
     >>> print(f"{bound(0.4):.4f}, of {jnp.log(0.625):.4f}")  # at the posterior it is all of it
     -0.4700, of -0.4700
+
+    Variational annealing is the bound of a tempered target, whose power is an argument, too:
+
+    >>> annealed = elbo(lambda p, power: temper(target, power), gen(lambda p, power: guide.fn(p)))
+    >>> [f"{integrate(annealed)(0.4, power):.4f}" for power in (0.0, 0.5, 1.0)]
+    ['-0.0201', '-0.2451', '-0.4700']
     """
-    _check(target, guide)
+    check_flag("landing", landing)
+    check_flag("analytic", analytic)
+    if landing and analytic:
+        raise errors.InvalidArgument(
+            "A bound has closed forms, or sticks the landing, not both.",
+            where=errors.caller(),
+            given="landing=True, analytic=True",
+            expected="one of them",
+            fix="landing=True: its gradient has no variance at the posterior",
+        )
+    name = "elbo(landing)" if landing else "elbo(analytic)" if analytic else "elbo"
+    run = _landing if landing else analytic_elbo if analytic else _elbo
+    return Objective(name, target, guide, run)
 
-    def objective(*args: Any) -> Any:
-        made = _target(target, guide, args)
-        trace = guide.simulate(*args)
-        return made.log_density(trace.choices) - trace.score
 
-    return objective
+def _elbo(target: Target, guide: Guide, args: tuple) -> Any:
+    trace = guide.simulate(*args)
+    return target.log_density(trace.choices) - trace.score
+
+
+def _landing(target: Target, guide: Guide, args: tuple) -> Any:
+    choices = moving(guide, args)
+    return target.log_density(choices) - guide.assess(choices, *still(args))[0]
 
 
 def iwelbo(
@@ -68,18 +106,19 @@ def iwelbo(
     particles: int,
     *,
     doubly: bool = False,
-) -> Callable[..., Any]:
+) -> Objective:
     """E[log of the mean of `particles` weights p(x, y) / q(x)]: the more, the tighter.
 
     Args:
       target, guide: as for `elbo`.
       particles: how many weights are averaged.
       doubly: doubly reparameterised gradients, for choices that move with their parameters:
-        with many particles their signal does not drown. Right only where what the guide and
-        the target share has no parameters in common.
+        with many particles their signal does not drown. Only first derivatives are right.
 
     Raises:
       GuideMismatch: when it is used, and the guide does not make the target's latents.
+      NoStrategy: with `doubly`, a choice of the guide does not move with its parameters.
+      InvalidArgument: with `doubly`, the guide's density is only estimated.
 
     Source: Burda, Grosse and Salakhutdinov (ICLR 2016); Tucker et al., Doubly reparameterized
     gradient estimators (ICLR 2019).
@@ -96,43 +135,49 @@ def iwelbo(
     >>> [f"{integrate(iwelbo(target, guide, n))(0.5):.5f}" for n in (1, 2, 3)]
     ['-0.49041', '-0.48021', '-0.47678']
     """
-    _check(target, guide)
     check_count("particles", particles)
     check_flag("doubly", doubly)
-
-    def objective(*args: Any) -> Any:
-        made = _target(target, guide, args)
-
-        def drawn(_: Any) -> tuple[Any, Any]:
-            trace = guide.simulate(*args)
-            return trace.choices, trace.score
-
-        choices, scores = jax.vmap(drawn)(jnp.zeros(particles))
-        if doubly:
-            return _doubly(made, guide, choices, args)
-        weights = jax.vmap(made.log_density)(choices) - scores
-        return jax.nn.logsumexp(weights) - jnp.log(particles)
-
-    return objective
+    run = _Doubly(particles) if doubly else _Iwelbo(particles)
+    return Objective(f"iwelbo({particles})", target, guide, run)
 
 
-def _doubly(
-    target: Target, guide: GenerativeFunction | Stochastic, choices: Any, args: tuple
-) -> Any:
+def log_weights(target: Target, guide: Guide, args: tuple, particles: int) -> Any:
+    """log p(x, y) - log q(x) of so many draws of the guide."""
+
+    def drawn(_: Any) -> tuple[Any, Any]:
+        trace = guide.simulate(*args)
+        return trace.choices, trace.score
+
+    choices, scores = jax.vmap(drawn)(jnp.zeros(particles))
+    return jax.vmap(target.log_density)(choices) - scores
+
+
+@dataclass(frozen=True)
+class _Iwelbo:
+    particles: int
+
+    def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
+        return log_evidence(Weighted((), log_weights(target, guide, args, self.particles)))
+
+
+@dataclass(frozen=True)
+class _Doubly:
     """Each particle's path is weighed once more by its share; the guide's own score is left out."""
-    still = jax.lax.stop_gradient(args)
 
-    def log_weight(choices: Any) -> Any:
-        return target.log_density(choices) - guide.assess(choices, *still)[0]
+    particles: int
 
-    weights = jax.vmap(log_weight)(choices)
-    share = jax.lax.stop_gradient(jax.nn.softmax(weights))
+    def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
+        def log_weight(choices: Any) -> Any:
+            return target.log_density(choices) - guide.assess(choices, *still(args))[0]
 
-    def slower(choices: Any, speed: Any) -> Any:
-        return jax.tree.map(lambda x: _at_speed(x, speed), choices)
+        def slower(choices: Any, speed: Any) -> Any:
+            return jax.tree.map(lambda x: _at_speed(x, speed), choices)
 
-    weights = jax.vmap(log_weight)(jax.vmap(slower)(choices, share))
-    return jax.nn.logsumexp(weights) - jnp.log(len(share))
+        choices = jax.vmap(lambda _: moving(guide, args))(jnp.zeros(self.particles))
+        weights = jax.vmap(log_weight)(choices)
+        share = jax.lax.stop_gradient(jax.nn.softmax(weights))
+        weights = jax.vmap(log_weight)(jax.vmap(slower)(choices, share))
+        return log_evidence(Weighted((), weights))
 
 
 def _at_speed(x: Any, speed: Any) -> Any:
@@ -140,67 +185,3 @@ def _at_speed(x: Any, speed: Any) -> Any:
     if not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
         return x
     return jax.lax.stop_gradient(x) + weak(speed, x)
-
-
-def wake(
-    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic, particles: int
-) -> Callable[..., Any]:
-    """The forward divergence's part that moves the guide: E[sum of w log q(x)], w normalised.
-
-    With x from the guide as it is, weighted to the target; the argument of the guide is learned
-    by ascent. For finitely many particles it is the objective of reweighted wake-sleep, not the
-    divergence itself, to which it tends.
-
-    Source: Bornschein and Bengio, Reweighted wake-sleep (ICLR 2015).
-
-    >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference import wake
-    >>> from ppl import Target, gen, integrate, sample
-    >>> @gen
-    ... def coin():
-    ...     fair = sample("fair", dist.Bernoulli(0.5))
-    ...     sample("heads", dist.Bernoulli(jnp.where(fair == 1, 0.5, 0.75)))
-    >>> guide = gen(lambda p: sample("fair", dist.Bernoulli(p)))
-    >>> slope = jax.grad(integrate(wake(Target(coin, (), {"heads": 1}), guide, 3)))
-    >>> bool(abs(slope(0.4)) < 1e-6)  # it stays at the posterior
-    True
-    """
-    _check(target, guide)
-    check_count("particles", particles)
-
-    def objective(*args: Any) -> Any:
-        made = _target(target, guide, args)
-        still = jax.lax.stop_gradient(args)
-
-        def drawn(_: Any) -> tuple[Any, Any]:
-            trace = guide.simulate(*still)
-            return trace.choices, made.log_density(trace.choices) - trace.score
-
-        choices, weights = jax.vmap(drawn)(jnp.zeros(particles))
-        weights = jax.lax.stop_gradient(jax.nn.softmax(weights))
-        scores = jax.vmap(lambda choices: guide.assess(choices, *args)[0])(choices)
-        return jnp.sum(weights * scores)
-
-    return objective
-
-
-def _check(target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic) -> None:
-    if not callable(target) or isinstance(target, GenerativeFunction | type):
-        check_target(target)
-    if not isinstance(guide, GenerativeFunction | Stochastic):
-        raise errors.InvalidArgument(
-            "A guide is a generative function.",
-            where=errors.caller(),
-            given=repr(guide),
-            expected="a function decorated with @gen, or normalize(...), marginalize(...)",
-            fix="decorate it with @gen, and give the function, not a call of it",
-        )
-
-
-def _target(
-    target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic, args: tuple
-) -> Target:
-    made = target if isinstance(target, Target) else target(*args)
-    check_target(made)
-    check_guide(made, guide, args)
-    return made

@@ -20,7 +20,7 @@ _WORDS = (
     "log log1p logistic lt max min mul ne neg nextafter not or polygamma population_count pow "
     "real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left "
     "shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub "
-    "tan tanh xor zeta random_gamma_grad guard box weak "
+    "tan tanh xor zeta random_gamma_grad eq_to le_to lt_to guard box weak "
 )
 _ELEMENTWISE = frozenset(_WORDS.split())
 _REDUCED = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor"
@@ -124,6 +124,24 @@ def _concatenate(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
     return [[pairs for _ in operands]]
 
 
+def _stack(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
+    pairs = {i: i + (i >= p["axis"]) for i in range(len(operands[0]))}
+    return [[pairs for _ in operands]]
+
+
+def _unstack(p: dict, operands: Shapes, results: Shapes) -> list[list[Pairs]]:
+    pairs = {i + (i >= p["axis"]): i for i in range(len(operands[0]) - 1)}
+    return [[pairs] for _ in results]
+
+
+def _split(p: dict, operands: Shapes, results: Shapes) -> list[list[Pairs]]:
+    return [[_same(len(operands[0]), (p["axis"],))] for _ in results]
+
+
+def _tile(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
+    return [[{i: i for i in range(len(operands[0])) if p["reps"][i] == 1}]]
+
+
 def _reverse(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
     return [[_same(len(operands[0]), p["dimensions"])]]
 
@@ -184,6 +202,33 @@ def _convolution(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
     return [[batch, features]]
 
 
+def _called(p: dict, operands: Shapes, results: Shapes) -> list[list[Pairs]]:
+    """Of a function with a derivative of its own: the axes that correspond on all ways through it."""
+    closed = p["call_jaxpr"] if "call_jaxpr" in p else p["jaxpr"]
+    inner = closed.jaxpr
+    columns = [_ways(inner, source, len(shape)) for source, shape in enumerate(operands)]
+    return [[column[i] for column in columns] for i in range(len(results))]
+
+
+def _ways(jaxpr: Any, source: int, rank: int) -> list[Pairs]:
+    """For each result of `jaxpr`, the axes of input number `source` that it has."""
+    known: dict[Any, Pairs] = {jaxpr.invars[source]: _same(rank)}
+    for eqn in jaxpr.eqns:
+        given = [None if hasattr(atom, "val") else known.get(atom) for atom in eqn.invars]
+        if all(pairs is None for pairs in given):
+            continue
+        operands, outs = [v.aval for v in eqn.invars], [v.aval for v in eqn.outvars]
+        rows = pairs_of(eqn.primitive.name, eqn.params, operands, outs)
+        for var, row in zip(eqn.outvars, rows, strict=True):
+            found = [
+                {axis: step[at] for axis, at in pairs.items() if at in step}
+                for pairs, step in zip(given, row, strict=True)
+                if pairs is not None
+            ]
+            known[var] = dict(set.intersection(*(set(pairs.items()) for pairs in found)))
+    return [{} if hasattr(v, "val") else known.get(v, {}) for v in jaxpr.outvars]
+
+
 def _row(_: dict, operands: Shapes, __: Shapes) -> list[list[Pairs]]:
     return [[{i + 1: i for i in range(len(operands[0]) - 1)}]]
 
@@ -203,12 +248,17 @@ _RULES: dict[str, _Rule] = {
     "dynamic_update_slice": _update,
     "pad": _pad,
     "concatenate": _concatenate,
+    "stack": _stack,
+    "unstack": _unstack,
+    "split": _split,
+    "tile": _tile,
     "rev": _reverse,
     "sort": _sort,
     "top_k": _top_k,
     "dot_general": _dot,
     "gather": _gather,
     "conv_general_dilated": _convolution,
+    **dict.fromkeys(("jit", "pjit", "custom_jvp_call", "custom_vjp_call"), _called),
     "row": _row,
     "rows": _rows,
     **dict.fromkeys(_ALONG, _along),

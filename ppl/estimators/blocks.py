@@ -38,12 +38,14 @@ class Scope:
     Attributes:
       controls: for each draw the sum of its controls, terms of mean zero whatever the law.
       drawn: the values of the choices that were made, by address.
+      products: what terms have been multiplied by, for those that depend on the same choices.
     """
 
     outer: Scope | None = None
     scores: dict[Symbol, Score] = field(default_factory=dict)
     controls: dict[int, Any] = field(default_factory=dict)
     drawn: dict[tuple[str, ...], Value] = field(default_factory=dict)
+    products: dict[tuple, Any] = field(default_factory=dict)
 
     def score(self, symbol: Symbol) -> Score:
         if symbol in self.scores:

@@ -17,6 +17,7 @@ from .lanes import Value, over, union
 from .loops import loop
 from .needs import passes
 from .nodes import BranchNode, DrawNode, Graph, LoopNode, Node, Operation, RematNode
+from .relaxed import smooth
 from .scores import credited
 
 
@@ -48,7 +49,7 @@ def _step(
         _remat(node, wants, state, scope)
         return
     part = any(part for _, part in wants)
-    through = part and passes(node, graph, plan.known)
+    through = part and passes(node, graph, plan.known, plan.needs)
     if isinstance(node, BranchNode):
         branch(node, through, state, scope)
     elif isinstance(node, DrawNode):
@@ -57,21 +58,24 @@ def _step(
         if node.address:
             scope.drawn[node.address] = value
     elif not through or any(number for number, _ in wants):
-        outs = _operation(node, [state.numbers[slot] for slot in node.inputs])
+        dtypes = [graph.avals[slot].dtype for slot in node.inputs]
+        outs = _operation(node, [state.numbers[slot] for slot in node.inputs], dtypes)
         state.numbers.update(zip(node.outputs, outs, strict=True))
     if part and not through:
         for slot in node.outputs:
             if slot in plan.needs.part:
                 flow, rank = plan.known[slot], len(graph.avals[slot].shape)
-                state.parts[slot] = credited(state.numbers[slot], flow, scope.score, rank)
+                state.parts[slot] = credited(state.numbers[slot], flow, scope, rank)
     elif part and isinstance(node, Operation):
         outs = node.evaluate(*(state.part(slot) for slot in node.inputs))
         state.parts.update(zip(node.outputs, outs, strict=True))
 
 
-def _operation(node: Node, given: list[Value]) -> list[Value]:
+def _operation(node: Node, given: list[Value], dtypes: list) -> list[Value]:
     assert isinstance(node, Operation)
     lanes = union(given)
+    arrays = smooth(node, [value.array for value in given], dtypes)
+    given = [Value(x, value.lanes) for x, value in zip(arrays, given, strict=True)]
     if not lanes:
         return [Value(out) for out in node.evaluate(*(value.array for value in given))]
     return [Value(out, lanes) for out in over(node.evaluate, given, lanes)]

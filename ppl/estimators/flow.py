@@ -13,7 +13,7 @@ whose influence relation this is, refined by element.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import distributions
@@ -55,6 +55,8 @@ Pair = tuple[int, int, str]
 """An axis of a value, the axis of the draw that it is, and how."""
 Flow = Mapping[Symbol, frozenset[Pair]]
 NOTHING: Flow = {}
+
+_COPIES = frozenset({"broadcast_in_dim", "convert_element_type"})
 
 
 def both(flows: Sequence[Flow]) -> Flow:
@@ -103,9 +105,15 @@ def moved(flow: Flow, axes: Mapping[int, int]) -> Flow:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a program's flows: of each slot; of the draws, what each depends on."""
+    """What is known of the values of a program.
+
+    Attributes:
+      flows: of each slot that depends on a choice, how.
+      fills: of slots that are one known number everywhere, the number.
+    """
 
     flows: dict[int, Flow]
+    fills: dict[int, float] = field(default_factory=dict)
 
     def __getitem__(self, slot: int) -> Flow:
         return self.flows.get(slot, NOTHING)
@@ -122,6 +130,8 @@ def _through(
     graph: Graph, given: Sequence[Flow], sources: frozenset[int], known: Known
 ) -> list[Flow]:
     known.flows.update(zip(graph.inputs, given, strict=True))
+    numbers = {slot: v for slot, v in graph.constants.items() if isinstance(v, float | int)}
+    known.fills.update(numbers)
     for node in graph.nodes:
         outs = _of_node(node, [known[slot] for slot in node.inputs], graph, sources, known)
         known.flows.update(zip(node.outputs, outs, strict=True))
@@ -132,6 +142,8 @@ def _of_node(
     node: Node, given: list[Flow], graph: Graph, sources: frozenset[int], known: Known
 ) -> list[Flow]:
     if isinstance(node, Operation):
+        if node.name in _COPIES and node.inputs[0] in known.fills:
+            known.fills[node.outputs[0]] = known.fills[node.inputs[0]]
         if not any(given):
             return [NOTHING] * len(node.outputs)
         operands = [graph.avals[slot] for slot in node.inputs]

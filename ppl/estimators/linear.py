@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from .nodes import Operation
 
 _SUMS = "add add_any neg sub reduce_sum cumsum"
-_MOVES = "broadcast_in_dim reshape transpose squeeze slice pad concatenate rev real copy row rows"
-_LINEAR = frozenset(f"{_SUMS} {_MOVES}".split())
+_MOVES = "broadcast_in_dim reshape transpose squeeze slice pad rev tile real copy row"
+_PARTS = "concatenate split stack unstack rows"
+_LINEAR = frozenset(f"{_SUMS} {_MOVES} {_PARTS}".split())
 _FIRST = frozenset({"div", "gather", "dynamic_slice"})
 """Linear in the first operand where no other is random."""
 _BILINEAR = frozenset({"mul", "dot_general", "conv_general_dilated"})

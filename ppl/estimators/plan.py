@@ -62,20 +62,17 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
             break
         unrolled |= more
     apart = _apart(graph, known, needs)
-    first, count = {}, 1
+    own, count = {}, 1
     for node in graph.draws():
-        first[node.number] = count
-        count += chosen[node.number].worlds(node, apart.get(node.number, True))
-    own = {
-        d: range(start, end)
-        for (d, start), end in zip(first.items(), [*list(first.values())[1:], count], strict=True)
-    }
+        start, number = count, node.number
+        count += chosen[number].worlds(node, apart.get(number, True))
+        own[number] = range(start, count)
 
     def make(node: DrawNode, parameters: list[Value], scope: Scope) -> Value:
         number = node.number
         rest = {s: p for s, p in known[node.outputs[0]].items() if s.draw != number}
         reached = frozenset(w for symbol in rest for w in own[symbol.draw])
-        where = apart.get(number, True), first[number], count, reached
+        where = apart.get(number, True), own[number].start, count, reached
         site = Site(node, parameters, *where, scope.before)
         made = chosen[number].make(site)
         if not own[number]:
@@ -85,7 +82,7 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
         if made.control is not None:
             rank = len(elements(node))
             inside = {s: frozenset(q for q in p if q[0] < rank) for s, p in rest.items()}
-            scope.control(number, credited(made.control, inside, scope.score, rank).sum())
+            scope.control(number, credited(made.control, inside, scope, rank).sum())
         return made.value
 
     return Prepared(graph, Plan(known, needs, make, run))
@@ -126,11 +123,13 @@ def _too_long(node: LoopNode, draw: DrawNode) -> errors.NoStrategy:
 
 def _apart(graph: Graph, known: Known, needs: Needs) -> dict[int, bool]:
     """For each draw, whether all terms depend on its elements one by one."""
-    shapes = {node.number: elements(node) for node in graph.draws()}
+    shapes = dict(_shapes(graph, {}))
     found: dict[int, bool] = {}
-    for slot in _terms(graph, known, needs):
+    for slot, around in _terms(graph, known, needs, frozenset()):
         for symbol, pairs in known[slot].items():
-            shape = list(shapes[symbol.draw])
+            loops, inner = shapes[symbol.draw]
+            # of a loop that is over, each iteration has a row
+            shape = [length for loop, length in loops.items() if loop not in around] + list(inner)
             apart = True
             for step in symbol.steps:
                 apart = apart and step[0] == "slice" and step[3] == NOW
@@ -142,11 +141,26 @@ def _apart(graph: Graph, known: Known, needs: Needs) -> dict[int, bool]:
     return found
 
 
-def _terms(graph: Graph, known: Known, needs: Needs) -> Iterator[int]:
-    """The slots where terms begin."""
+def _shapes(
+    graph: Graph, loops: dict[int, int]
+) -> Iterator[tuple[int, tuple[dict[int, int], tuple[int, ...]]]]:
+    """For each draw the lengths of the loops around it, and the shape of its elements."""
+    for node in graph.nodes:
+        if isinstance(node, DrawNode):
+            yield node.number, (loops, elements(node))
+        inside = {**loops, node.number: node.length} if isinstance(node, LoopNode) else loops
+        for body in graphs_of(node):
+            yield from _shapes(body, inside)
+
+
+def _terms(
+    graph: Graph, known: Known, needs: Needs, around: frozenset[int]
+) -> Iterator[tuple[int, frozenset[int]]]:
+    """The slots where terms begin, and the loops around each."""
     for node in graph.nodes:
         parts = [slot for slot in node.outputs if slot in needs.part]
-        if parts and not passes(node, graph, known):
-            yield from parts
+        if parts and not passes(node, graph, known, needs):
+            yield from ((slot, around) for slot in parts)
+        inside = around | {node.number} if isinstance(node, LoopNode) else around
         for body in graphs_of(node):
-            yield from _terms(body, known, needs)
+            yield from _terms(body, known, needs, inside)

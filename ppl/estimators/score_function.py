@@ -1,7 +1,8 @@
 """The score function: what comes after a choice multiplies its score, less a baseline.
 
 Source: Williams (Machine Learning 1992); leave-one-out: Kool, van Hoof and Welling, Buy 4
-REINFORCE samples, get a baseline for free (2019).
+REINFORCE samples, get a baseline for free (2019); learned: Mnih and Gregor, Neural variational
+inference and learning in belief networks (ICML 2014).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..addresses import nest
-from ..effects import box
+from ..effects import box, weak
 from .lanes import Lane, Value, along
 from .nodes import DrawNode
 from .scores import Score
@@ -23,17 +25,40 @@ Baseline = float | Callable[[dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """A choice whose law has no derivative: all of its parameters are whole numbers."""
+
+    several = False
+    scored = False
+    biased = False
+
+    def worlds(self, node: DrawNode, apart: bool) -> int:
+        return 0
+
+    def make(self, site: Site) -> Made:
+        return Made(site.sampled())
+
+
+@dataclass(frozen=True)
 class LeaveOneOut:
     """`samples` values side by side; the baseline of each is the mean over the others."""
 
     samples: int
 
 
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A baseline with parameters, which climb minus half of its mean squared error."""
+
+    baseline: Callable[[Any, dict[str, Any]], Any]
+    parameters: Any
+
+
 @dataclass(frozen=True)
 class Reinforce:
     """See `ppl.reinforce`."""
 
-    baseline: Baseline | LeaveOneOut | None = None
+    baseline: Baseline | LeaveOneOut | Learned | None = None
     scored = True
     biased = False
 
@@ -51,16 +76,30 @@ class Reinforce:
         log = site.log_density(value)
         if self.baseline is None:
             return Made(value, Score(log))
-        baseline = self.baseline
-        if callable(baseline):
-            before = site.before()
-            levels = along(
-                lambda *values: baseline(nest(dict(zip(before, values, strict=True)))),
-                *before.values(),
+        if isinstance(self.baseline, Learned):
+            learned = self.baseline
+            levels = _before(
+                site, lambda known: learned.baseline(learned.parameters, jax.lax.stop_gradient(known))
             )
+            # the derivative with respect to a zero added to a score is what the score is
+            # multiplied by, the advantage; that of the level then is the error's share
+            score = along(lambda s, b: s + weak(1.0, b), log, levels)
+            levels = along(jax.lax.stop_gradient, levels)
+        elif callable(self.baseline):
+            score, levels = log, _before(site, self.baseline)
         else:
-            levels = Value(jnp.asarray(baseline, float))
-        return Made(value, Score(log), along(lambda s, b: (1 - box(s)) * b, log, levels))
+            score, levels = log, Value(jnp.asarray(self.baseline, float))
+        return Made(value, Score(score), along(lambda s, b: (1 - box(s)) * b, score, levels))
+
+
+def _before(site: Site, level: Callable[[dict[str, Any]], Any]) -> Value:
+    """A function of the choices before."""
+    before = site.before()
+
+    def at(*values: Any) -> Any:
+        return level(nest(dict(zip(before, values, strict=True))))
+
+    return along(at, *before.values())
 
 
 def _side_by_side(site: Site, n: int) -> Made:

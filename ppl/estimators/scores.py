@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,8 @@ def reduced(array: Any, pairs: frozenset[Pair], rank: int) -> Any:
     """Scores for a term of `rank` axes: summed over the elements that are in it together."""
     elements = {element: (axis, relation) for axis, element, relation in pairs}
     kept = [e for e in range(array.ndim) if e in elements]
-    array = jnp.sum(array, tuple(e for e in range(array.ndim) if e not in elements))
+    if len(kept) < array.ndim:
+        array = jnp.sum(array, tuple(e for e in range(array.ndim) if e not in elements))
     for place, element in enumerate(kept):
         relation = elements[element][1]
         if relation == UP_TO:
@@ -72,57 +73,111 @@ def reduced(array: Any, pairs: frozenset[Pair], rank: int) -> Any:
     return jnp.expand_dims(array, [i for i in range(rank) if i not in axes])
 
 
-def credited(term: Value, flow: Flow, scores: Callable[[Symbol], Score], rank: int) -> Any:
+class Scored(Protocol):
+    """What knows the scores of choices, and keeps the products that terms have in common."""
+
+    products: dict[tuple, Any]
+
+    def score(self, symbol: Symbol) -> Score: ...
+
+
+class Factors(NamedTuple):
+    """What a term is multiplied by; None for one.
+
+    Attributes:
+      total: the sum of the scores of choices with one outcome, whose boxes are one box.
+      factor: the product of all other factors.
+      weight: the same without derivatives, for the value; `factor` itself where it has it.
+    """
+
+    total: Value | None
+    factor: Value | None
+    weight: Value | None
+
+
+def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
     """A term with the derivatives of the laws of all choices that it depends on.
 
     Its mean over the lanes, weighted by their probabilities.
     """
-    plain: list[Value] = []  # scores of one outcome, whose boxes are one box
-    multiplied: list[Value] = []
-    weighted: list[Value] = []
-    worlds: list[tuple[int, Value, Value]] = []
-    exact = True
-
-    def summed(array: Value, pairs: frozenset[Pair]) -> Value:
-        return along(lambda a: reduced(a, pairs, rank), array)
-
-    for symbol, pairs in flow.items():
-        score = scores(symbol)
-        found = summed(score.array, pairs)
-        if score.log is not None:
-            worlds.append((symbol.draw, found, summed(score.log, pairs)))
-        elif score.own is None:
-            plain.append(found)
-        else:
-            factor = _own(score.factor, found, score.own)
-            multiplied.append(factor)
-            weight = score.weight
-            weighted.append(factor if weight is None else _own(weight, found, score.own))
-            exact = exact and weight is None
-    if worlds:
-        multiplied.append(_of_worlds(worlds))
-        world = multiplied[-1].lanes[-1]
-        happens = (jnp.arange(world.size) == 0).astype(multiplied[-1].array.dtype)
-        weighted.append(Value(happens.reshape(world.size, *(1,) * rank), (world,)))
-        exact = False
-    lanes = union([term, *plain, *multiplied])
+    total, factor, weight = _factors(tuple(sorted(flow.items(), key=_first)), scope, rank)
+    lanes = union([value for value in (term, total, factor) if value is not None])
     value = surrogate = spread(term, lanes)
-    if plain:
-        total = spread(plain[0], lanes)
-        for more in plain[1:]:
-            total = total + spread(more, lanes)
-        surrogate = surrogate * box(total)
-    for factor, weight in zip(multiplied, weighted, strict=True):
-        factor, weight = spread(factor, lanes), spread(weight, lanes)
-        # what has no probability counts for nothing, unless a number can say how much it would
-        impossible = (weight == 0) & ~jnp.isfinite(value)
-        surrogate = jnp.where(impossible, 0, surrogate) * factor
-        value = jnp.where(impossible, 0, value) * weight
-    everywhere = tuple(range(len(lanes)))
-    surrogate = jnp.sum(surrogate, everywhere) if lanes else surrogate
-    if exact:
+    if total is not None:
+        surrogate = surrogate * box(spread(total, lanes))
+    if factor is None or weight is None:
         return surrogate
-    return valued(jnp.sum(value, everywhere), surrogate)
+    # what has no probability counts for nothing, unless a number can say how much it would
+    chance = spread(weight, lanes)
+    impossible = (chance == 0) & ~jnp.isfinite(value)
+    surrogate = jnp.where(impossible, 0.0, surrogate) * spread(factor, lanes)
+    everywhere = tuple(range(len(lanes)))
+    surrogate = jnp.sum(surrogate, everywhere)
+    if weight is factor:
+        return surrogate
+    return valued(jnp.sum(jnp.where(impossible, 0.0, value) * chance, everywhere), surrogate)
+
+
+def _first(item: tuple[Symbol, frozenset[Pair]]) -> Symbol:
+    return item[0]
+
+
+def _factors(flow: tuple, scope: Scored, rank: int) -> Factors:
+    """The factors of terms with this flow, made of those with one choice less."""
+    key = (flow, rank)
+    if not flow:
+        return Factors(None, None, None)
+    if key in scope.products:
+        return scope.products[key]
+    if any(scope.score(symbol).log is not None for symbol, _ in flow):
+        found = _with_worlds(flow, scope, rank)
+    else:
+        symbol, pairs = flow[-1]
+        found = _one_more(_factors(flow[:-1], scope, rank), scope.score(symbol), pairs, rank)
+    scope.products[key] = found
+    return found
+
+
+def _one_more(before: Factors, score: Score, pairs: frozenset[Pair], rank: int) -> Factors:
+    summed = along(lambda a: reduced(a, pairs, rank), score.array)
+    if score.own is None:
+        return before._replace(total=_joined(jnp.add, before.total, summed))
+    factor = _own(score.factor, summed, score.own)
+    weight = factor if score.weight is None else _own(score.weight, summed, score.own)
+    product = _joined(jnp.multiply, before.factor, factor)
+    if before.weight is before.factor and weight is factor:
+        return Factors(before.total, product, product)
+    return Factors(before.total, product, _joined(jnp.multiply, before.weight, weight))
+
+
+def _with_worlds(flow: tuple, scope: Scored, rank: int) -> Factors:
+    """The same where some choices have worlds, which have a factor together."""
+    found = _factors(
+        tuple((s, pairs) for s, pairs in flow if scope.score(s).log is None), scope, rank
+    )
+    worlds = []
+    for symbol, pairs in flow:
+        score = scope.score(symbol)
+        if score.log is not None:
+            both = (along(lambda a, p=pairs: reduced(a, p, rank), v) for v in (score.array, score.log))
+            worlds.append((symbol.draw, *both))
+    factor = _of_worlds(worlds)
+    world = factor.lanes[-1]
+    happens = (jnp.arange(world.size) == 0).astype(factor.array.dtype)
+    weight = Value(happens.reshape(world.size, *(1,) * rank), (world,))
+    return Factors(
+        found.total,
+        _joined(jnp.multiply, found.factor, factor),
+        _joined(jnp.multiply, found.weight, weight),
+    )
+
+
+def _joined(op: Callable[[Any, Any], Any], one: Value | None, other: Value) -> Value:
+    """`op` of two values that have the same rank, for all outcomes of either."""
+    if one is None:
+        return other
+    lanes = union([one, other])
+    return Value(op(spread(one, lanes), spread(other, lanes)), lanes)
 
 
 def _of_worlds(found: list[tuple[int, Value, Value]]) -> Value:
@@ -145,6 +200,8 @@ def _own(fn: Callable[[Any], Any], summed: Value, own: Lane) -> Value:
     """`fn` with the draw's own lane in front, for each outcome of the others."""
     others = tuple(lane for lane in summed.lanes if lane != own)
     place = summed.lanes.index(own)
+    if place == len(others) == 0:
+        return Value(fn(summed.array), summed.lanes)
     moved = Value(jnp.moveaxis(summed.array, place, len(others)), others)
     array = over(fn, [moved], others)
     return Value(jnp.moveaxis(array, len(others), place), summed.lanes)

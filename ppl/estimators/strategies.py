@@ -56,7 +56,7 @@ class Site:
         """A value from the distribution, without derivative; or one for each place of `lane`."""
 
         def one(_: Any, *leaves: Any) -> Any:
-            return self.draw_once(*(jax.lax.stop_gradient(leaf) for leaf in leaves))
+            return self.draw_once(*map(_stopped, leaves))
 
         places = Value(jnp.zeros(())) if lane is None else Value(jnp.zeros(lane.size), (lane,))
         if not self.reached or not any(p.lanes[-1:] == (self.world,) for p in self.parameters):
@@ -142,6 +142,12 @@ class Site:
             )
 
         return with_levels(one, spec)(leaves, values)
+
+
+def _stopped(leaf: Any) -> Any:
+    """Without derivative; a whole number that is known stays known, and its outcomes with it."""
+    kind = jnp.result_type(leaf)
+    return jax.lax.stop_gradient(leaf) if jnp.issubdtype(kind, jnp.inexact) else leaf
 
 
 @lru_cache(maxsize=4096)

@@ -28,6 +28,7 @@ from . import (
     stochastic,
     trace_mh,
     translate,
+    variational,
 )
 
 ENTRIES = tuple(
@@ -54,6 +55,7 @@ ENTRIES = tuple(
         resampling,
         kalman,
         gradients,
+        variational,
         stochastic,
         translate,
         forecasts,

@@ -1,0 +1,1 @@
+"""What variational inference costs against hand-written JAX and peers: `python -m benchmarks.vi`."""

@@ -1,0 +1,44 @@
+"""What a peer's script ends with: it says what it is, then times calls when it is asked to.
+
+Nothing of this project is imported, since it runs in the interpreters of the peers.
+"""
+
+import json
+import sys
+import time
+
+
+def serve(run, **facts):
+    """Print `facts`, then for each line with a number of calls of `run` their times."""
+    run()
+    print(json.dumps(facts), flush=True)
+    for line in sys.stdin:
+        calls = int(line)
+        clock, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            run()
+        spent = time.perf_counter() - clock, time.process_time() - cpu
+        each = [1e3 * seconds / calls for seconds in spent]
+        print(json.dumps(dict(zip(("clock", "cpu"), each, strict=True))), flush=True)
+
+
+def compiled(step, *args):
+    """A jitted step of JAX with its arguments, and what is known of it."""
+    import jax
+
+    times = [time.perf_counter()]
+    lowered = jax.jit(step).lower(*args)
+    times.append(time.perf_counter())
+    program = lowered.compile()
+    times.append(time.perf_counter())
+    cost = program.cost_analysis()
+    cost = cost[0] if isinstance(cost, list | tuple) else cost
+
+    def run():
+        jax.block_until_ready(program(*args))
+
+    return run, {
+        "flops": float(cost["flops"]),
+        "trace": times[1] - times[0],
+        "compile": times[2] - times[1],
+    }

@@ -1,0 +1,243 @@
+"""Pathfinder: normal approximations along the way to a mode, from several starts, as one guide.
+
+BlackJAX's optimiser runs from random starts in unconstrained space and keeps, for each point on
+its way, an estimate H of the inverse Hessian: the normal N(z - H g, H) there, g the gradient of
+the potential. Of each path the best normal by its evidence lower bound is kept, and all of them
+together are a mixture, whose importance weights say how far it is from the target.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from ppl import Target, draw, errors
+from ppl.addresses import nest
+from ppl.estimates import check_density_exact
+
+from ..mcmc.space import Space
+from ..targets.stochastic import Stochastic
+from ..validation.settings import check_count
+from .gaussian_guides import FullRank, loc_and_log_scale, of_moments
+from .joint_guide import joint, space_of
+from .packages import package
+
+
+@dataclass(frozen=True, eq=False)
+class Pathfinder:
+    """A mixture of normals, one for each path, and what it is worth.
+
+    Attributes:
+      guide: of the target's latents; a generative function of its parameters.
+      parameters: `log_weights` of the normals, of shape (paths,), and for each of them what
+        `full_rank` has, with that axis in front.
+      draws: latents by address, resampled by smoothed importance weights, an axis in front.
+      pareto_k: the shape of the tail of these weights. Above 0.7 the draws are not to be
+        trusted; NaN where it is not known.
+      elbos: for each path the estimated evidence lower bound of its normal; -inf of one that
+        failed, whose normal has no weight.
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference import Pathfinder, pathfinder
+    >>> from ppl import Target, gen, sample
+    >>> normal = gen(lambda: sample("x", dist.Normal(3.0, 2.0)))
+    >>> found = pathfinder(jax.random.key(0), Target(normal), paths=2)
+    >>> isinstance(found, Pathfinder), [round(x, 1) for x in found.elbos.tolist()]
+    (True, [0.0, 0.0])
+    """
+
+    guide: Stochastic
+    parameters: dict[str, Any]
+    draws: dict[str, Any]
+    pareto_k: float
+    elbos: np.ndarray
+
+
+def pathfinder(
+    key: jax.Array,
+    target: Target,
+    *,
+    paths: int = 4,
+    draws: int = 1000,
+    steps: int = 100,
+    history: int = 10,
+) -> Pathfinder:
+    """The best normal on each of several ways to a mode, mixed by importance weights.
+
+    The mixture starts with equal weights; `draws` of it get Pareto-smoothed importance weights,
+    and each normal the share of these that is its own. The guide may be fitted on from there.
+
+    Args:
+      target: a target whose latents are continuous and always made, with a density.
+      paths: how many starts, uniform on (-2, 2) in each unconstrained coordinate.
+      draws: how many latents are drawn and resampled, a multiple of `paths`, or rounded up to one.
+      steps: at most so many of the optimiser, on each path.
+      history: how many of the last steps the inverse Hessian is made of.
+
+    Raises:
+      MissingPackage: BlackJAX is not installed.
+      InvalidArgument: as for `mean_field`; the density is only estimated; or all paths failed.
+
+    Source: Zhang, Carpenter, Gelman and Vehtari, Pathfinder (JMLR 2022); weights of mixtures by
+    Cappé et al., Adaptive importance sampling in general mixture classes (2008).
+
+    >>> import jax, numpyro.distributions as dist
+    >>> from inference import pathfinder
+    >>> from ppl import Target, gen, sample
+    >>> @gen
+    ... def counts():
+    ...     rate = sample("rate", dist.Gamma(3.0, 1.0))
+    ...     sample("y", dist.Poisson(rate))
+    >>> found = pathfinder(jax.random.key(0), Target(counts, (), {"y": 5}))
+    >>> print(f"{found.draws['rate'].mean():.1f}", found.pareto_k < 0.7)  # Gamma(8, 2): 4
+    4.0 True
+    """
+    check_count("paths", paths)
+    check_count("draws", draws)
+    check_count("steps", steps)
+    check_count("history", history)
+    space = space_of(target)
+    check_density_exact(target, "Pathfinder")
+    package("blackjax", "pathfinder", "Pathfinder")
+    keys = jax.random.split(key, 3)
+    each = -(-draws // paths)
+    loc, factor, elbos = _normals(keys[0], target, paths, steps, history)
+    good = np.isfinite(elbos)
+    if not np.any(good):
+        raise errors.InvalidArgument(
+            "All paths failed.",
+            where=errors.caller(),
+            given=f"no finite bound on any of {paths} paths of {steps} steps",
+            expected="a density that is finite, with its gradient, where the paths start",
+            fix="more paths; or laplace(target, start), mean_field(target, start)",
+        )
+    # a path that failed repeats one that did not, without weight
+    rows = np.where(good, np.arange(paths), np.argmax(good))
+    normals = jax.vmap(partial(of_moments, space))(loc[rows], factor[rows])
+    equal = {"log_weights": jnp.where(good, 0.0, -jnp.inf), **normals}
+    z, log_ratio, shares = _weighed(keys[1], target, equal, each)
+    smoothed, pareto_k = _smoothed(np.asarray(log_ratio)[good])
+    weight = np.zeros((paths, each))
+    weight[good] = smoothed.reshape(-1, each)
+    masses = np.einsum("ps,psk->k", weight, np.asarray(shares))
+    with np.errstate(divide="ignore"):
+        log_masses = jnp.asarray(np.log(masses), space.dtype)
+    chosen = jax.random.choice(
+        keys[2], paths * each, (draws,), p=jnp.asarray(weight.ravel(), space.dtype)
+    )
+    latents = jax.vmap(lambda z: nest(space.constrain(None, z)[0]))(z.reshape(-1, space.size))
+    return Pathfinder(
+        joint(target, Mixture(), "pathfinder"),
+        {"log_weights": log_masses, **normals},
+        jax.tree.map(lambda x: x[chosen], latents),
+        pareto_k,
+        np.where(good, elbos, -np.inf),
+    )
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _normals(key: jax.Array, target: Target, paths: int, steps: int, history: int) -> tuple:
+    """For each path the mean, a Cholesky factor and the bound of its best normal."""
+    approximate = importlib.import_module("blackjax.vi.pathfinder").approximate
+    sample = importlib.import_module("blackjax.optimizers.lbfgs").bfgs_sample
+    space = Space(target)
+    potential = space.potential(None)
+    bound_draws = 20
+
+    def best(key: jax.Array) -> tuple:
+        start_key, path_key, bound_key = jax.random.split(key, 3)
+        start = jax.random.uniform(start_key, (space.size,), space.dtype, -2.0, 2.0)
+        _, info = approximate(
+            path_key, lambda z: -potential(z), start, 1, maxiter=steps, maxcor=history
+        )
+        path = info.path
+
+        def inverse_hessian(at: Any, x: jax.Array) -> jax.Array:
+            return at.alpha * x + at.beta @ (at.gamma @ (at.beta.T @ x))
+
+        # BlackJAX 1.7 has the mean at z + Hg, on the other side; so the mean is taken here
+        def normal(at: Any) -> tuple[jax.Array, jax.Array]:
+            mean = at.position - inverse_hessian(at, jax.grad(potential)(at.position))
+            flat = jnp.zeros_like(mean)
+            z, log_q = sample(bound_key, bound_draws, mean, flat, at.alpha, at.beta, at.gamma)
+            bound = jnp.mean(-jax.vmap(potential)(z) - log_q)
+            return mean, jnp.where(jnp.isfinite(bound), bound, -jnp.inf)
+
+        means, bounds = jax.lax.map(normal, path)
+        at = jnp.argmax(bounds)
+        state = jax.tree.map(lambda x: x[at], path)
+        covariance = jax.vmap(partial(inverse_hessian, state))(jnp.eye(space.size))
+        factor = jnp.linalg.cholesky((covariance + covariance.T) / 2)
+        usable = jnp.all(jnp.isfinite(factor))
+        return means[at], factor, jnp.where(usable, bounds[at], -jnp.inf)
+
+    return jax.lax.map(best, jax.random.split(key, paths))
+
+
+@partial(jax.jit, static_argnums=3)
+def _weighed(key: jax.Array, target: Target, parameters: Any, each: int) -> tuple:
+    """So many z from each normal, their log ratios to the mixture, and whose they might be."""
+    space = Space(target)
+    loc, factor = jax.vmap(partial(_moments, space))(parameters)
+    x = jax.random.normal(key, (len(loc), each, space.size), space.dtype)
+    z = loc[:, None] + jnp.einsum("pij,psj->psi", factor, x)
+
+    def ratio(z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        parts = _log_parts(space, parameters, z)
+        log_q = jax.nn.logsumexp(parts)
+        return -space.potential(None)(z) - log_q, jnp.exp(parts - log_q)
+
+    return z, *jax.vmap(jax.vmap(ratio))(z)
+
+
+def _moments(space: Space, parameters: Any) -> tuple[jax.Array, jax.Array]:
+    """The mean and the Cholesky factor of a normal, the inverse of `of_moments`."""
+    loc, log_scale = loc_and_log_scale(space, parameters)
+    below = jnp.tril(parameters["below"], -1) + jnp.eye(space.size, dtype=space.dtype)
+    return loc, jnp.exp(log_scale)[:, None] * below
+
+
+def _smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
+    """Normalised Pareto-smoothed weights, and the shape of their tail.
+
+    A tail of equal weights has no shape: they stay as they are, and it is NaN.
+    """
+    flat = np.asarray(log_ratio, np.float64).ravel()
+    flat = np.where(np.isnan(flat), -np.inf, flat) - np.max(flat[np.isfinite(flat)])
+    plain = np.exp(flat) / np.sum(np.exp(flat))
+    tail = np.sort(flat)[-int(min(len(flat) / 5, 3 * np.sqrt(len(flat)))) - 1 :]
+    if tail[-1] - tail[0] < np.sqrt(np.finfo(log_ratio.dtype).eps):
+        return plain, np.nan
+    stats = importlib.import_module("arviz_stats.base").array_stats
+    log_weight, pareto_k = stats.psislw(-flat)  # it takes log densities that are left out
+    weight = np.exp(np.asarray(log_weight))
+    return weight / np.sum(weight), float(pareto_k)
+
+
+def _log_parts(space: Space, parameters: Any, z: jax.Array) -> jax.Array:
+    """log of weight times density, of each normal."""
+    normals = {name: x for name, x in parameters.items() if name != "log_weights"}
+    densities = jax.vmap(lambda one: FullRank().log_density(space, one, z))(normals)
+    return jax.nn.log_softmax(parameters["log_weights"]) + densities
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=[])
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of normals, whose parameters have an axis in front, and `log_weights`."""
+
+    def drawn(self, space: Space, parameters: Any) -> tuple[jax.Array, jax.Array]:
+        i = draw(dist.Categorical(logits=parameters["log_weights"]))
+        normals = {name: x for name, x in parameters.items() if name != "log_weights"}
+        z, _ = FullRank().drawn(space, jax.tree.map(lambda x: x[i], normals))
+        return z, self.log_density(space, parameters, z)
+
+    def log_density(self, space: Space, parameters: Any, z: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp(_log_parts(space, parameters, z))
