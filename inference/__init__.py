@@ -31,7 +31,7 @@ from .move import Move, accept, metropolize, mhg, weigh
 from .results.degeneracy import degeneracy
 from .results.draws import Draws
 from .results.fit_plots import plot_fit
-from .results.fitted import Fitted, Report
+from .results.fitted import FitReport, Fitted
 from .results.export import to_datatree
 from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
@@ -86,6 +86,7 @@ __all__ = [
     "Draws",
     "Enumerated",
     "Filtered",
+    "FitReport",
     "Fitted",
     "History",
     "Kernel",
@@ -96,7 +97,6 @@ __all__ = [
     "Objective",
     "ParticleRun",
     "Path",
-    "Report",
     "Stochastic",
     "Summary",
     "Tuning",

@@ -164,7 +164,14 @@ def _levy(d, v):
     return _inside(shifted > 0, half - 1.5 * _log(safe))
 
 
+def _von_mises(d, v):
+    # numpyro's own takes a remainder of the angle first, whose jump the cosine does not have
+    height = -_log(2 * jnp.pi * jax.scipy.special.i0e(d.concentration))
+    return _inside(d.support(v), d.concentration * (jnp.cos(v - d.loc) - 1) + height)
+
+
 _DENSITY: dict[type, Callable] = {
+    dist.VonMises: _von_mises,
     dist.Levy: _levy,
     dist.Normal: _normal,
     dist.HalfNormal: _half_normal,

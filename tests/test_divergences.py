@@ -9,7 +9,9 @@ from numpy.testing import assert_allclose
 
 from inference import elbo, iwelbo
 from inference.vi.auxiliary import diwhvi, hvi, iwhvi
-from inference.vi.divergences import f_divergence, forward_kl, renyi, symmetric_kl
+from inference.vi.divergences import forward_kl, symmetric_kl
+from inference.vi.f_divergence import f_divergence
+from inference.vi.renyi import renyi
 from ppl import Target, expectation, gen, integrate, sample
 
 

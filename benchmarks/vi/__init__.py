@@ -1,1 +1,1 @@
-"""What variational inference costs against hand-written JAX and peers: `python -m benchmarks.vi`."""
+"""What variational inference costs: `python -m benchmarks.vi`."""

@@ -1,7 +1,7 @@
 """GenJAX's programs of this benchmark, in an interpreter that has it.
 
     PYTHON benchmarks/vi/of_genjax.py autoencoder BATCH
-    PYTHON benchmarks/vi/of_genjax.py measure CHOICES ROWS
+    PYTHON benchmarks/vi/of_genjax.py chain CHOICES ROWS
 
 Images are a batch inside one choice, and one objective, which is GenJAX's quickest way: a gradient
 for each image would not be one matrix product.
@@ -23,6 +23,7 @@ from genjax.core import tfp_distribution
 from problem import (
     HALF,
     LATENT,
+    SMALL,
     STATE,
     autoencoder,
     chain,
@@ -116,6 +117,6 @@ if __name__ == "__main__":
         args = (jax.random.key(0), start, OPTIMISER.init(start), images(n))
         run, facts = compiled(seed(step), *args)
     else:
-        args = (jax.random.key(0), chain(n), images(int(sys.argv[3])))
+        args = (jax.random.key(0), chain(n), images(int(sys.argv[3]), SMALL))
         run, facts = compiled(seed(slope_of_chain(n)), *args)
     serve(run, **facts)

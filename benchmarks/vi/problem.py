@@ -9,12 +9,13 @@ import numpy as np
 
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 STATE, WIDE, ROWS = 64, 256, 32
-HALF = PIXELS // 2
+SMALL, HALF = 64, 32
+"""Pixels of the small images whose right half is completed."""
 
 
-def images(rows: int):
+def images(rows: int, pixels: int = PIXELS):
     """Binary images, as integers."""
-    return jnp.asarray(np.random.default_rng(0).random((rows, PIXELS)) < 0.3, jnp.int32)
+    return jnp.asarray(np.random.default_rng(0).random((rows, pixels)) < 0.3, jnp.int32)
 
 
 def _weights(random, rows, columns):
@@ -63,7 +64,7 @@ def decode(decoder, z):
 def chain(choices: int):
     random = np.random.default_rng(2)
     return {
-        "read": _weights(random, PIXELS, STATE),
+        "read": _weights(random, SMALL, STATE),
         "state": _weights(random, STATE, STATE),
         "choice": _weights(random, STATE, 1)[:, 0],
         "logit": _weights(random, STATE, 1)[:, 0],

@@ -27,7 +27,8 @@ def compiled(step, *args):
     import jax
 
     times = [time.perf_counter()]
-    lowered = jax.jit(step).lower(*args)
+    traced = jax.jit(step).trace(*args)
+    lowered = traced.lower()
     times.append(time.perf_counter())
     program = lowered.compile()
     times.append(time.perf_counter())
@@ -38,7 +39,21 @@ def compiled(step, *args):
         jax.block_until_ready(program(*args))
 
     return run, {
+        "equations": count(traced.jaxpr.jaxpr),
         "flops": float(cost["flops"]),
         "trace": times[1] - times[0],
         "compile": times[2] - times[1],
     }
+
+
+def count(jaxpr):
+    """Equations at any depth; a `jit` counts as its body. As in `benchmarks.measure`."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        total += eqn.primitive.name not in ("jit", "pjit")
+        for value in eqn.params.values():
+            for each in value if isinstance(value, (tuple, list)) else (value,):
+                inner = getattr(each, "jaxpr", each)
+                if hasattr(inner, "eqns"):
+                    total += count(inner)
+    return total

@@ -7,6 +7,7 @@ wait while another's turn lasts, so that all of them meet the same load of the m
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -41,7 +42,8 @@ def here(run: Callable[[], object]) -> Callable[[int], Cost]:
 class Peer:
     """A script of this folder in another interpreter, which answers with times when asked.
 
-    `facts` is what it says of itself at first: FLOPs, and seconds to trace and to compile.
+    `facts` is what it says of itself at first: equations, FLOPs, seconds to trace and to compile.
+    Its threads sleep while they wait for each other: spinning would count as work.
     """
 
     def __init__(self, python: Path, script: str, *words: object):
@@ -52,6 +54,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"},
         )
         self.facts = self._answer()
 
@@ -72,14 +75,12 @@ class Peer:
         return json.loads(line)
 
 
-def medians(samplers: Sequence[Callable[[int], Cost]], seconds: float) -> list[Cost]:
-    """The median cost of each, measured in turns, each about as long as the others."""
+def medians(samplers: Sequence[Callable[[int], Cost]], rounds: int) -> list[Cost]:
+    """The median cost of each, measured in turns of some 20 ms or one call."""
     calls = [max(1, min(50, int(20 / each(1).clock))) for each in samplers]
     found: list[list[Cost]] = [[] for _ in samplers]
-    begin, rounds = time.perf_counter(), 0
-    while rounds < 5 or time.perf_counter() - begin < seconds:
-        order = range(len(samplers)) if rounds % 2 == 0 else reversed(range(len(samplers)))
+    for r in range(rounds):
+        order = range(len(samplers)) if r % 2 == 0 else reversed(range(len(samplers)))
         for i in order:
             found[i].append(samplers[i](calls[i]))
-        rounds += 1
     return [Cost(*map(statistics.median, zip(*costs, strict=True))) for costs in found]

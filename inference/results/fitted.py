@@ -26,7 +26,7 @@ from .khat import khat, reliable
 
 
 @dataclass(frozen=True)
-class Report:
+class FitReport:
     """How good a guide is; true if its importance weights have no heavy tail.
 
     Attributes:
@@ -36,8 +36,8 @@ class Report:
       khat: of the weights' tail; -inf where all weights are equal; None where it is not known.
       n: how many draws.
 
-    >>> from inference.results.fitted import Report
-    >>> print(Report(elbo=-3.2, error=0.01, log_evidence=-3.1, khat=0.9, n=1000))
+    >>> from inference.results.fitted import FitReport
+    >>> print(FitReport(elbo=-3.2, error=0.01, log_evidence=-3.1, khat=0.9, n=1000))
     ELBO -3.2 +- 0.01, log evidence -3.1 by importance, of 1000 draws
     k-hat 0.90: the guide has a lighter tail than the posterior. Widen it: full_rank, a flow, \
 iwelbo; or correct it: normalize(target, by_importance(n, guide)), or MCMC from its draws
@@ -178,8 +178,8 @@ class Fitted(GenerativeFunction):
         ordered = nest({path: values[path] for path in target.latents})
         return Draws(ordered, target=target, status=self.status)
 
-    def report(self, key: jax.Array, n: int = 1000) -> Report:
-        """How good the guide is, by the weights of n draws; see `Report`.
+    def report(self, key: jax.Array, n: int = 1000) -> FitReport:
+        """How good the guide is, by the weights of n draws; see `FitReport`.
 
         Raises:
           InvalidKey: `key` is not one PRNG key.
@@ -201,7 +201,7 @@ class Fitted(GenerativeFunction):
         with np.errstate(invalid="ignore"):
             mass = top + np.log(np.mean(np.exp(logs - top)))
         error = float(logs.std(ddof=1) / math.sqrt(n))
-        return Report(float(logs.mean()), error, float(mass), khat(found), n)
+        return FitReport(float(logs.mean()), error, float(mass), khat(found), n)
 
     def _drawn(self, key: jax.Array, n: int) -> tuple[Any, jax.Array]:
         """The choices of n draws, and their log weights."""

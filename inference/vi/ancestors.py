@@ -18,6 +18,7 @@ from ppl import draw
 from ppl.effects import box, draw_p
 from ppl.estimators.lanes import along
 from ppl.estimators.nodes import DrawNode
+from ppl.estimators.score_function import Fixed
 from ppl.estimators.scores import Score
 from ppl.estimators.strategies import Made, Site, Strategy
 from ppl.keys import with_levels
@@ -31,7 +32,7 @@ Scheme = Callable[[jax.Array], jax.Array]
 
 @dataclass(frozen=True)
 class Unscored:
-    """The derivative of the law is left out: right only where there is none."""
+    """The derivative of the law is left out, which is biased."""
 
     several = False
     scored = False
@@ -60,9 +61,8 @@ class Foreseen:
         log = site.log_density(value)
 
         def each(*leaves: Any) -> Any:
-            rows = with_levels(lambda leaves, x: jnp.broadcast_to(leaves[-1], x.shape),
-                               site.node.spec)  # fmt: skip
-            return rows(list(leaves), jnp.zeros(site.shape))
+            level = with_levels(lambda leaves, x: leaves[-1] + x, site.node.spec)
+            return level(list(leaves), jnp.zeros(site.shape))
 
         level = along(each, *site.parameters)
         return Made(value, Score(log), along(lambda s, b: (1 - box(s)) * b, log, level))
@@ -135,5 +135,5 @@ class _Again(Rule):
 
 def apart(f: Callable[..., Any]) -> Callable[..., Any]:
     """`f`, a random program, as a number: `expectation` takes no derivative of it or its law."""
-    unscored = drawn_by(Unscored(), f)
-    return lambda *args: jax.lax.stop_gradient(unscored(*args))
+    still = drawn_by(Fixed(), f)
+    return lambda *args: jax.lax.stop_gradient(still(*jax.lax.stop_gradient(args)))

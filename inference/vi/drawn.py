@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 
-from ppl import GenerativeFunction, errors, reinforce
+from ppl import GenerativeFunction, draw, errors, reinforce, reparam
 from ppl.addresses import nest
-from ppl.arithmetic import shaped
 from ppl.effects import draw_p
 from ppl.estimators.pathwise import maker
 from ppl.execute import Execute, Given
@@ -29,9 +28,9 @@ def still(args: tuple) -> tuple:
 
 
 def moving(guide: GenerativeFunction | Stochastic, args: tuple) -> dict[str, Any]:
-    """What the guide makes, as a differentiable function of its arguments and of noise.
+    """What the guide makes, each choice by `reparam()`.
 
-    The noise has no address, so no other strategy can be given to it.
+    The draws have no addresses, so no other strategy can be given to them.
 
     Raises:
       NoStrategy: a choice cannot move: it is discrete, or its distribution has no such function.
@@ -47,6 +46,7 @@ def moving(guide: GenerativeFunction | Stochastic, args: tuple) -> dict[str, Any
                 expected="a continuous choice that reparam() takes",
                 fix="the plain objective: leave out landing=True, or doubly=True",
             )
+    assert isinstance(guide, GenerativeFunction)
     return _made(guide, args, _moved)[0]
 
 
@@ -104,10 +104,7 @@ class _Making(Rule):
 
 
 def _moved(step: Choice, args: list) -> Any:
-    d = step.spec.tree.unflatten(args)
-    how = maker(d)
-    assert how is not None
-    return shaped(how(d), step.spec.shape, step.spec.dtype)
+    return draw(step.spec.tree.unflatten(args), reparam())
 
 
 def _kept(step: Choice, args: list) -> Any:

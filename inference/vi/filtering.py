@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction, errors
+from ppl.estimators.score_function import Fixed
 from ppl.estimators.strategies import Strategy
 
 from ..smc.particles import advance
 from ..smc.resample import resample
-from ..smc.step_models import check_model, check_rows, check_series, check_state
+from ..smc.step_models import check_model, check_rows, check_series, check_state, check_states
 from ..targets.stochastic import Stochastic
 from ..validation.objects import check_proposal
 from ..validation.settings import check_count, shown
@@ -35,11 +35,11 @@ def vsmc(
 ) -> FilterObjective:
     """E[log of a particle filter's estimate of p(observations)]: at most the log evidence.
 
-    The more particles, the closer; unlike that of `iwelbo`, the gap grows with the length of the
-    series only linearly. Particles are resampled before each step but the first, independently
-    of each other (multinomial): their ancestors are choices, whose law moves with the
-    parameters. What comes after multiplies their score, less what comes after in a second filter,
-    which is run apart for that.
+    The more particles, the closer. For a longer series their number grows in proportion, where
+    `iwelbo` needs exponentially many. Particles are resampled before each step but the first,
+    independently of each other (multinomial). Their ancestors are choices, whose law moves with
+    the parameters: what comes after multiplies their score. From it, what comes after in a second
+    filter is taken off, which is run for that alone, and costs as much as a value of the bound.
 
     Args:
       model: one step, `(state, x) -> (state, y)`; or a function of the objective's arguments
@@ -50,8 +50,9 @@ def vsmc(
       proposal: `(state, x, observed) -> anything`, as for `advance`; or a function of the
         arguments that makes it.
       xs: inputs of the steps, arrays with T rows.
-      resampling: `"score"`, the whole derivative; `"dropped"`, without the score of the ancestors,
-        of less variance and biased; or a strategy for them, such as `reinforce()`.
+      resampling: `"score"`, the whole derivative; `"dropped"`, without the score of the
+        ancestors, of less variance and biased, so that `expectation` asks for `allow_biased`; or
+        a strategy for them, such as `reinforce()`.
 
     Raises:
       InvalidArgument: `particles` is less than 1; `resampling` is none of these; series of other
@@ -149,9 +150,9 @@ class FilterObjective:
         """One draw of the objective."""
         steps = len(jax.tree.leaves((self.observations, self.xs))[0]) - 1
         if self.strategy is not None or self.particles == 1 or not steps:
-            strategy = self.strategy or Unscored()
+            strategy = self.strategy or Fixed()
             return self._gains(args, lambda level: by(strategy), jnp.zeros(steps)).sum()
-        second = apart(lambda *args: self._gains(args, lambda _: by(Unscored()), jnp.zeros(steps)))
+        second = apart(lambda *args: self._gains(args, lambda _: by(Fixed()), jnp.zeros(steps)))
         gains = second(*args)
         gains = jnp.where(jnp.isfinite(gains), gains, 0.0)
         after = jnp.flip(jnp.cumsum(jnp.flip(gains)))
@@ -162,10 +163,12 @@ class FilterObjective:
     ) -> jax.Array:
         """What each step adds to the log evidence, of shape (T,); apart, for their credit."""
         model, init, proposal = (
-            part(*args) if _makes(part) else part
-            for part in (self.model, self.init, self.proposal)
+            part(*args) if _makes(part) else part for part in (self.model, self.init, self.proposal)
         )
         check_model(model)
+        check_state(init)
+        if proposal is not None:
+            check_proposal(proposal)
         observations = check_rows(model, init, self.xs, self.observations)
         rows = observations, self.xs
 
@@ -182,9 +185,13 @@ class FilterObjective:
             return after, log_evidence(after)
 
         first, later = (jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf)[i], rows) for i in _SPLIT)
-        began = grown(first, spawn(self.particles)(Weighted(init, jnp.zeros(()))))
-        _, gains = jax.lax.scan(step, began, (later, levels))
-        return jnp.concatenate([log_evidence(began)[None], gains])
+        start = spawn(self.particles)(Weighted(init, jnp.zeros(())))
+        began = grown(first, start)
+        check_states(began.value, start.value, model)
+        gain = log_evidence(began)[None]
+        if not len(levels):  # nothing is resampled
+            return gain
+        return jnp.concatenate([gain, jax.lax.scan(step, began, (later, levels))[1]])
 
     def __repr__(self) -> str:
         return f"<objective {self.name}>"

@@ -50,8 +50,8 @@ def flow(
       scale: what `log_scale` starts as the log of.
 
     Returns:
-      The guide, a `Stochastic` whose density is exact; and its parameters: `loc` and `log_scale`, nested dicts by address, and `flow`,
-      the trainable arrays of the bijection.
+      The guide, a `Stochastic` whose density is exact; and its parameters: `loc` and `log_scale`,
+      nested dicts by address, and `flow`, the trainable arrays of the bijection.
 
     Raises:
       MissingPackage: flowjax is not installed; it is in the extra `flows`.
@@ -119,9 +119,7 @@ def _check_bijection(made: Any, size: int) -> None:
         )
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["others", "tree"]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["others", "tree"])
 @dataclass(frozen=True, eq=False)
 class Flow:
     """A bijection of noise, without its trainable arrays; then a location and scales.

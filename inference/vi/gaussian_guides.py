@@ -36,10 +36,9 @@ def mean_field(
 ) -> tuple[GenerativeFunction | Stochastic, dict[str, Any]]:
     """`(guide, parameters)`: independent normals in unconstrained space, for each latent.
 
-    The guide is a generative function of the parameters, whose choices are the target's latents,
-    each in its support. So it is a guide of any objective, a proposal, or a part of a model. Only
-    where a support moves with another latent, `Uniform(0, x)`, it is one law of all latents, a
-    `Stochastic`.
+    Of a target whose latents are all unconstrained the guide is a generative function that makes
+    each of them at its address. With constrained ones it is one law of all, a `Stochastic` whose
+    density is exact, too.
 
     Args:
       target: a target whose latents are continuous and always made.

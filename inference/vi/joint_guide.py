@@ -14,9 +14,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 
 from ppl import GenerativeFunction, Site, Target, draw, errors
 from ppl.addresses import flatten, nest
@@ -173,7 +175,8 @@ class Joint:
         space = self.space
         z, log_density = self.family.drawn(space, parameters)
         values, log_det = space.constrain(None, z)
-        choices = nest({path: values[path] for path in self.target.latents})
+        sites = self.target.sites
+        choices = nest({path: _held(sites[path], values[path]) for path in self.target.latents})
         return choices, {}, log_density - log_det, choices
 
     def given(self, choices: Mapping[str, Any], parameters: Any, *others: Any) -> tuple:
@@ -196,6 +199,26 @@ class Joint:
     @property
     def space(self) -> Space:
         return Space(self.target, estimates=True)
+
+
+def _held(site: Site, value: jax.Array) -> jax.Array:
+    """`value`, not rounded to the ends of an interval, or beyond: so that it is known to be inside.
+
+    Else a check of the support would count as a jump that the value might cross.
+    """
+    support = site.distribution.support if site.distribution is not None else None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    ends = [getattr(support, name, None) for name in ("lower_bound", "upper_bound")]
+    if not all(isinstance(end, (int, float, np.ndarray, jax.Array)) for end in ends):
+        return value  # an end is not there, or depends on other latents
+    if any(isinstance(end, jax.core.Tracer) for end in ends):
+        return value
+    low, high = (np.asarray(end, value.dtype) for end in ends)
+    tiny = np.finfo(value.dtype).tiny  # what is smaller may be flushed to 0
+    low = np.where(low == 0, tiny, np.nextafter(low, high))
+    high = np.where(high == 0, -tiny, np.nextafter(high, low))
+    return jnp.clip(value, low, high)
 
 
 def joint(target: Target, family: Family, name: str) -> Stochastic:

@@ -80,9 +80,7 @@ def _mode(target: Target, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array
     def further(carry: tuple) -> tuple:
         z, state, _, step = carry
         value, slope = both(z, state=state)
-        updates, state = solver.update(
-            slope, state, z, value=value, grad=slope, value_fn=potential
-        )
+        updates, state = solver.update(slope, state, z, value=value, grad=slope, value_fn=potential)
         return optax.apply_updates(z, updates), state, slope, step + 1
 
     slope = jax.grad(potential)(z)

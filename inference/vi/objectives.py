@@ -86,11 +86,12 @@ def elbo(
             fix="landing=True: its gradient has no variance at the posterior",
         )
     name = "elbo(landing)" if landing else "elbo(analytic)" if analytic else "elbo"
-    run = _landing if landing else analytic_elbo if analytic else _elbo
+    run = _landing if landing else analytic_elbo if analytic else one_bound
     return Objective(name, target, guide, run)
 
 
-def _elbo(target: Target, guide: Guide, args: tuple) -> Any:
+def one_bound(target: Target, guide: Guide, args: tuple) -> Any:
+    """log p(x, y) - log q(x) of one draw of the guide."""
     trace = guide.simulate(*args)
     return target.log_density(trace.choices) - trace.score
 

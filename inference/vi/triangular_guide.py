@@ -22,26 +22,30 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
 from ppl import GenerativeFunction, Target, sample
+from ppl.addresses import nest
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
-from .joint_guide import joint, joined, noise, split, standard
+from .joint_guide import joined, joint, noise, split, standard
 
 
 def triangular(
     target: Target, space: Space, ties: np.ndarray, name: str
 ) -> GenerativeFunction | Stochastic:
-    """The guide with the coefficients that `ties` marks, a bool array of shape (n, n).
+    """The guide with the coefficients that `ties` marks, a bool array of shape (n, n)."""
+    family = family_of(space, ties)
+    coordinates = space.coordinates
+    if coordinates.moving or not all(map(_is_identity, coordinates.fixed.values())):
+        return joint(target, family, name)
+    return GenerativeFunction(Blocks(target, family), name=f"{name}({target.model.name})")
 
-    A support that moves with other latents makes it one law of all latents, a `Stochastic`.
-    """
+
+def family_of(space: Space, ties: np.ndarray) -> Triangular:
+    """The law on R^n with the coefficients below the diagonal that `ties` marks."""
     rows, columns = np.nonzero(np.tril(ties, -1))
     owner = np.repeat(np.arange(len(space.paths)), [space.sizes[path] for path in space.paths])
     blocks = frozenset(zip(owner[rows].tolist(), owner[columns].tolist(), strict=True))
-    family = Triangular(jnp.asarray(rows), jnp.asarray(columns), blocks)
-    if space.coordinates.moving:
-        return joint(target, family, name)
-    return GenerativeFunction(Blocks(target, family), name=f"{name}({target.model.name})")
+    return Triangular(jnp.asarray(rows), jnp.asarray(columns), blocks)
 
 
 def vectors(space: Space, parameters: Any) -> tuple[jax.Array, jax.Array]:
@@ -72,9 +76,7 @@ def of_precision(space: Space, loc: jax.Array, precision: jax.Array) -> dict[str
     }
 
 
-@partial(
-    jax.tree_util.register_dataclass, data_fields=["rows", "columns"], meta_fields=["blocks"]
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["rows", "columns"], meta_fields=["blocks"])
 @dataclass(frozen=True, eq=False)
 class Triangular:
     """The law on R^n in which coordinates `rows` depend on coordinates `columns`.
@@ -88,12 +90,15 @@ class Triangular:
     blocks: frozenset[tuple[int, int]]
 
     def drawn(self, space: Space, parameters: Any) -> tuple[jax.Array, jax.Array]:
-        loc, log_scale = vectors(space, parameters)
         x = noise(space, space.size)
+        z = self.moved(space, parameters, x)
+        return z, standard(x) - jnp.sum(vectors(space, parameters)[1])
+
+    def moved(self, space: Space, parameters: Any, x: jax.Array) -> jax.Array:
+        """z as a function of the noise."""
+        loc, log_scale = vectors(space, parameters)
         apart = jnp.exp(log_scale) * x
-        if self.blocks:
-            apart = _along(self.matrix(space, parameters), apart)
-        return loc + apart, standard(x) - jnp.sum(log_scale)
+        return loc + (_along(self.matrix(space, parameters), apart) if self.blocks else apart)
 
     def log_density(self, space: Space, parameters: Any, z: jax.Array) -> jax.Array:
         loc, log_scale = vectors(space, parameters)
@@ -131,34 +136,21 @@ class Blocks:
             if matrix is not None and any((i, j) in blocks for j in range(i)):
                 mean = mean + matrix[here, : here.start] @ apart
             inner = matrix[here, here] if matrix is not None and (i, i) in blocks else None
-            bijection = space.coordinates.fixed[path]
-            d = _placed(mean, scale, inner, space.coordinates.shapes[path], bijection)
-            value = made[path] = sample(path, d)
-            read = any((k, i) in blocks for k in range(i + 1, len(space.paths)))
-            z = bijection.inv(value).ravel().astype(space.dtype) if read else loc[here]
-            apart = jnp.concatenate([apart, z - loc[here]])
-        return {"/".join(path): value for path, value in made.items()}
+            made[path] = sample(path, _placed(mean, scale, inner, space.coordinates.shapes[path]))
+            apart = jnp.concatenate([apart, jnp.ravel(made[path]).astype(space.dtype) - loc[here]])
+        return nest(made)
 
 
 def _placed(
-    mean: jax.Array,
-    scale: jax.Array,
-    inner: jax.Array | None,
-    shape: tuple[int, ...],
-    bijection: Any,
+    mean: jax.Array, scale: jax.Array, inner: jax.Array | None, shape: tuple[int, ...]
 ) -> Any:
-    """The law of one latent: a normal with coefficients `inner`, shaped, and constrained."""
-    steps = []
+    """The law of one latent: a normal with the coefficients `inner`, of this shape."""
     if inner is None:
-        base = dist.Normal(mean.reshape(shape), scale.reshape(shape))
-    else:
-        base = dist.Normal(jnp.zeros_like(mean), 1.0).to_event(1)
-        steps.append(Along(mean, scale, inner))
-        if shape != mean.shape:
-            steps.append(transforms.ReshapeTransform(shape, mean.shape))
-    if not _is_identity(bijection):
-        steps.append(bijection)
-    return dist.TransformedDistribution(base, steps) if steps else base
+        return dist.Normal(mean.reshape(shape), scale.reshape(shape))
+    steps: list = [Along(mean, scale, inner)]
+    if shape != mean.shape:
+        steps.append(transforms.ReshapeTransform(shape, mean.shape))
+    return dist.TransformedDistribution(dist.Normal(jnp.zeros_like(mean), 1.0).to_event(1), steps)
 
 
 def _is_identity(bijection: Any) -> bool:
@@ -183,8 +175,8 @@ class Along(transforms.Transform):
     ([1.0, 5.0], [1.0, 1.0])
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
+    domain = constraints.real_vector  # type: ignore[assignment]
+    codomain = constraints.real_vector  # type: ignore[assignment]
 
     def __init__(self, mean: jax.Array, scale: jax.Array, matrix: jax.Array):
         self.mean = mean

@@ -25,8 +25,7 @@ def vimco(
     """The bound of `iwelbo`, with gradients by the score and a baseline from the other particles.
 
     A particle's score is multiplied by what the bound would lose if its weight were the geometric
-    mean of the others'. No choice needs a strategy, and none can have another. Only first
-    derivatives are right.
+    mean of the others'. No choice needs a strategy. Only first derivatives are right.
 
     Args:
       target: as for `elbo`.

@@ -203,9 +203,8 @@ def _convolution(p: dict, operands: Shapes, _: Shapes) -> list[list[Pairs]]:
 
 
 def _called(p: dict, operands: Shapes, results: Shapes) -> list[list[Pairs]]:
-    """Of a function with a derivative of its own: the axes that correspond on all ways through it."""
-    closed = p["call_jaxpr"] if "call_jaxpr" in p else p["jaxpr"]
-    inner = closed.jaxpr
+    """Of a call, one with a derivative of its own too: the axes that correspond on all ways."""
+    inner = (p["call_jaxpr"] if "call_jaxpr" in p else p["jaxpr"]).jaxpr
     columns = [_ways(inner, source, len(shape)) for source, shape in enumerate(operands)]
     return [[column[i] for column in columns] for i in range(len(results))]
 

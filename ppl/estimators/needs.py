@@ -69,7 +69,7 @@ def _begins_late(node: Operation, graph: Graph, known: Known, needs: Needs) -> b
     return all(graph.avals[slot].size <= max(sizes) for slot in node.outputs)
 
 
-_SCALED = frozenset("mul div neg reduce_sum reshape squeeze transpose".split())
+_SCALED = frozenset({"mul", "div", "neg", "reduce_sum", "reshape", "squeeze", "transpose"})
 _LATE = _SCALED | {"add", "add_any", "sub", "select_n"}
 _NO_MATTER = (0.0, float("inf"), -float("inf"))
 """A number that takes the place of a term: its mean is known, or there is none."""

@@ -86,13 +86,15 @@ class Factors(NamedTuple):
 
     Attributes:
       total: the sum of the scores of choices with one outcome, whose boxes are one box.
-      factor: the product of all other factors.
+      factor: the product of the factors of choices with lanes of their own.
       weight: the same without derivatives, for the value; `factor` itself where it has it.
+      amounts: of choices with worlds, the sum of their amounts in each world.
     """
 
-    total: Value | None
-    factor: Value | None
-    weight: Value | None
+    total: Value | None = None
+    factor: Value | None = None
+    weight: Value | None = None
+    amounts: Value | None = None
 
 
 def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
@@ -100,7 +102,12 @@ def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
 
     Its mean over the lanes, weighted by their probabilities.
     """
-    total, factor, weight = _factors(tuple(sorted(flow.items(), key=_first)), scope, rank)
+    found = _factors(tuple(sorted(flow.items(), key=_symbol)), scope, rank)
+    total, factor, weight = found.total, found.factor, found.weight
+    if found.amounts is not None:
+        happens = _happens(found.amounts, rank)
+        factor = _joined(jnp.multiply, factor, _joined(jnp.add, found.amounts, happens))
+        weight = _joined(jnp.multiply, weight, happens)
     lanes = union([value for value in (term, total, factor) if value is not None])
     value = surrogate = spread(term, lanes)
     if total is not None:
@@ -118,58 +125,50 @@ def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
     return valued(jnp.sum(jnp.where(impossible, 0.0, value) * chance, everywhere), surrogate)
 
 
-def _first(item: tuple[Symbol, frozenset[Pair]]) -> Symbol:
+def _symbol(item: tuple[Symbol, frozenset[Pair]]) -> Symbol:
     return item[0]
 
 
 def _factors(flow: tuple, scope: Scored, rank: int) -> Factors:
     """The factors of terms with this flow, made of those with one choice less."""
-    key = (flow, rank)
     if not flow:
-        return Factors(None, None, None)
-    if key in scope.products:
-        return scope.products[key]
-    if any(scope.score(symbol).log is not None for symbol, _ in flow):
-        found = _with_worlds(flow, scope, rank)
-    else:
+        return Factors()
+    if (flow, rank) not in scope.products:
+        before = _factors(flow[:-1], scope, rank)
         symbol, pairs = flow[-1]
-        found = _one_more(_factors(flow[:-1], scope, rank), scope.score(symbol), pairs, rank)
-    scope.products[key] = found
-    return found
+        scope.products[flow, rank] = _one_more(before, scope.score(symbol), pairs, rank)
+    return scope.products[flow, rank]
 
 
 def _one_more(before: Factors, score: Score, pairs: frozenset[Pair], rank: int) -> Factors:
-    summed = along(lambda a: reduced(a, pairs, rank), score.array)
+    def summed(array: Value) -> Value:
+        return along(lambda a: reduced(a, pairs, rank), array)
+
+    found = summed(score.array)
+    if score.log is not None:
+        # amounts have the boxes of the draws after theirs, so that each pair of draws counts
+        # once in second derivatives
+        earlier = before.amounts
+        if earlier is not None:
+            boxed = _joined(jnp.multiply, earlier, along(box, summed(score.log)))
+            found = _joined(jnp.add, boxed, found)
+        return before._replace(amounts=found)
     if score.own is None:
-        return before._replace(total=_joined(jnp.add, before.total, summed))
-    factor = _own(score.factor, summed, score.own)
-    weight = factor if score.weight is None else _own(score.weight, summed, score.own)
+        return before._replace(total=_joined(jnp.add, before.total, found))
+    factor = _own(score.factor, found, score.own)
+    weight = factor if score.weight is None else _own(score.weight, found, score.own)
     product = _joined(jnp.multiply, before.factor, factor)
     if before.weight is before.factor and weight is factor:
-        return Factors(before.total, product, product)
-    return Factors(before.total, product, _joined(jnp.multiply, before.weight, weight))
+        return before._replace(factor=product, weight=product)
+    weight = _joined(jnp.multiply, before.weight, weight)
+    return before._replace(factor=product, weight=weight)
 
 
-def _with_worlds(flow: tuple, scope: Scored, rank: int) -> Factors:
-    """The same where some choices have worlds, which have a factor together."""
-    found = _factors(
-        tuple((s, pairs) for s, pairs in flow if scope.score(s).log is None), scope, rank
-    )
-    worlds = []
-    for symbol, pairs in flow:
-        score = scope.score(symbol)
-        if score.log is not None:
-            both = (along(lambda a, p=pairs: reduced(a, p, rank), v) for v in (score.array, score.log))
-            worlds.append((symbol.draw, *both))
-    factor = _of_worlds(worlds)
-    world = factor.lanes[-1]
-    happens = (jnp.arange(world.size) == 0).astype(factor.array.dtype)
-    weight = Value(happens.reshape(world.size, *(1,) * rank), (world,))
-    return Factors(
-        found.total,
-        _joined(jnp.multiply, found.factor, factor),
-        _joined(jnp.multiply, found.weight, weight),
-    )
+def _happens(amounts: Value, rank: int) -> Value:
+    """One in the world that happens, the first, and zero in the others."""
+    world = amounts.lanes[-1]
+    happens = (jnp.arange(world.size) == 0).astype(amounts.array.dtype)
+    return Value(happens.reshape(world.size, *(1,) * rank), (world,))
 
 
 def _joined(op: Callable[[Any, Any], Any], one: Value | None, other: Value) -> Value:
@@ -178,22 +177,6 @@ def _joined(op: Callable[[Any, Any], Any], one: Value | None, other: Value) -> V
         return other
     lanes = union([one, other])
     return Value(op(spread(one, lanes), spread(other, lanes)), lanes)
-
-
-def _of_worlds(found: list[tuple[int, Value, Value]]) -> Value:
-    """What a term is multiplied by in each world: one where things happen, and amounts.
-
-    The amounts of a draw have the boxes of the draws after it, so that each pair of draws
-    counts once in second derivatives.
-    """
-    found = sorted(found, key=lambda each: each[0])
-    world = found[0][1].lanes[-1]
-    total = Value((jnp.arange(world.size) == 0).astype(found[0][1].array.dtype), (world,))
-    for i, (_, amounts, _) in enumerate(found):
-        later = [log for _, _, log in found[i + 1 :]]
-        boxed = along(lambda a, *logs: a * box(sum(logs)) if logs else a, amounts, *later)
-        total = along(jnp.add, total, boxed)
-    return total
 
 
 def _own(fn: Callable[[Any], Any], summed: Value, own: Lane) -> Value:

@@ -1,0 +1,117 @@
+"""The squared exponential, by a rational spectrum of a stated order and error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..validation.settings import check_count
+from .kernel import Kernel, as_float, check_parameters
+
+_DOUBLINGS, _STEP = 8, 0.25
+"""Steps are made by a series up to _STEP, and doubled; at the end all is forgotten."""
+
+
+@lru_cache
+def _constants(n: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """λ, the series of A and Q in λ dt, and P, for scale 1 and sigma 1.
+
+    The spectrum sqrt(2π) exp(-ω²/2) is cut to sqrt(2π) / Σ_{k<=n} (ω²/2)^k / k!, and the roots
+    with negative real part are those of the equation (Hartikainen & Särkkä 2010, eq. 11).
+    """
+    even = np.zeros(2 * n + 1)  # in s = iω, highest power first
+    even[::2] = [(-0.5) ** k / math.factorial(k) for k in reversed(range(n + 1))]
+    roots = np.roots(even)
+    polynomial = np.real(np.poly(roots[roots.real < 0]))
+    unit = polynomial[-1] ** (1 / n)  # the geometric mean of the roots
+    drift = np.eye(n, k=1)
+    drift[-1] = -(polynomial / unit ** np.arange(n + 1))[:0:-1]
+    white = np.zeros((n, n))
+    white[-1, -1] = math.sqrt(2 * math.pi) * 2**n * math.factorial(n) / unit ** (2 * n - 1)
+    both = np.kron(drift, np.eye(n)) + np.kron(np.eye(n), drift)
+    p = np.linalg.solve(both, -white.reshape(-1)).reshape(n, n)
+    a, q = [np.eye(n)], [np.zeros((n, n)), white]
+    for k in range(1, 2 * n + 16):
+        a.append(drift @ a[-1] / k)
+        q.append((drift @ q[-1] + q[-1] @ drift.T) / (k + 1))
+    return unit, np.stack(a), np.stack(q), (p + p.T) / 2
+
+
+@lru_cache
+def _excess(n: int) -> float:
+    """The variance of the cut spectrum, less 1."""
+    return float(_constants(n)[3][0, 0] - 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SquaredExponential(Kernel):
+    """k(s, t) ≈ sigma² exp(-(s - t)² / (2 scale²)), by a spectrum of rational form.
+
+    The spectrum is larger than that of the squared exponential at each frequency, so what it
+    adds is a kernel, largest at s = t: `error` is that, .017 sigma² at order 4 and .003 at order 6.
+
+    Args:
+      order: how many times its paths are differentiable, plus one; the dimension of its state.
+
+    Raises:
+      InvalidArgument: a hyperparameter is not positive; order is no int from 2 to 8.
+
+    >>> from inference.gaussian.smooth import SquaredExponential
+    >>> k = SquaredExponential(scale=1.0, order=6)
+    >>> abs(float(k.covariance(0.0, 1.0)) - 0.606531) < k.error()  # exp(-1/2)
+    True
+    """
+
+    scale: Any
+    sigma: Any = 1.0
+    order: int = field(default=6, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        check_count("order", self.order, 2, 8)
+        check_parameters(self, scale=self.scale)
+        check_parameters(self, 0.0, sigma=self.sigma)
+
+    @property
+    def dimension(self) -> int:
+        return self.order
+
+    @property
+    def rank(self) -> int | None:
+        return None
+
+    def transition(self, dt: Any) -> jax.Array:
+        return self._moves(dt)[0]
+
+    def noise(self, dt: Any, at: Any = None) -> jax.Array:
+        return self.sigma**2 * self._moves(dt)[1]
+
+    def _moves(self, dt: Any) -> tuple[jax.Array, jax.Array]:
+        unit, a, q, _ = _constants(self.order)
+        x = as_float(dt) * (unit / self.scale)
+        step = jnp.minimum(x / 2**_DOUBLINGS, _STEP)[..., None, None]
+        move, noise = jnp.zeros_like(step), jnp.zeros_like(step)
+        for coefficient in a[::-1].astype(x.dtype):
+            move = move * step + coefficient
+        for coefficient in q[::-1].astype(x.dtype):
+            noise = noise * step + coefficient
+        for _ in range(_DOUBLINGS):  # sums of covariances: nothing cancels
+            noise = noise + move @ noise @ jnp.swapaxes(move, -1, -2)
+            move = move @ move
+        return move, noise
+
+    def start(self, at: Any) -> jax.Array:
+        return jnp.asarray(self.sigma) ** 2 * _constants(self.order)[3]
+
+    def observation(self) -> jax.Array:
+        return jnp.eye(self.order)[0]
+
+    def error(self) -> Any:
+        """The largest difference, at s = t."""
+        return jnp.asarray(self.sigma) ** 2 * _excess(self.order)
