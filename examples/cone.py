@@ -33,8 +33,7 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from inference import Fitted, Objective, elbo, fit, iwelbo
-from inference.vi.auxiliary import diwhvi, hvi, iwhvi
+from inference import Fitted, Objective, diwhvi, elbo, fit, hvi, iwelbo, iwhvi
 from ppl import Target, gen, sample, seed
 
 Z, WIDE = 5.0, 10.0

@@ -60,8 +60,16 @@ from .smc.waste_free import waste_free
 from .targets.minibatch import Minibatch, minibatch
 from .targets.stochastic import Stochastic
 from .targets.temper import temper
+from .vi.auxiliary import diwhvi, hvi, iwhvi
+from .vi.discrepancies import energy_distance, mmd
+from .vi.divergences import forward_kl, symmetric_kl
+from .vi.f_divergence import f_divergence
 from .vi.objective import Objective
-from .vi.objectives import elbo, iwelbo, wake
+from .vi.objectives import elbo, iwelbo
+from .vi.renyi import renyi
+from .vi.score_matching import score_matching
+from .vi.vimco import vimco
+from .vi.wake import sleep, wake, wake_p
 from .weighted import (
     Weighted,
     collapse,
@@ -120,22 +128,28 @@ __all__ = [
     "cycle",
     "degeneracy",
     "delayed_acceptance",
+    "diwhvi",
     "each",
     "effective_sample_size",
     "elbo",
     "elliptical_slice",
+    "energy_distance",
+    "f_divergence",
     "filter_beliefs",
     "filter_error",
     "filter_series",
     "fit",
     "fixed_lag",
+    "forward_kl",
     "genealogy",
     "gibbs",
     "hmc",
+    "hvi",
     "importance",
     "islands",
     "iterate",
     "iwelbo",
+    "iwhvi",
     "killing",
     "lift",
     "log_evidence",
@@ -152,6 +166,7 @@ __all__ = [
     "mhg",
     "minibatch",
     "mixture",
+    "mmd",
     "multinomial",
     "nested_sampling",
     "normalize",
@@ -176,6 +191,7 @@ __all__ = [
     "rao_blackwell",
     "recorded",
     "relative_variance",
+    "renyi",
     "resample",
     "residual",
     "retarget",
@@ -183,8 +199,10 @@ __all__ = [
     "reweight",
     "run_particles",
     "sample_posterior",
+    "score_matching",
     "sghmc",
     "sgld",
+    "sleep",
     "slice_sample",
     "smc2",
     "sort_by",
@@ -195,13 +213,16 @@ __all__ = [
     "start",
     "stratified",
     "stretch",
+    "symmetric_kl",
     "systematic",
     "temper",
     "then",
     "to_datatree",
     "translate",
     "unit",
+    "vimco",
     "wake",
+    "wake_p",
     "waste_free",
     "weigh",
     "when_ess_below",

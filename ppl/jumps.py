@@ -235,20 +235,20 @@ class _Search:
             return NOTHING
         source = p["source"]
         where = f"draw {source}" if source.startswith('"') else f"draw at {source}"
+        leaves = [_single(a.aval, m) for a, m in zip(eqn.invars, _axes(eqn), strict=True)]
+        support = ranges.of_support(p["tree"].unflatten(leaves).support)
         if rule == "moves":
-            return Mark(draw=where, moves=_both(given).moves)
+            return Mark(draw=where, moves=_both(given).moves, range=support)
 
         def value(leaves, x):
             d = p["tree"].unflatten(leaves)
             placed = distributions.base(d) if rule not in ("trapezoid", "stays") else None
             return placed[2](x) if placed else quadrature.value_on_grid(d, x)
 
-        leaves = [_single(a.aval, m) for a, m in zip(eqn.invars, _axes(eqn), strict=True)]
         node = jax.ShapeDtypeStruct(tuple(p["shape"]), p["dtype"])
         jaxpr = jax.make_jaxpr(value)(leaves, node)
         (out,) = self.marks(jaxpr, [*given, Mark(draw=where)], None, source)
-        d = p["tree"].unflatten(leaves)
-        return dataclasses.replace(out, range=ranges.of_support(d.support))
+        return dataclasses.replace(out, range=support)
 
     def scan(self, p: dict, given: list[Mark], at: str) -> list[Mark]:
         first, carries = scan_arity(p)

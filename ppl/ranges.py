@@ -96,6 +96,8 @@ def of_operation(name: str, params: dict, given: Sequence[Range]) -> Range:
         return hull(given)
     if name in ("add", "add_any"):
         return _sum(*given)
+    if name == "weak":  # zero, with a derivative
+        return of_value(0.0)
     if name == "neg":
         return _negative(given[0])
     if name == "sub":

@@ -54,6 +54,21 @@ def guess(p):
 
 
 @gen
+def hidden(p):
+    u = sample("u", dist.Bernoulli(p))
+    sample("fair", dist.Bernoulli(0.25 + 0.5 * u))
+
+
+@gen
+def unhide(x, p):
+    sample("u", dist.Bernoulli(0.25 + 0.5 * x["fair"]))
+
+
+def one(p):
+    return jnp.asarray(1.0)
+
+
+@gen
 def walk():
     scale = sample("scale", dist.HalfNormal(1.0))
 
@@ -348,9 +363,34 @@ call("by_importance", n=const(4), proposal=const(None))
 call("by_filter", address=const("z"), n=const(4), threshold=const(0.5))
 call("by_annealing", n=const(4), kernel=MAKE, powers=const(3), reverse=MAKE, threshold=const(0.5))
 call("normalize", target=COIN_, using=lambda: by_importance(3))
-call("elbo", target=COIN_, guide=const(guess))
+call("elbo", target=COIN_, guide=const(guess), landing=const(False), analytic=const(True))
 call("iwelbo", target=COIN_, guide=const(guess), particles=const(3), doubly=const(False))
-call("wake", target=COIN_, guide=const(guess), particles=const(3))
+for _name in ("wake", "wake_p", "vimco"):
+    call(_name, target=COIN_, guide=const(guess), particles=const(3))
+call("sleep", target=COIN_, guide=const(guess))
+for _name in ("forward_kl", "symmetric_kl"):
+    call(_name, target=COIN_, guide=const(guess), using=const(3))
+call("renyi", target=COIN_, guide=const(guess), alpha=const(0.5), particles=const(3))
+call("f_divergence", target=COIN_, guide=const(guess), f=const("chi_square"))
+call("hvi", target=COIN_, guide=const(hidden), reverse=const(unhide))
+call("iwhvi", target=COIN_, guide=const(hidden), reverse=const(unhide), samples=const(2))
+call(
+    "diwhvi",
+    target=COIN_,
+    guide=const(hidden),
+    reverse=const(unhide),
+    samples=const(2),
+    particles=const(2),
+)
+call(
+    "mmd",
+    first=const(one),
+    second=const(np.zeros((3, 1))),
+    kernel=const(lambda a, b: 1.0),
+    draws=const(2),
+)
+call("energy_distance", first=const(one), second=const(np.zeros((3, 1))), draws=const(2))
+call("score_matching", log_density=const(lambda y, p: -p * jnp.sum(y**2)), slices=const(None))
 call(
     "fit",
     key=const(KEY),

@@ -68,6 +68,7 @@ FINE = {
     **{(name, "init"): {"int", "float"} for name in ("particle_filter", "conditional_filter")},
     ("rao_blackwell", "init"): {"array", "numpy", "int", "float"},
     **{(name, "powers"): {"array"} for name in ("annealed", "reverse_annealed", "by_annealing")},
+    **{(name, "second"): {"array", "numpy"} for name in ("mmd", "energy_distance")},  # data
     ("smc2", "moves"): {"array", "none"},  # a move after one observation, twice
     ("mixture", "weights"): {"array", "none"},  # that do not add up: the first draw says so
     ("accept", "log_ratio"): {"int", "float"},

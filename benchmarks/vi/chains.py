@@ -21,6 +21,7 @@ from ppl import Target, enumerate_, expectation, gen, measure_valued, sample, se
 from ..measure import Figure, equations
 from .environments import begun
 from .problem import HALF, ROWS, SMALL, STATE, chain, complete, images, recur
+from .serve import variance
 from .turns import here, medians
 
 KEY = jax.random.key(0)
@@ -86,6 +87,12 @@ def against(
     theirs.close()
     yield Figure(name, peer, "ms", ours.clock, cost.clock, longest)
     yield Figure(name, peer, "CPU ms", ours.cpu, cost.cpu, longest)
+    if "variance" in theirs.facts:
+        # of 500 gradients, known to some 5 %
+        found = variance(mine, jax.random.split(jax.random.key(1), 500), *args[1:])
+        known = theirs.facts["variance"]
+        yield Figure(name, peer, "variance", found, known)
+        yield Figure(name, peer, "variance x CPU ms", found * ours.cpu, known * cost.cpu, longest)
 
 
 def figures(quick: bool, peers: bool) -> Iterator[Figure]:

@@ -33,7 +33,7 @@ from problem import (
     images,
     recur,
 )
-from serve import compiled, serve
+from serve import compiled, serve, variance
 from tensorflow_probability.substrates import jax as tfp
 
 tfd = tfp.distributions
@@ -118,5 +118,8 @@ if __name__ == "__main__":
         run, facts = compiled(seed(step), *args)
     else:
         args = (jax.random.key(0), chain(n), images(int(sys.argv[3]), SMALL))
-        run, facts = compiled(seed(slope_of_chain(n)), *args)
+        slope = seed(slope_of_chain(n))
+        run, facts = compiled(slope, *args)
+        keys = jax.random.split(jax.random.key(1), 500)
+        facts["variance"] = variance(jax.jit(slope), keys, *args[1:])
     serve(run, **facts)

@@ -46,6 +46,20 @@ def compiled(step, *args):
     }
 
 
+def variance(slope, keys, *args):
+    """Of all components of a gradient together; `slope(key, *args)` gives a value and it."""
+    import jax
+    import numpy as np
+
+    total, square = 0.0, 0.0
+    for key in keys:
+        leaves = jax.tree.leaves(slope(key, *args)[1])
+        gradient = np.concatenate([np.ravel(leaf) for leaf in leaves]).astype(float)
+        total, square = total + gradient, square + gradient**2
+    n = len(keys)
+    return float(np.sum(square - total**2 / n) / (n - 1))
+
+
 def count(jaxpr):
     """Equations at any depth; a `jit` counts as its body. As in `benchmarks.measure`."""
     total = 0

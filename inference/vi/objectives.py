@@ -22,7 +22,6 @@ from ..weighted import Weighted, log_evidence
 from .analytic import analytic_elbo
 from .drawn import moving, still
 from .objective import Guide, Objective
-from .wake import wake as wake
 
 
 def elbo(
