@@ -1,19 +1,19 @@
 """How much of a city's haze is the day's? A hierarchy of 1,461 days, fitted by minibatches.
 
 Run with `python -m examples.hierarchical`. Twelve stations in Beijing measured fine dust every day
-of four years. Its logarithm is the day's level, plus what the station has more than the first one,
-plus the rest; how much days differ, and how much the rest does, are unknown, too. `minibatch` takes
-100 of the days at a time. The guide is amortised for the days: one formula with four numbers makes
-a day's level of its measurements, however many days there are.
+of four years. Its logarithm is the day's level, plus how much the station differs from the first
+one, plus the rest. How much days differ, and how much the rest does, are unknown, too. `minibatch`
+takes 100 of the days at a time. The guide is amortised for the days: one formula with four numbers
+makes a day's level of its measurements, however many days there are.
 
 All is normal given the two standard deviations, so the reference is exact: they are integrated by
 quadrature, all else by algebra. The no-U-turn sampler on all days stands beside it. Exits 0 only if
 each mean of the fit is within 0.15 posterior standard deviations of the exact one, each standard
-deviation within 10 %, the log evidence within 0.1; and means and standard deviations of the chains
-within 4 standard errors.
+deviation within 10 %, the log evidence within 0.1 and k-hat below 0.7; and if the chains converged,
+their means and standard deviations within 4 standard errors of the exact ones.
 
 The model shows inference, not the weather: it does not know that a day is like the one before,
-and the rest has heavier tails than a normal (its kurtosis is 17).
+and the rest has heavier tails than a normal (its kurtosis is 16).
 
 The data: Zhang, Guo, Dong, He, Xu and Chen, Cautionary tales on air-quality improvement in Beijing
 (Proceedings of the Royal Society A 2017). Minibatches: Hoffman, Blei, Wang and Paisley, Stochastic
@@ -51,7 +51,7 @@ def day(mean, place, between, within, measured):
 
 @gen
 def model(measured):
-    """The mean of the days' levels, what stations have more; how much days and the rest differ."""
+    """The mean of the days' levels, stations' differences, and the two standard deviations."""
     mean = sample("mean", dist.Normal(4.0, 1.0))
     place = sample("place", dist.Normal(0.0, 0.5).expand([OTHERS]))
     between = jnp.exp(sample("log_between", dist.Normal(0.0, 1.0)))
@@ -62,8 +62,10 @@ def model(measured):
 
 @gen
 def day_guide(p, mean, place, within, haze, measured):
-    """Between the mean of all days and of the day's stations; where, and how far from there,
-    depends on how many these are."""
+    """A level between the mean of all days and that of the day's stations.
+
+    How near it is to which, and how well it is known, depends on how many stations measured.
+    """
     stations = measured.sum()
     more = jnp.concatenate([jnp.zeros(1, place.dtype), place])
     own = jnp.where(measured, haze - more, 0.0).sum() / stations
@@ -76,7 +78,7 @@ def day_guide(p, mean, place, within, haze, measured):
 
 @gen
 def guide(p, haze, measured, days):
-    """Normals of all but the days; places share what is not known of the first station."""
+    """Normals, then the days; all differences share what is not known of the first station."""
     loc, sd = p["loc"], jax.tree.map(jnp.exp, p["log_scale"])
     mean = sample("mean", dist.Normal(loc["mean"], sd["mean"]))
     shared = sd["first"] * jnp.ones((OTHERS, 1))

@@ -13,6 +13,11 @@ from .estimated.pseudo_marginal import filter_series, marginal
 from .estimated.smc2 import smc2
 from .exact.enumerated import Enumerated
 from .exact.rao_blackwell import Belief, rao_blackwell
+from .guides.flow import flow
+from .guides.gaussian import full_rank, low_rank, mean_field
+from .guides.laplace import laplace
+from .guides.pathfinder import Pathfinder, pathfinder
+from .guides.structured import structured
 from .kernel import Kernel, Tuning, as_kernel
 from .kernels import cycle, iterate, mh, mixture
 from .mcmc.delayed import delayed_acceptance
@@ -64,6 +69,7 @@ from .vi.auxiliary import diwhvi, hvi, iwhvi
 from .vi.discrepancies import energy_distance, mmd
 from .vi.divergences import forward_kl, symmetric_kl
 from .vi.f_divergence import f_divergence
+from .vi.filtering import FilterObjective, vsmc
 from .vi.objective import Objective
 from .vi.objectives import elbo, iwelbo
 from .vi.renyi import renyi
@@ -93,6 +99,7 @@ __all__ = [
     "Divergences",
     "Draws",
     "Enumerated",
+    "FilterObjective",
     "Filtered",
     "FitReport",
     "Fitted",
@@ -105,6 +112,7 @@ __all__ = [
     "Objective",
     "ParticleRun",
     "Path",
+    "Pathfinder",
     "Stochastic",
     "Summary",
     "Tuning",
@@ -140,7 +148,9 @@ __all__ = [
     "filter_series",
     "fit",
     "fixed_lag",
+    "flow",
     "forward_kl",
+    "full_rank",
     "genealogy",
     "gibbs",
     "hmc",
@@ -151,14 +161,17 @@ __all__ = [
     "iwelbo",
     "iwhvi",
     "killing",
+    "laplace",
     "lift",
     "log_evidence",
     "log_evidence_error",
     "log_likelihood",
     "loo",
+    "low_rank",
     "mala",
     "marginal",
     "marginalize",
+    "mean_field",
     "merged",
     "metropolize",
     "mh",
@@ -177,6 +190,7 @@ __all__ = [
     "particle_filter",
     "particle_gibbs",
     "particle_metric",
+    "pathfinder",
     "plot_ancestry",
     "plot_ess",
     "plot_fit",
@@ -213,6 +227,7 @@ __all__ = [
     "start",
     "stratified",
     "stretch",
+    "structured",
     "symmetric_kl",
     "systematic",
     "temper",
@@ -221,6 +236,7 @@ __all__ = [
     "translate",
     "unit",
     "vimco",
+    "vsmc",
     "wake",
     "wake_p",
     "waste_free",

@@ -6,6 +6,7 @@ density runs with validation on. A sampler with a *base* is a deterministic
 function of standard normals or uniforms, so that the base randomness of a whole
 program can be drawn at once, put at its boundaries, or replaced by quadrature
 nodes. `tests/test_distributions.py` holds every entry to numpyro and scipy.
+Some lines over 400, since the tables of densities and samplers are read side by side.
 """
 
 from __future__ import annotations

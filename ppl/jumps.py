@@ -6,7 +6,8 @@ comparison that selects, `floor`, `sign`, `argmax`, a cast to integers), nodes c
 the parameter moves; the integral changes, and the sum's derivative does not know. So before a
 derivative is taken the program is read for such a jump. Comparisons that the ranges of their
 sides decide are none, and continuous functions that are written in pieces inside
-JAX (`jax.nn`, `jax.scipy.special`), or that have a derivative of their own, count as smooth. What
+JAX (`jax.nn`, `jax.scipy.special`) and in densities, or that have a derivative of their own, count
+as smooth; so do comparisons with supports in the scope `INSIDE`. What
 is not decided counts as a jump: an answer "none" is never wrong about code that is read.
 
 Nodes that stay put are the cure where the jump stays too: their weights are smooth in the
@@ -61,7 +62,16 @@ _CONTINUOUS_FILES = (
     "jax/_src/nn/functions.py",
     "jax/_src/scipy/special.py",
     "numpyro/distributions/util.py",
+    "ppl/beta_tails.py",
+    "ppl/edge_derivatives.py",
+    "ppl/large_counts.py",
 )
+_SUPPORT_FILES = ("numpyro/distributions/constraints.py", "ppl/distributions.py")
+"""Where values are compared with the ends of supports."""
+
+INSIDE = "inside all supports"
+"""The name of a scope (`jax.named_scope`) in which choices are known to be inside the supports of
+all that they are weighed by, so that comparisons with ends of supports decide nothing."""
 
 
 def find(
@@ -236,7 +246,7 @@ class _Search:
         source = p["source"]
         where = f"draw {source}" if source.startswith('"') else f"draw at {source}"
         leaves = [_single(a.aval, m) for a, m in zip(eqn.invars, _axes(eqn), strict=True)]
-        support = ranges.of_support(p["tree"].unflatten(leaves).support)
+        support = _range_of(p["tree"].unflatten(leaves))
         if rule == "moves":
             return Mark(draw=where, moves=_both(given).moves, range=support)
 
@@ -275,6 +285,14 @@ class _Search:
             if grown == carry:
                 return carry
             carry = grown
+
+
+def _range_of(d: Any) -> Range:
+    """Where the values of a distribution with abstract parameters are, as far as that is known."""
+    try:
+        return ranges.of_support(d.support)
+    except (TypeError, AttributeError):  # ends that are computed of parameters without values
+        return LINE
 
 
 def _both(marks: Sequence[Mark]) -> Mark:
@@ -322,11 +340,15 @@ def _single(aval: Any, mapped: int) -> Any:
 
 
 def _continuous(eqn: Any) -> bool:
-    """Whether a function of JAX's that is continuous, though in pieces, made an operation."""
-    for place in _frames(eqn):
-        if errors.is_users(place[0]):
+    """Whether a function that is continuous, though in pieces, made an operation; or a comparison
+    with a support that holds."""
+    for name, _ in _frames(eqn):
+        file = name.replace("\\", "/")
+        if errors.is_users(name):
             return False
-        if place[0].replace("\\", "/").endswith(_CONTINUOUS_FILES):
+        if file.endswith(_SUPPORT_FILES):
+            return INSIDE in str(eqn.source_info.name_stack)
+        if file.endswith(_CONTINUOUS_FILES):
             return True
     return False
 

@@ -367,6 +367,41 @@ call("elbo", target=COIN_, guide=const(guess), landing=const(False), analytic=co
 call("iwelbo", target=COIN_, guide=const(guess), particles=const(3), doubly=const(False))
 for _name in ("wake", "wake_p", "vimco"):
     call(_name, target=COIN_, guide=const(guess), particles=const(3))
+for _name in ("mean_field", "full_rank", "structured"):
+    call(_name, target=LINE_, start=const(None), scale=const(0.1))
+call("low_rank", target=LINE_, rank=const(1), start=const(None), scale=const(0.1))
+call("laplace", target=LINE_, start=const(None), heavy=True)
+call(
+    "flow",
+    key=const(KEY),
+    target=LINE_,
+    start=const(None),
+    build=const(None),
+    layers=const(1),
+    width=const(2),
+    scale=const(0.1),
+    heavy=True,
+)
+call(
+    "pathfinder",
+    key=const(KEY),
+    target=LINE_,
+    paths=const(1),
+    draws=const(30),
+    steps=const(3),
+    history=const(2),
+    heavy=True,
+)
+call(
+    "vsmc",
+    model=const(step_model),
+    init=const(0.0),
+    observations=const(YS),
+    particles=const(2),
+    proposal=const(None),
+    xs=const(None),
+    resampling=const("score"),
+)
 call("sleep", target=COIN_, guide=const(guess))
 for _name in ("forward_kl", "symmetric_kl"):
     call(_name, target=COIN_, guide=const(guess), using=const(3))

@@ -46,7 +46,7 @@ FEW = PIXELS[:3]
 
 
 def test_the_data_are_the_known_ones():
-    """The sum of all pixels and the counts of digits are those of scikit-learn's description."""
+    """The counts of digits are those of the repository; the sum of pixels is scikit-learn's."""
     assert PIXELS.sum() == 561718 and PIXELS.max() == 16 and PIXELS.min() == 0
     known = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert_array_equal(np.bincount(DATA["labels"]), known)

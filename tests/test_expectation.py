@@ -154,8 +154,14 @@ def two_read_by_rows(how, p):
     return lax.scan(body, 0.0, (z, w))[0]
 
 
+def made_and_read_by_rows(how, p):
+    _, z = lax.scan(lambda c, x: (c, flip(p * x, how)), 0.0, jnp.array([1.0, 0.5]))
+    return lax.scan(lambda c, z: (c + jnp.sin(2 * z + p) * (1 + c), None), 0.0, z)[0]
+
+
 CONTEXTS = [straight, chain, terms_of_a_loop, branch, known_branch, plate, together, kept]
 CONTEXTS += [compiled, counted, read_by_rows, two_read_by_rows]
+CONTEXTS += [made_and_read_by_rows]
 SCALARS_ONLY = {("together", "top"), ("together", "without replacement")}
 QUICK = {("chain", "reinforce"), ("straight", "measure valued"), ("straight", "disarm")}
 QUICK |= {("read_by_rows", "enumerate"), ("branch", "measure valued"), ("kept", "leave one out")}

@@ -22,9 +22,10 @@ ROOMS = {
     "smc": {"targets", "mcmc"},
     "exact": {"targets", "mcmc", "smc"},
     "estimated": {"targets", "mcmc", "smc", "exact"},
+    "guides": {"targets", "mcmc", "smc", "exact", "estimated"},
     "vi": {"targets", "mcmc", "smc", "exact", "estimated"},
     "results": {"targets", "smc", "vi"},
-    "running": {"targets", "mcmc", "smc", "exact", "estimated", "vi", "results"},
+    "running": {"targets", "mcmc", "smc", "exact", "estimated", "guides", "vi", "results"},
 }
 SEMANTIC_ROOMS = {
     # the same of `semantics`, beside `report`, `compiling` and the command line

@@ -16,13 +16,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 from inference import elbo, iwelbo
-from inference.vi.flow_guide import flow
-from inference.vi.gaussian_guides import full_rank, low_rank, mean_field
-from inference.vi.joint_guide import joint, space_of
-from inference.vi.laplace import laplace
-from inference.vi.pathfinder import Mixture, pathfinder
-from inference.vi.structured_guide import dependences, structured
-from inference.vi.triangular_guide import family_of, of_precision
+from inference.guides.flow import flow
+from inference.guides.gaussian import full_rank, low_rank, mean_field
+from inference.guides.joint import joint, space_of
+from inference.guides.laplace import laplace
+from inference.guides.pathfinder import Mixture, pathfinder
+from inference.guides.structured import dependences, structured
+from inference.guides.triangular import family_of, of_precision
 from ppl import PPLError, Target, expectation, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument, MissingPackage
 

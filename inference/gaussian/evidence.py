@@ -66,9 +66,7 @@ def _derivative(along: str, primals: tuple, tangents: tuple) -> tuple:
     return _log_density(steps, found), total
 
 
-def smooth(
-    chain: Chain, values: jax.Array, along: str = "scan"
-) -> tuple[jax.Array, jax.Array]:
+def smooth(chain: Chain, values: jax.Array, along: str = "scan") -> tuple[jax.Array, jax.Array]:
     """The mean `(n, d)` and covariance `(n, d, d)` of each state, given all that is present.
 
     >>> import jax.numpy as jnp

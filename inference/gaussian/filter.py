@@ -55,15 +55,10 @@ def predicted(steps: Steps, along: str) -> tuple[jax.Array, jax.Array]:
         before = _moved(*unpacked(carry, d), move, noise)
         return packed(*_corrected(*before, h, *seen)), packed(*before)
 
-    _, found = lax.scan(step, starts, rows, unroll=unrolled(d, blocks))
+    _, found = lax.scan(step, starts, rows)
     found = found.T if blocks == 1 else uncut(found, steps.count)
     mean, covariance = unpacked(found, d)
     return joined(mean), joined(covariance)
-
-
-def unrolled(d: int, blocks: int) -> int:
-    """How many steps an iteration of a loop takes."""
-    return 4 if d <= 2 and blocks == 1 else 1
 
 
 def cut(rows: jax.Array, blocks: int) -> jax.Array:

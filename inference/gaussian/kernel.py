@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import abc
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import wraps
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from ppl import errors
 
@@ -43,6 +45,10 @@ class Kernel(abc.ABC):
     @abc.abstractmethod
     def rank(self) -> int | None:
         """How many values determine all others; None if no number of them does."""
+
+    @abc.abstractmethod
+    def _check(self) -> None:
+        """Raise `InvalidArgument` for hyperparameters that are known to be wrong."""
 
     @abc.abstractmethod
     def transition(self, dt: Any) -> jax.Array:
@@ -99,6 +105,41 @@ class Kernel(abc.ABC):
         return Scaled(self, other) if _is_number(other) else NotImplemented
 
 
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(cls: _Class) -> _Class:
+    """A kernel's class as a frozen dataclass and a pytree, whose constructor alone checks.
+
+    What a transformation of trees puts in, a gradient say, is no hyperparameter, and passes.
+    """
+    made = dataclass(frozen=True)(cls)
+    plain, check = made.__init__, made._check
+    names = [each.name for each in fields(made)]
+    static = [each.name for each in fields(made) if each.metadata.get("static")]
+    traced = [name for name in names if name not in static]
+
+    @wraps(plain)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        check(self)
+
+    def flatten(kernel: Any) -> tuple:
+        leaves = [(GetAttrKey(name), getattr(kernel, name)) for name in traced]
+        return leaves, tuple(getattr(kernel, name) for name in static)
+
+    def unflatten(known: tuple, leaves: Any) -> Any:
+        kernel = object.__new__(made)
+        for name, value in (*zip(traced, leaves, strict=True), *zip(static, known, strict=True)):
+            object.__setattr__(kernel, name, value)
+        return kernel
+
+    made.__init__ = checked
+    register_pytree_with_keys(made, flatten, unflatten)
+    return made
+
+
 def _is_number(value: Any) -> bool:
     number = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
     return number and not isinstance(value, bool) and np.shape(value) == ()
@@ -111,13 +152,10 @@ def check_parameters(kernel: Any, least: float | None = None, **values: Any) -> 
       least: what they may be at least, if not only positive.
     """
     for name, value in values.items():
-        if isinstance(value, jax.core.Tracer) or type(value) is object or value is None:
-            continue  # traced, or put in by a transformation of trees
-        if isinstance(value, (jax.Array, np.ndarray)) and value.ndim:
-            continue  # stacked by a transformation, or told by `gp`
-        known = _is_number(value) or isinstance(value, float)
-        low = known and (value > 0 if least is None else value >= least)
-        if not known or not low or not math.isfinite(value):
+        if isinstance(value, jax.core.Tracer) and value.shape == ():
+            continue
+        known = _is_number(value) and math.isfinite(value)
+        if not known or not (value > 0 if least is None else value >= least):
             limit = f"{name} > 0" if least is None else f"{name} >= {least:g}"
             raise errors.InvalidArgument(
                 f"{type(kernel).__name__} has a hyperparameter that is no such number.",
@@ -148,8 +186,7 @@ def as_float(value: Any) -> jax.Array:
     return jnp.asarray(value, jnp.result_type(value, 0.0))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Sum(Kernel):
     """k(s, t) = a(s, t) + b(s, t): the states side by side.
 
@@ -162,6 +199,10 @@ class Sum(Kernel):
 
     a: Kernel
     b: Kernel
+
+    def _check(self) -> None:
+        check_kernel(self.a)
+        check_kernel(self.b)
 
     @property
     def dimension(self) -> int:
@@ -196,8 +237,7 @@ def _side_by_side(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.concatenate(above, -1), jnp.concatenate(below, -1)], -2)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Product(Kernel):
     """k(s, t) = a(s, t) b(s, t): the state is the Kronecker product of the states.
 
@@ -212,6 +252,10 @@ class Product(Kernel):
 
     a: Kernel
     b: Kernel
+
+    def _check(self) -> None:
+        check_kernel(self.a)
+        check_kernel(self.b)
 
     @property
     def dimension(self) -> int:
@@ -262,8 +306,7 @@ def _largest(kernel: Kernel) -> Any:
     return h @ kernel.stationary() @ h
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Scaled(Kernel):
     """k(s, t) = factor · a(s, t).
 
@@ -279,7 +322,8 @@ class Scaled(Kernel):
     a: Kernel
     factor: Any
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
+        check_kernel(self.a)
         check_parameters(self, 0.0, factor=self.factor)
 
     @property

@@ -6,7 +6,6 @@ With λ = sqrt(2ν) / scale, the state is f^(i) / λ^i, so A and Q are functions
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .kernel import Kernel, as_float, check_parameters
+from .kernel import Kernel, as_float, check_parameters, record
 from .moments import decay_moments
 
 _FAR = 60.0
@@ -66,7 +65,7 @@ class _Matern(Kernel):
     scale: Any
     sigma: Any
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, scale=self.scale)
         check_parameters(self, 0.0, sigma=self.sigma)
 
@@ -93,8 +92,7 @@ class _Matern(Kernel):
         return 0.0
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Matern12(_Matern):
     """k(s, t) = sigma² exp(-r), r = |s - t| / scale: the Ornstein-Uhlenbeck process.
 
@@ -114,8 +112,7 @@ class Matern12(_Matern):
         return 1
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Matern32(_Matern):
     """k(s, t) = sigma² (1 + r) exp(-r), r = sqrt(3) |s - t| / scale: differentiable once.
 
@@ -135,8 +132,7 @@ class Matern32(_Matern):
         return 2
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Matern52(_Matern):
     """k(s, t) = sigma² (1 + r + r²/3) exp(-r), r = sqrt(5) |s - t| / scale.
 
@@ -158,8 +154,7 @@ class Matern52(_Matern):
         return 3
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Matern72(_Matern):
     """k(s, t) = sigma² (1 + r + 2r²/5 + r³/15) exp(-r), r = sqrt(7) |s - t| / scale.
 

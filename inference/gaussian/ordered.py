@@ -34,9 +34,7 @@ class Ordered:
         return jnp.zeros_like(values).at[self.order].set(values)
 
 
-def ordered(
-    kernel: Kernel, times: jax.Array, variance: jax.Array, present: jax.Array
-) -> Ordered:
+def ordered(kernel: Kernel, times: jax.Array, variance: jax.Array, present: jax.Array) -> Ordered:
     """The chain of a kernel at these times, of which those are present.
 
     Of equal times, those observed without noise come first: the others then say something.

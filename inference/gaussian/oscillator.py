@@ -8,18 +8,16 @@ smooth through z = 0: so are the kernel and its derivatives through quality 1/2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .kernel import Kernel, as_float, check_parameters
+from .kernel import Kernel, as_float, check_parameters, record
 from .moments import decay_moments, hyperbolic
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class SHO(Kernel):
     """The law of f'' + (omega / quality) f' + omega² f = white noise, with variance sigma².
 
@@ -43,7 +41,7 @@ class SHO(Kernel):
     quality: Any
     sigma: Any = 1.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, omega=self.omega, quality=self.quality)
         check_parameters(self, 0.0, sigma=self.sigma)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from jax.scipy.special import i0e
 
 from ..validation.settings import check_count
-from .kernel import Kernel, Product, as_float, check_kernel, check_parameters
+from .kernel import Kernel, Product, as_float, check_kernel, check_parameters, record
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Cosine(Kernel):
     """k(s, t) = sigma² cos(2π (s - t) / scale): one wave of unknown phase and amplitude.
 
@@ -30,7 +29,7 @@ class Cosine(Kernel):
     scale: Any
     sigma: Any = 1.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, scale=self.scale)
         check_parameters(self, 0.0, sigma=self.sigma)
 
@@ -63,8 +62,7 @@ def _turn(angle: jax.Array) -> jax.Array:
     return jnp.stack([jnp.stack([c, s], -1), jnp.stack([-s, c], -1)], -2)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Periodic(Kernel):
     """k(s, t) ≈ sigma² exp(-gamma sin²(π (s - t) / scale)), by its Fourier series to an order.
 
@@ -91,7 +89,7 @@ class Periodic(Kernel):
     sigma: Any = 1.0
     order: int = field(default=7, metadata={"static": True})
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_count("order", self.order)
         check_parameters(self, scale=self.scale, gamma=self.gamma)
         check_parameters(self, 0.0, sigma=self.sigma)

@@ -88,7 +88,9 @@ class Prediction(dist.Distribution):
         total = self.joint.event_shape[0]
         keys = jax.random.split(key)
         dtype = self.joint.times.dtype
-        states = jax.random.normal(keys[0], (*sample_shape, total, self.joint.kernel.dimension), dtype)
+        states = jax.random.normal(
+            keys[0], (*sample_shape, total, self.joint.kernel.dimension), dtype
+        )
         noise = jax.random.normal(keys[1], (*sample_shape, *self.process.event_shape), dtype)
         draw = self.from_normals
         for _ in sample_shape:

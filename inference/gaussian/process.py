@@ -231,7 +231,7 @@ def _check_array(name: str, value: Any, count: int | None, least: float | None =
 
 def _check_present(present: Any, count: int) -> None:
     try:
-        right = np.shape(present) == (count,) and jnp.result_type(present) == bool
+        right = np.shape(present) == (count,) and jnp.issubdtype(jnp.result_type(present), bool)
     except (TypeError, ValueError):
         right = False
     if not right:

@@ -16,7 +16,7 @@ from jax import lax
 
 from .chain import Steps
 from .entries import contract, entries, joined, mirrored, packed, size, times, unpacked
-from .filter import blocks_of, cut, gain_of, uncut, unrolled
+from .filter import blocks_of, cut, gain_of, uncut
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def backwards(steps: Steps, found: Seen, along: str) -> tuple[Any, Any, jax.Arra
     d, blocks = steps.dimension, blocks_of(along, steps.count)
     h = steps.sees(0 if blocks == 1 else 1)
     gain = joined(times(found.along, found.precision))
-    rows = jnp.concatenate([steps.transition.reshape(d * d, -1), gain,
-                            found.precision[None], (found.precision * found.error)[None]])  # fmt: skip
+    weights = jnp.stack([found.precision, found.precision * found.error])
+    rows = jnp.concatenate([steps.transition.reshape(d * d, -1), gain, weights])
     if blocks > 1:  # what is added at the end must pass things on: the identity
         spare = -(-steps.count // blocks) * blocks - steps.count
         eye = jnp.eye(d, dtype=rows.dtype).reshape(-1, 1)
@@ -74,7 +74,7 @@ def backwards(steps: Steps, found: Seen, along: str) -> tuple[Any, Any, jax.Arra
 
     last = jnp.zeros(d + size(d), rows.dtype)
     if blocks == 1:
-        first, kept = lax.scan(step, last, rows[..., 0], reverse=True, unroll=unrolled(d, 1))
+        first, kept = lax.scan(step, last, rows[..., 0], reverse=True)
         return *unpacked(kept.T, d), first
 
     def whole(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:

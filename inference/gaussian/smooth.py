@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..validation.settings import check_count
-from .kernel import Kernel, as_float, check_parameters
+from .kernel import Kernel, as_float, check_parameters, record
 
 _DOUBLINGS, _STEP = 8, 0.25
 """Steps are made by a series up to _STEP, and doubled; at the end all is forgotten."""
@@ -49,8 +49,7 @@ def _excess(n: int) -> float:
     return float(_constants(n)[3][0, 0] - 1.0)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class SquaredExponential(Kernel):
     """k(s, t) ≈ sigma² exp(-(s - t)² / (2 scale²)), by a spectrum of rational form.
 
@@ -73,7 +72,7 @@ class SquaredExponential(Kernel):
     sigma: Any = 1.0
     order: int = field(default=6, metadata={"static": True})
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_count("order", self.order, 2, 8)
         check_parameters(self, scale=self.scale)
         check_parameters(self, 0.0, sigma=self.sigma)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,11 +11,10 @@ import numpy as np
 
 from ppl import errors
 
-from .kernel import Kernel, as_float, check_parameters
+from .kernel import Kernel, as_float, check_parameters, record
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Constant(Kernel):
     """k(s, t) = sigma²: one unknown number.
 
@@ -30,7 +28,7 @@ class Constant(Kernel):
 
     sigma: Any = 1.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma)
 
     @property
@@ -57,8 +55,7 @@ class Constant(Kernel):
         return 0.0
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Linear(Kernel):
     """k(s, t) = sigma² (s - origin) (t - origin): a line of unknown slope through the origin.
 
@@ -73,7 +70,7 @@ class Linear(Kernel):
     sigma: Any = 1.0
     origin: Any = 0.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma)
 
     @property
@@ -102,8 +99,7 @@ class Linear(Kernel):
         return 0.0
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Wiener(Kernel):
     """k(s, t) = sigma² (min(s, t) - origin) + level²: Brownian motion from an origin on.
 
@@ -122,7 +118,7 @@ class Wiener(Kernel):
     origin: Any = 0.0
     level: Any = 0.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma, level=self.level)
 
     @property
@@ -149,8 +145,7 @@ class Wiener(Kernel):
         return 0.0
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class IntegratedWiener(Kernel):
     """The integral of sigma times Brownian motion: k(s, t) = sigma² (m³ / 3 + m² |s - t| / 2).
 
@@ -172,7 +167,7 @@ class IntegratedWiener(Kernel):
     level: Any = 0.0
     slope: Any = 0.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma, level=self.level, slope=self.slope)
 
     @property

@@ -14,7 +14,7 @@ from ppl.masks import leading
 from ppl.program import Path
 
 from .draws import Draws, check_draws
-from .extras import extra
+from ..validation.packages import extra
 
 _ARVIZ = {
     "accept": "acceptance_rate",

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl import errors
 
-from .extras import extra
+from ..validation.packages import extra
 from .fitted import Fitted
 
 

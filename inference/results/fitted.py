@@ -205,9 +205,10 @@ class Fitted(GenerativeFunction):
 
     def _drawn(self, key: jax.Array, n: int) -> tuple[Any, jax.Array]:
         """The choices of n draws, and their log weights."""
-        arrays, static = eqx.partition((self._objective, self.parameters, self.data), eqx.is_array)
-        leaves, tree = jax.tree.flatten(static)
-        return _weighted(tree, tuple(leaves), n)(key, arrays)
+        leaves, tree = jax.tree.flatten((self._objective, self.parameters, self.data))
+        arrays = tuple(x if eqx.is_array(x) else None for x in leaves)
+        static = tuple(None if eqx.is_array(x) else x for x in leaves)
+        return _weighted(tree, static, n)(key, arrays)
 
     def __repr__(self) -> str:
         return f"Fitted({self.name}; {len(self.values)} steps; {self.status})"
@@ -220,9 +221,9 @@ class Fitted(GenerativeFunction):
 
 @lru_cache(maxsize=16)
 def _weighted(tree: Any, static: tuple, n: int) -> Callable:
-    def weighted(key: jax.Array, arrays: Any) -> tuple[Any, Any]:
-        whole = eqx.combine(arrays, jax.tree.unflatten(tree, static))
-        objective, parameters, data = whole
+    def weighted(key: jax.Array, arrays: tuple) -> tuple[Any, Any]:
+        leaves = [x if a is None else a for a, x in zip(arrays, static, strict=True)]
+        objective, parameters, data = jax.tree.unflatten(tree, leaves)
 
         def one() -> tuple[Any, Any]:
             args = objective.guide_args(parameters, *data)
@@ -260,6 +261,14 @@ class _Law:
 
     law: Any
     parameters: Any
+
+    @property
+    def exact(self) -> bool:
+        return getattr(self.law, "exact", False)
+
+    @property
+    def moves(self) -> bool:
+        return getattr(self.law, "moves", False)
 
     def sites(self, *data: Any) -> Any:
         return self.law.sites(self.parameters, *data)

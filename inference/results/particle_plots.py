@@ -19,7 +19,7 @@ from ..smc.resample import effective_sample_size
 from ..validation.settings import check_number
 from ..weighted import Weighted, normalized
 from .degeneracy import FLOOR, below, least, parts
-from .extras import extra
+from ..validation.packages import extra
 
 _SEGMENTS = 20_000
 

@@ -18,7 +18,7 @@ from ppl.masks import leading
 from ..validation.objects import check_target
 from ..validation.settings import check_number, shown
 from .draws import Draws, check_draws, check_some
-from .extras import extra
+from ..validation.packages import extra
 from .predictive import observed_of
 from .summary import quantile_names
 

@@ -99,7 +99,8 @@ class Recipe:
         whole = eqx.combine(parameters, rest)
         chosen = self.strategies
         by_address = chosen(whole) if callable(chosen) else dict(chosen)
-        return expectation(function, by_address)(whole, *data)
+        biased = getattr(function, "biased", False)  # as whoever made it has asked for
+        return expectation(function, by_address, allow_biased=biased)(whole, *data)
 
     def gradient(self, leaves: Any, key: jax.Array, parameters: Any, t: Any) -> tuple:
         """The value, and the gradient, of step number t."""

@@ -59,6 +59,16 @@ class Stochastic:
     def fn(self) -> Any:
         return self.density.fn
 
+    @property
+    def exact(self) -> bool:
+        """Whether the density is known, and not only estimated."""
+        return getattr(self.fn, "exact", False)
+
+    @property
+    def moves(self) -> bool:
+        """Whether draws are differentiable functions of the arguments and of noise."""
+        return getattr(self.fn, "moves", False)
+
     def __repr__(self) -> str:
         return f"<stochastic density {self.name}>"
 

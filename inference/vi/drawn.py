@@ -37,6 +37,16 @@ def moving(guide: GenerativeFunction | Stochastic, args: tuple) -> dict[str, Any
       InvalidArgument: the density of the guide is only estimated.
     """
     check_exact(guide, "An objective whose guide moves", args)
+    if isinstance(guide, Stochastic):
+        if not guide.moves:
+            raise errors.NoStrategy(
+                f"The draws of {guide.name} do not move with its parameters.",
+                where=errors.caller(),
+                given=f"{guide.name}, which draws discrete choices on the way",
+                expected="a guide that moves, as mean_field, full_rank or flow",
+                fix="the plain objective: leave out landing=True, or doubly=True",
+            )
+        return guide.simulate(*args).choices
     for site in guide.sites(*args).values():
         if maker(site.spec.tree.unflatten(list(site.spec.leaves))) is None:
             raise errors.NoStrategy(
@@ -62,6 +72,8 @@ def held(guide: GenerativeFunction | Stochastic, args: tuple) -> tuple[dict[str,
 def check_exact(guide: GenerativeFunction | Stochastic, what: str, args: tuple) -> None:
     """Raise `InvalidArgument` where the density of a guide is only estimated."""
     if isinstance(guide, Stochastic):
+        if guide.exact:
+            return
         given = f"{guide.name}, a density by an algorithm"
     elif DRAW in guide._prepare(args, {}).staged.program.effects:
         given = f"{guide.name}, which draws without addresses"

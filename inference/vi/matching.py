@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 from numpyro.distributions import constraints
 
@@ -78,7 +79,8 @@ def _inside(made: Site, wanted: Site) -> bool:
     """Whether all values of the guide's choice are possible in the model."""
     if made.distribution is None or wanted.distribution is None:
         return made.support == wanted.support
-    return within(made.distribution.support, wanted.distribution.support)
+    with jax.ensure_compile_time_eval():  # ends that are computed of known numbers are known
+        return within(made.distribution.support, wanted.distribution.support)
 
 
 def within(inner: Any, outer: Any) -> bool:

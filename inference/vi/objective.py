@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction, Target, errors
+from ppl.jumps import INSIDE
 
 from ..targets.minibatch import Minibatch
 from ..targets.stochastic import Stochastic
@@ -82,7 +83,8 @@ class Objective:
         made = self._made(args)
         if not isinstance(made, Minibatch):
             check_guide(made, self.guide, args)
-            return self.run(made, self.guide, args)
+            with jax.named_scope(INSIDE):  # as the guide's supports are inside the target's
+                return self.run(made, self.guide, args)
         if self.name != "elbo":
             raise errors.InvalidArgument(
                 f"The {self.name} of a minibatch is biased: it is not linear in the log density.",
@@ -93,7 +95,8 @@ class Objective:
             )
         numbers = jnp.zeros(made.size, int)
         check_guide(made.target(numbers), self.guide, self._of(made, args, numbers))
-        return made.bound(self.guide, args)
+        with jax.named_scope(INSIDE):
+            return made.bound(self.guide, args)
 
     def target_of(self, *args: Any) -> Target:
         """The target at these arguments of the guide, of all data.

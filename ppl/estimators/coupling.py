@@ -38,11 +38,18 @@ def coupled(site: Site, here: Value) -> Value:
     else:
         there = _kept_or_not(site, here, parameters, table)
     around = tuple(lane for lane in union([here, there]) if lane != others)
-    places = np.zeros(site.worlds, int)
-    places[reached] = 1 + np.arange(len(reached))
+    first, last = int(reached[0]), int(reached[-1]) + 1
 
     def joined(one: Any, more: Any) -> Any:
-        return jnp.concatenate([one[None], more.astype(one.dtype)])[places]
+        def same(worlds: int) -> Any:
+            return jnp.broadcast_to(one, (worlds, *jnp.shape(one)))
+
+        more = more.astype(one.dtype)
+        if last - first == len(reached):
+            return jnp.concatenate([same(first), more, same(site.worlds - last)])
+        places = np.zeros(site.worlds, int)
+        places[reached] = 1 + np.arange(len(reached))
+        return jnp.concatenate([one[None], more])[places]
 
     return Value(over(joined, [here, there], around), (*around, site.world))
 
@@ -52,7 +59,11 @@ def _in_worlds(parameter: Value, reached: np.ndarray, others: Lane) -> Value:
     array = jax.lax.stop_gradient(parameter.array)
     if not parameter.lanes or parameter.lanes[-1].draw != WORLDS:
         return Value(array, parameter.lanes)
-    array = jnp.take(array, reached, axis=len(parameter.lanes) - 1)
+    place = len(parameter.lanes) - 1
+    if reached[-1] - reached[0] + 1 == len(reached):
+        array = jax.lax.slice_in_dim(array, int(reached[0]), int(reached[-1]) + 1, axis=place)
+    else:
+        array = jnp.take(array, reached, axis=place)
     return Value(array, (*parameter.lanes[:-1], others))
 
 
@@ -63,8 +74,9 @@ def _kept_or_not(site: Site, here: Value, parameters: list[Value], table: np.nda
         return site.probabilities(list(leaves), table)
 
     def chosen(x: Any, was: Any, now: Any) -> Any:
-        place = jnp.argmin(jnp.abs(jnp.asarray(table) - x[..., None]), -1)
-        before, after = (jnp.take_along_axis(p, place[..., None], -1)[..., 0] for p in (was, now))
+        place = place_of(x, table)
+        here = place[..., None] == np.arange(len(table))
+        before, after = (jnp.sum(jnp.where(here, p, 0.0), -1) for p in (was, now))
         ratio = after / jnp.where(before > 0, before, 1)
         kept = draw(dist.BernoulliProbs(jnp.minimum(ratio, 1)))
         if len(table) == 2:
@@ -74,7 +86,21 @@ def _kept_or_not(site: Site, here: Value, parameters: list[Value], table: np.nda
             mass = jnp.sum(left, -1, keepdims=True)
             odds = jnp.where(mass > 0, left / jnp.where(mass > 0, mass, 1), 1 / len(table))
             other = draw(dist.CategoricalProbs(odds))
-        return jnp.asarray(table)[jnp.where(kept == 1, place, other)]
+        return outcome_at(jnp.where(kept == 1, place, other), table)
 
     still = [happening(Value(jax.lax.stop_gradient(p.array), p.lanes)) for p in site.parameters]
     return along(chosen, here, along(chances, *still), along(chances, *parameters))
+
+
+def place_of(x: Any, table: np.ndarray) -> Any:
+    """The places of outcomes in their table."""
+    if np.array_equal(table, np.arange(len(table))):
+        return x.astype(int)
+    return jnp.argmin(jnp.abs(jnp.asarray(table) - x[..., None]), -1)
+
+
+def outcome_at(place: Any, table: np.ndarray) -> Any:
+    """The outcomes at places of a table."""
+    if np.array_equal(table, np.arange(len(table))):
+        return place
+    return jnp.asarray(table)[place]

@@ -106,4 +106,4 @@ def happening(value: Value) -> Value:
     if not value.lanes or value.lanes[-1].draw != WORLDS:
         return value
     place = len(value.lanes) - 1
-    return Value(jnp.take(value.array, 0, axis=place), value.lanes[:-1])
+    return Value(jax.lax.index_in_dim(value.array, 0, place, keepdims=False), value.lanes[:-1])

@@ -28,6 +28,7 @@ from .. import errors, quadrature
 from ..distributions import elementwise, log_density
 from ..effects import box, weak
 from ..randomness import draw
+from .coupling import outcome_at, place_of
 from .lanes import Value, filled, happening, over, union
 from .nodes import DrawNode, elements
 from .scores import Score
@@ -55,10 +56,11 @@ def _still(x: Any) -> Any:
 def _finite(d: Any, x: Any, table: np.ndarray) -> Worlds:
     """All other outcomes, each with the derivative of its probability."""
     k = len(table)
-    place = jnp.argmin(jnp.abs(jnp.asarray(table) - x[..., None]), -1)
+    place = place_of(x, table)
     others, amounts = [], []
     for step in range(k):
-        value = jnp.asarray(table)[(place + step) % k].astype(x.dtype)
+        next_one = jnp.where(place < k - step, place + step, place + step - k)
+        value = outcome_at(next_one, table).astype(x.dtype)
         others.append(value)
         amounts.append(weak(jnp.ones(()), jnp.exp(log_density(d, value))))
     return Worlds(others[1:], amounts[0], amounts[1:])
@@ -218,10 +220,11 @@ def worlds_of(site: Site, value: Value, how: Callable[[Any, Any], Worlds]) -> Ma
 
 def _laid_out_apart(first: int, x: Any, log: Any, found: Worlds) -> tuple[Any, Any]:
     """In each world all elements have another value: no term depends on two of them."""
-    amounts = jnp.zeros((len(x), *jnp.shape(found.here)), found.here.dtype).at[0].set(found.here)
+    world = np.arange(len(x)).reshape(-1, *(1,) * jnp.ndim(found.here))
+    amounts = jnp.where(world == 0, found.here, 0.0)
     for k, (other, amount) in enumerate(zip(found.others, found.there, strict=True)):
-        x = x.at[first + k].set(other.astype(x.dtype))
-        amounts = amounts.at[first + k].set(amount)
+        x = jnp.where(world == first + k, other.astype(x.dtype), x)
+        amounts = jnp.where(world == first + k, amount, amounts)
     return x, amounts
 
 
@@ -238,7 +241,9 @@ def _laid_out_one_by_one(first: int, x: Any, log: Any, found: Worlds) -> tuple[A
     amounts = jnp.zeros((len(x), n), found.here.dtype).at[0].set(jnp.ravel(found.here) * after)
     values = x.reshape(len(x), n)
     for k, (other, amount) in enumerate(zip(found.others, found.there, strict=True)):
-        places = first + k * n + np.arange(n)
-        values = values.at[places].set(jnp.where(one, other.reshape(n), here).astype(x.dtype))
-        amounts = amounts.at[places].set(jnp.where(one, jnp.ravel(amount) * after, 0))
+        start = first + k * n
+        block = jnp.where(one, other.reshape(n), here).astype(x.dtype)
+        values = jax.lax.dynamic_update_slice_in_dim(values, block, start, 0)
+        block = jnp.where(one, jnp.ravel(amount) * after, 0.0)
+        amounts = jax.lax.dynamic_update_slice_in_dim(amounts, block, start, 0)
     return values.reshape(x.shape), amounts.reshape(len(x), *shape)

@@ -262,8 +262,15 @@ def _expanded(d: Any) -> Callable[[Any], Any] | None:
 
 def _has(d: Any, name: str) -> bool:
     """Whether a distribution has a function of its own, and not only the name of one."""
+    leaves, tree = jax.tree.flatten(d)
+    known = [jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+    at = jax.ShapeDtypeStruct(tuple(d.batch_shape), jnp.result_type(float))
+
+    def applied(leaves: list, x: Any) -> Any:
+        return getattr(tree.unflatten(leaves), name)(x)
+
     try:
-        jax.eval_shape(getattr(d, name), jnp.zeros(d.batch_shape) + 0.5)
+        jax.eval_shape(applied, known, at)
     except Exception:  # numpyro raises anything where it has none
         return False
     return True

@@ -88,9 +88,11 @@ class Site:
         """The value, in worlds that do not reach its parameters, as in the one that happens."""
         if value.lanes[-1:] != (self.world,) or len(self.reached) + 1 == self.worlds:
             return value
-        place = len(value.lanes) - 1
-        rows = [w if w in self.reached else 0 for w in range(self.worlds)]
-        return Value(jnp.take(value.array, np.asarray(rows), axis=place), value.lanes)
+        place, rank = len(value.lanes) - 1, jnp.ndim(value.array)
+        reached = np.isin(np.arange(self.worlds), list(self.reached))
+        reached = np.expand_dims(reached, [i for i in range(rank) if i != place])
+        here = jax.lax.slice_in_dim(value.array, 0, 1, axis=place)
+        return Value(jnp.where(reached, value.array, here), value.lanes)
 
     def log_density(self, value: Value) -> Value:
         """The log density of each independent element of a value.

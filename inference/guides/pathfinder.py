@@ -25,9 +25,9 @@ from ppl.estimates import check_density_exact
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
 from ..validation.settings import check_count
-from .joint_guide import joint, space_of
-from .packages import package
-from .triangular_guide import Triangular, family_of, of_precision
+from .joint import joint, space_of
+from ..validation.packages import extra
+from .triangular import Triangular, family_of, of_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ def pathfinder(
     check_count("history", history)
     space = space_of(target)
     check_density_exact(target, "Pathfinder")
-    package("blackjax", "pathfinder", "Pathfinder")
+    extra("blackjax", "pathfinder", "Pathfinder")
     keys = jax.random.split(key, 3)
     each = -(-draws // paths)
     loc, precision, elbos = _normals(keys[0], target, paths, steps, history)
@@ -230,6 +230,8 @@ class Mixture:
     """A mixture of normals, whose parameters have an axis in front, and `log_weights`."""
 
     normal: Triangular
+
+    moves = False  # which of the normals is drawn does not
 
     def drawn(self, space: Space, parameters: Any) -> tuple[jax.Array, jax.Array]:
         i = draw(dist.Categorical(logits=parameters["log_weights"]))

@@ -26,7 +26,7 @@ from ppl.addresses import nest
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
-from .joint_guide import joined, joint, noise, split, standard
+from .joint import joined, joint, noise, split, standard
 
 
 def triangular(
@@ -57,8 +57,8 @@ def of_precision(space: Space, loc: jax.Array, precision: jax.Array) -> dict[str
     """The parameters, with all coefficients, of a normal with this mean and inverse covariance.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference.vi.joint_guide import space_of
-    >>> from inference.vi.triangular_guide import of_precision
+    >>> from inference.guides.joint import space_of
+    >>> from inference.guides.triangular import of_precision
     >>> from ppl import Target, gen, sample
     >>> pair = gen(lambda: [sample(name, dist.Normal(0.0, 1.0)) for name in "ab"])
     >>> space = space_of(Target(pair))
@@ -168,7 +168,7 @@ class Along(transforms.Transform):
     """x to z with z = mean + C(z - mean) + scale * x, C strictly below the diagonal.
 
     >>> import jax.numpy as jnp
-    >>> from inference.vi.triangular_guide import Along
+    >>> from inference.guides.triangular import Along
     >>> along = Along(jnp.zeros(2), jnp.array([1.0, 2.0]), jnp.array([[0.0, 0.0], [3.0, 0.0]]))
     >>> z = along(jnp.array([1.0, 1.0]))
     >>> z.tolist(), along.inv(z).tolist()

@@ -15,8 +15,8 @@ from ppl.estimates import check_density_exact
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
-from .joint_guide import space_of, start_of
-from .triangular_guide import of_precision, triangular
+from .joint import space_of, start_of
+from .triangular import of_precision, triangular
 
 _STEPS = 1000
 _NEWTON = 20

@@ -52,7 +52,7 @@ def space_of(target: Target) -> Space:
         some branches only, or has a support without a bijection.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference.vi.joint_guide import space_of
+    >>> from inference.guides.joint import space_of
     >>> from ppl import Target, gen, sample
     >>> space_of(Target(gen(lambda: sample("p", dist.Dirichlet(jnp.ones(3)))))).size
     2
@@ -116,7 +116,7 @@ def split(space: Space, z: jax.Array) -> dict[str, Any]:
     """A vector of the space as a nested dict, by address.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
-    >>> from inference.vi.joint_guide import space_of, split
+    >>> from inference.guides.joint import space_of, split
     >>> from ppl import Target, gen, sample
     >>> pair = gen(lambda: [sample(name, dist.Normal(0.0, 1.0)) for name in "ab"])
     >>> {name: x.item() for name, x in split(space_of(Target(pair)), jnp.arange(2.0)).items()}
@@ -160,6 +160,13 @@ class Joint:
 
     target: Target
     family: Family
+
+    exact = True
+
+    @property
+    def moves(self) -> bool:
+        """Whether draws move with the parameters."""
+        return getattr(self.family, "moves", True)
 
     def sites(self, parameters: Any, *others: Any) -> dict[Path, Site]:
         del parameters, others

@@ -18,9 +18,9 @@ from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
 from ..validation.objects import check_callable
 from ..validation.settings import check_count, shown
-from .joint_guide import check_scale, joint, noise, space_of, standard, started
-from .packages import package
-from .triangular_guide import vectors
+from .joint import check_scale, joint, noise, space_of, standard, started
+from ..validation.packages import extra
+from .triangular import vectors
 
 
 def flow(
@@ -81,7 +81,7 @@ def flow(
         check_callable("build", build, "a function (key, n) -> bijection", "build=None")
     made = _default(key, space.size, layers, width) if build is None else build(key, space.size)
     _check_bijection(made, space.size)
-    wrappers = package("paramax", "flows", "A flow")
+    wrappers = extra("paramax", "flows", "A flow")
 
     def kept(leaf: Any) -> bool:
         return isinstance(leaf, wrappers.NonTrainable)
@@ -94,8 +94,8 @@ def flow(
 
 
 def _default(key: jax.Array, size: int, layers: int, width: int) -> Any:
-    flows = package("flowjax.flows", "flows", "A flow")
-    base = package("flowjax.distributions", "flows", "A flow").StandardNormal((size,))
+    flows = extra("flowjax.flows", "flows", "A flow")
+    base = extra("flowjax.distributions", "flows", "A flow").StandardNormal((size,))
     return flows.masked_autoregressive_flow(
         key,
         base_dist=base,
@@ -107,7 +107,7 @@ def _default(key: jax.Array, size: int, layers: int, width: int) -> Any:
 
 
 def _check_bijection(made: Any, size: int) -> None:
-    bijections = package("flowjax.bijections", "flows", "A flow")
+    bijections = extra("flowjax.bijections", "flows", "A flow")
     fits = isinstance(made, bijections.AbstractBijection) and (made.shape, made.cond_shape)
     if fits != ((size,), None):
         raise errors.InvalidArgument(
@@ -148,4 +148,4 @@ class Flow:
     def _bijection(self, parameters: Any) -> Any:
         others = jax.tree.unflatten(self.tree, self.others)
         made = eqx.combine(parameters["flow"], self.arrays, others)
-        return package("paramax", "flows", "A flow").unwrap(made)
+        return extra("paramax", "flows", "A flow").unwrap(made)

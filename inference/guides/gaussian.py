@@ -27,8 +27,8 @@ from ppl import GenerativeFunction, Target
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
 from ..validation.settings import check_count
-from .joint_guide import check_scale, joint, noise, space_of, started
-from .triangular_guide import triangular, vectors
+from .joint import check_scale, joint, noise, space_of, started
+from .triangular import triangular, vectors
 
 
 def mean_field(

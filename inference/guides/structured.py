@@ -22,8 +22,8 @@ from ppl.estimates import check_density_exact
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
-from .joint_guide import check_scale, space_of, started
-from .triangular_guide import triangular
+from .joint import check_scale, space_of, started
+from .triangular import triangular
 
 _POINTS = 2
 """A second derivative that is zero at so many points is taken to be zero."""

@@ -14,7 +14,7 @@ def extra(module: str, name: str, purpose: str) -> Any:
     Raises:
       MissingPackage: it is not installed.
 
-    >>> from inference.results.extras import extra
+    >>> from inference.validation.packages import extra
     >>> extra("math", "plots", "Counting").floor(2.5)
     2
     """
