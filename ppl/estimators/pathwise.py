@@ -146,9 +146,10 @@ def _von_mises(d: Any) -> Any:
     """An angle: its distance from the middle moves with the concentration."""
 
     def level(d: Any, z: Any) -> Any:
-        t = z[..., None] * (_NODES + 1) / 2
+        nodes, weights = (jnp.asarray(x, jnp.result_type(z)) for x in (_NODES, _WEIGHTS))
+        t = z[..., None] * (nodes + 1) / 2
         inside = jnp.exp(d.concentration[..., None] * (jnp.cos(t) - 1))
-        return z / 2 * jnp.sum(_WEIGHTS * inside, -1) * jnp.exp(log_height(d))
+        return z / 2 * jnp.sum(weights * inside, -1) * jnp.exp(log_height(d))
 
     def log_density(d: Any, z: Any) -> Any:
         return d.concentration * (jnp.cos(z) - 1) + log_height(d)
@@ -211,7 +212,10 @@ _MADE: dict[type, Callable[[Any], Any]] = {
 
 def maker(d: Any) -> Callable[[Any], Any] | None:
     """What makes a differentiable value of a distribution; None if nothing does."""
-    if d.support.is_discrete:
+    first = d
+    while isinstance(first, dist.TransformedDistribution):  # whose ends are computed of numbers
+        first = first.base_dist
+    if first.support.is_discrete:
         return None
     if isinstance(d, dist.Independent):
         inner = maker(d.base_dist)
