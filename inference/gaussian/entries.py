@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FEW = int(__import__("os").environ.get("FEW","4"))
-"""Rows up to which a product is written out entry by entry."""
+FEW = 2
+"""Rows up to which a product is written out: of three, a compiler does more than it saves."""
 
 
 def entries(x: jax.Array, rank: int) -> Any:
