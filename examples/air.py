@@ -12,13 +12,13 @@ pixels, by climbing the evidence lower bound.
 Whether there is another thing is a choice that does not move, and no derivative goes through it.
 What to do about it is one argument of `fit`, `strategies`. The counts that the guide then draws
 for pictures it has not seen are right for at least 95% of them by the measure-valued derivative
-and by enumeration, and for 90% by the score function with a baseline; the example exits 0 only
-then. Of the score function without one, the paper on programmable inference reports 27%.
+and by enumeration, and for 90% by the score function, for which the paper on programmable
+inference reports 27%; the example exits 0 only then.
 
 Source: Eslami et al., Attend, infer, repeat (NeurIPS 2016); Becker et al., Probabilistic
 programming with programmable variational inference (PLDI 2024). Reduced: things from a generator
 instead of handwritten digits, of one size; 5,000 steps of 32 pictures; networks of one or two
-small layers. So it takes three minutes on two cores.
+small layers. So it takes five minutes of one core in all.
 """
 
 import argparse

@@ -146,7 +146,8 @@ def _von_mises(d: Any) -> Any:
     """An angle: its distance from the middle moves with the concentration."""
 
     def level(d: Any, z: Any) -> Any:
-        nodes, weights = (jnp.asarray(x, jnp.result_type(z)) for x in (_NODES, _WEIGHTS))
+        # new arrays, as in `quadrature.gauss`
+        nodes, weights = (x.astype(jnp.result_type(z)) for x in (_NODES, _WEIGHTS))
         t = z[..., None] * (nodes + 1) / 2
         inside = jnp.exp(d.concentration[..., None] * (jnp.cos(t) - 1))
         return z / 2 * jnp.sum(weights * inside, -1) * jnp.exp(log_height(d))
