@@ -35,9 +35,9 @@ from .mcmc.tempering import parallel_tempering
 from .move import Move, accept, metropolize, mhg, weigh
 from .results.degeneracy import degeneracy
 from .results.draws import Draws
+from .results.export import to_datatree
 from .results.fit_plots import plot_fit
 from .results.fitted import FitReport, Fitted
-from .results.export import to_datatree
 from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
 from .results.plots import plot_posterior, plot_predictive, plot_trace

@@ -18,7 +18,6 @@ from scipy.stats import binom, chi2
 from scipy.stats import multinomial as multinomial_law
 
 from ppl import errors
-from semantics.evidence.finite_variance import finite_variance_effect, finite_variance_mean
 from semantics.evidence.e_values import (
     Side,
     bounded_mean,
@@ -31,6 +30,7 @@ from semantics.evidence.e_values import (
     multiply,
     two_sample,
 )
+from semantics.evidence.finite_variance import finite_variance_effect, finite_variance_mean
 from semantics.evidence.ledger import Budget, Evidence, Ledger, stages
 
 MIRRORED: dict[Side, Side] = {"greater": "less", "less": "greater", "both": "both"}

@@ -367,15 +367,9 @@ def pair(p):
     return jnp.sin(a + 2.0 * b) * p
 
 
-@pytest.mark.parametrize("context", [straight, chain, plate, read_by_rows], ids=lambda c: c.__name__)
-def test_a_learned_baseline_descends_its_squared_error(context):
-    """Its derivative is that of minus half of E[(R - b)^2], each R what the score multiplies.
-
-    That is the derivative of the variance of the estimate, but for a factor, where R does not
-    depend on the value of the score; so it is compared with a difference of two estimates: b is
-    taken off each score, and the mean of the score's own square is what the derivative of the
-    mean squared estimate with respect to b is made of.
-    """
+@pytest.mark.parametrize("context", [straight, chain, plate, read_by_rows])
+def test_a_learned_baseline_goes_towards_what_its_score_multiplies(context):
+    """Its derivative is E[R - level], summed over choices: linear in the level, and falling."""
     p, level = jnp.asarray(0.3), jnp.asarray(0.7)
 
     def estimate(p, level):
@@ -384,7 +378,6 @@ def test_a_learned_baseline_descends_its_squared_error(context):
     def found(p, level):
         return jax.grad(estimate, 1)(p, level)
 
-    # linear in the level: E[R] - n level, n the number of choices
     at = [float(jax.jit(integrate(found))(p, b)) for b in (level, level + 1, level + 2)]
     assert_allclose(at[2] - at[1], at[1] - at[0], rtol=1e-9)
     assert at[1] - at[0] < -1

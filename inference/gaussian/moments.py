@@ -22,7 +22,7 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
 
     >>> import jax.numpy as jnp
     >>> from inference.gaussian.moments import decay_moments
-    >>> decay_moments(jnp.array(0.0), 3).round(4).tolist()  # 1 / (n + 1)
+    >>> [round(float(m), 4) for m in decay_moments(jnp.array(0.0), 3)]  # 1 / (n + 1)
     [1.0, 0.5, 0.3333, 0.25]
     """
     edge = most / 2 + 1

@@ -64,7 +64,7 @@ class SquaredExponential(Kernel):
 
     >>> from inference.gaussian.smooth import SquaredExponential
     >>> k = SquaredExponential(scale=1.0, order=6)
-    >>> abs(float(k.covariance(0.0, 1.0)) - 0.606531) < k.error()  # exp(-1/2)
+    >>> abs(float(k.covariance(0.0, 1.0)) - 0.606531) < float(k.error())  # exp(-1/2)
     True
     """
 

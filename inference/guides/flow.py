@@ -17,9 +17,9 @@ from ppl import Target, errors
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
 from ..validation.objects import check_callable
+from ..validation.packages import extra
 from ..validation.settings import check_count, shown
 from .joint import check_scale, joint, noise, space_of, standard, started
-from ..validation.packages import extra
 from .triangular import vectors
 
 

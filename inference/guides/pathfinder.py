@@ -24,9 +24,9 @@ from ppl.estimates import check_density_exact
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
+from ..validation.packages import extra
 from ..validation.settings import check_count
 from .joint import joint, space_of
-from ..validation.packages import extra
 from .triangular import Triangular, family_of, of_precision
 
 

@@ -13,8 +13,8 @@ from ppl.addresses import flatten
 from ppl.masks import leading
 from ppl.program import Path
 
-from .draws import Draws, check_draws
 from ..validation.packages import extra
+from .draws import Draws, check_draws
 
 _ARVIZ = {
     "accept": "acceptance_rate",

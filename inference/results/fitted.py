@@ -10,7 +10,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Target, errors, seed
@@ -68,9 +67,9 @@ iwelbo; or correct it: normalize(target, by_importance(n, guide)), or MCMC from 
             second = f"k-hat {self.khat:.2f}: the guide's weights can be used"
         else:
             second = (
-                f"k-hat {self.khat:.2f}: the guide has a lighter tail than the posterior. Widen it: "
-                "full_rank, a flow, iwelbo; or correct it: normalize(target, by_importance(n, "
-                "guide)), or MCMC from its draws"
+                f"k-hat {self.khat:.2f}: the guide has a lighter tail than the posterior. "
+                "Widen it: full_rank, a flow, iwelbo; or correct it: normalize(target, "
+                "by_importance(n, guide)), or MCMC from its draws"
             )
         return f"{first}\n{second}"
 
@@ -249,7 +248,8 @@ class _At:
             raise errors.InvalidArgument(
                 "The objective that was fitted tells no guide.", where=errors.caller(),
                 given="the objective is a plain function",
-                expected="an objective of a target and a guide", fix="fit(key, elbo(target, guide))",
+                expected="an objective of a target and a guide",
+                fix="fit(key, elbo(target, guide), parameters)",
             )  # fmt: skip
         return inline(self.guide(self.parameters, *data))
 

@@ -16,10 +16,10 @@ from ppl.addresses import as_path, flatten, not_found
 from ..smc.filtering import Path
 from ..smc.particles import History
 from ..smc.resample import effective_sample_size
+from ..validation.packages import extra
 from ..validation.settings import check_number
 from ..weighted import Weighted, normalized
 from .degeneracy import FLOOR, below, least, parts
-from ..validation.packages import extra
 
 _SEGMENTS = 20_000
 

@@ -16,9 +16,9 @@ from ppl.addresses import flatten
 from ppl.masks import leading
 
 from ..validation.objects import check_target
+from ..validation.packages import extra
 from ..validation.settings import check_number, shown
 from .draws import Draws, check_draws, check_some
-from ..validation.packages import extra
 from .predictive import observed_of
 from .summary import quantile_names
 

@@ -130,7 +130,8 @@ def fit(
             while run.done < steps:
                 run.block(min([end for end in ends if end > run.done] or [steps]))
                 advance("fitting", run.done, steps)
-                if run.done in ends and settled(run.values(), ends.index(run.done), tolerance):
+                at = ends.index(run.done) if run.done in ends else None
+                if at is not None and settled(run.values(), at, tolerance or 0.0):
                     status = f"settled after {run.done} of {steps} steps"
                     break
         except KeyboardInterrupt:
@@ -306,6 +307,7 @@ def _check(objective: Any, optimizer: Any, data: Any, strategies: Any) -> None:
     if strategies is not None and not callable(strategies) and not isinstance(strategies, Mapping):
         raise errors.InvalidArgument(
             "Strategies are a dict by address.", where=errors.caller(),
-            given=f"strategies={shown(strategies)}", expected="a dict, or a function that gives one",
+            given=f"strategies={shown(strategies)}",
+            expected="a dict, or a function that gives one",
             fix='strategies={"z": reinforce()}',
         )  # fmt: skip

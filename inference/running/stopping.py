@@ -28,7 +28,7 @@ def looks(most: int) -> list[int]:
 
 
 def settled(values: np.ndarray, look: int, tolerance: float) -> bool:
-    """Whether the mean of the last quarter is known to be less than `tolerance` above the one before.
+    """Whether the last quarter's mean is known to be less than `tolerance` above the one before.
 
     Known with an error probability whose sum over all looks is `FALSE_STOPS` = 0.05: the estimates
     of different steps are independent given the iterates, so their means are taken for normal.

@@ -98,7 +98,7 @@ class Recipe:
         function, rest, data = Arguments(leaves, self.static).args
         whole = eqx.combine(parameters, rest)
         chosen = self.strategies
-        by_address = chosen(whole) if callable(chosen) else dict(chosen)
+        by_address: Any = chosen(whole) if callable(chosen) else dict(chosen)
         biased = getattr(function, "biased", False)  # as whoever made it has asked for
         return expectation(function, by_address, allow_biased=biased)(whole, *data)
 

@@ -117,8 +117,8 @@ class Objective:
         return self._of(made, args, jnp.arange(made.total))
 
     def _made(self, args: tuple) -> Target | Minibatch:
-        fixed = isinstance(self.target, Target | Minibatch)
-        made = self.target if fixed else self.target(*args)
+        target: Any = self.target
+        made = target if isinstance(target, Target | Minibatch) else target(*args)
         if not isinstance(made, Minibatch):
             check_target(made)
         return made

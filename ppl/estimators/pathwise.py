@@ -213,7 +213,7 @@ _MADE: dict[type, Callable[[Any], Any]] = {
 
 def maker(d: Any) -> Callable[[Any], Any] | None:
     """What makes a differentiable value of a distribution; None if nothing does."""
-    first = d
+    first: Any = d
     while isinstance(first, dist.TransformedDistribution):  # whose ends are computed of numbers
         first = first.base_dist
     if first.support.is_discrete:

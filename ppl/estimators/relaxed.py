@@ -88,7 +88,7 @@ def smooth(node: Node, arrays: Sequence[Any], dtypes: Sequence[Any]) -> list[Any
             where=errors.caller(),
             given="the value of a relaxed choice",
             expected="arithmetic of the value as a float, z.astype(float)",
-            fix="write `z * a + (1 - z) * b` in place of `where(z == 1, a, b)`; or another strategy",
+            fix="write `z * a + (1 - z) * b` for `where(z == 1, a, b)`; or take another strategy",
         )
     kind = jnp.result_type(*(x for x, m in zip(arrays, moving, strict=True) if m))
     first = 1 if name == "select_n" else 0

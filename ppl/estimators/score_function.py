@@ -78,9 +78,11 @@ class Reinforce:
             return Made(value, Score(log))
         if isinstance(self.baseline, Learned):
             learned = self.baseline
-            levels = _before(
-                site, lambda known: learned.baseline(learned.parameters, jax.lax.stop_gradient(known))
-            )
+
+            def level(known: dict[str, Any]) -> Any:
+                return learned.baseline(learned.parameters, jax.lax.stop_gradient(known))
+
+            levels = _before(site, level)
             # the derivative with respect to a zero added to a score is what the score is
             # multiplied by, the advantage; that of the level then is the error's share
             score = along(lambda s, b: s + weak(1.0, b), log, levels)

@@ -118,10 +118,8 @@ def _sides(
         return found, jax.tree.map(lambda x: jnp.asarray(x) ** 2, found), one
 
     estimate, squared, of_estimator = exactly(moments)(*args)
-    variance = sum(
-        jnp.sum(second - first**2)
-        for first, second in zip(jax.tree.leaves(estimate), jax.tree.leaves(squared), strict=True)
-    )
+    spread = jax.tree.map(lambda first, second: jnp.sum(second - first**2), estimate, squared)
+    variance = jnp.sum(jnp.stack(jax.tree.leaves(spread)))
     gradient, of_objective = jax.grad(
         lambda *args: exactly(lambda *args: (objective(*args), one))(*args), which, has_aux=True
     )(*args)

@@ -49,7 +49,7 @@ def check_gradient_sampled(
       sizes: draws at each stage; a clear error stops at the first.
 
     `error` and `threshold` are log e and log 1/alpha, `n` the number of draws. A mean that is off
-    by `effect` is seen, but for one case in a hundred, where the deviation is what it is bounded by.
+    by `effect` is seen, but for one case in a hundred, where the deviation is at its bound.
 
     Raises:
       InvalidArgument: `deviation` is not above 0.

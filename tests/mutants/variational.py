@@ -16,7 +16,17 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from inference import elbo, iwelbo
-from ppl import Target, draw, enumerate_, expectation, gen, leave_one_out, reinforce, reparam, sample
+from ppl import (
+    Target,
+    draw,
+    enumerate_,
+    expectation,
+    gen,
+    leave_one_out,
+    reinforce,
+    reparam,
+    sample,
+)
 from ppl.effects import box
 from ppl.estimators.lanes import Lane, Value, along
 from ppl.estimators.scores import Score
