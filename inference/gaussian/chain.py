@@ -72,12 +72,10 @@ class Steps:
         h = self.observation
         return entries(h if h.shape[0] <= FEW else h.reshape(-1, *[1] * sides), 1)
 
-    def rows(self) -> jax.Array:
-        """What each step reads, as one array `(k, n)`: a loop takes one slice of it."""
-        d, n = self.dimension, self.count
-        moves = self.transition.reshape(d * d, n)
-        rest = jnp.stack([self.variance, self.values, self.present])
-        return jnp.concatenate([moves, lower(self.noise), rest])
+    def rows(self) -> tuple[jax.Array, ...]:
+        """What each step reads: A, the lower half of Q, R, y, and whether y is there."""
+        half = lower(self.noise)
+        return self.transition, half, self.variance, self.values, self.present
 
 
 def steps_of(chain: Chain, values: jax.Array) -> Steps:

@@ -45,41 +45,47 @@ def predicted(steps: Steps, along: str) -> tuple[jax.Array, jax.Array]:
     start = packed(entries(steps.mean, 1), entries(steps.covariance, 2))
     rows = cut(steps.rows(), blocks)
     h = steps.sees(0 if blocks == 1 else 1)
-    if blocks == 1:
-        rows, starts = rows[..., 0], start
-    else:
-        starts = _starts(rows, start, h, d)
+    starts = start if blocks == 1 else _starts(rows, start, h, d)
 
-    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
         move, noise, seen = _read(row, d)
         before = _moved(*unpacked(carry, d), move, noise)
         return packed(*_corrected(*before, h, *seen)), packed(*before)
 
     _, found = lax.scan(step, starts, rows)
-    found = found.T if blocks == 1 else uncut(found, steps.count)
-    mean, covariance = unpacked(found, d)
+    mean, covariance = unpacked(uncut(found, steps.count), d)
     return joined(mean), joined(covariance)
 
 
-def cut(rows: jax.Array, blocks: int) -> jax.Array:
-    """Rows `(k, n)` as `(steps, k, blocks)`; what is added at the end is zero."""
-    k, n = rows.shape
-    length = -(-n // blocks)
-    rows = jnp.pad(rows, ((0, 0), (0, length * blocks - n)))
-    return rows.reshape(k, blocks, length).transpose(2, 0, 1)
+def cut(rows: tuple[jax.Array, ...], blocks: int) -> tuple[jax.Array, ...]:
+    """Arrays `(..., n)` as `(steps, ..., blocks)`, or `(n, ...)` of one block.
+
+    What is added at the end is zero: it moves on nothing, and says nothing.
+    """
+
+    def one(part: jax.Array) -> jax.Array:
+        if blocks == 1:
+            return jnp.moveaxis(part, -1, 0)
+        length = -(-part.shape[-1] // blocks)
+        spare = [(0, 0)] * (part.ndim - 1) + [(0, length * blocks - part.shape[-1])]
+        cuts = jnp.pad(part, spare).reshape(*part.shape[:-1], blocks, length)
+        return jnp.moveaxis(cuts, -1, 0)
+
+    return tuple(one(part) for part in rows)
 
 
 def uncut(found: jax.Array, n: int) -> jax.Array:
-    """The first n of `(steps, k, blocks)`, as `(k, n)`."""
-    length, k, blocks = found.shape
-    return found.transpose(1, 2, 0).reshape(k, blocks * length)[:, :n]
+    """The first n of `(steps, k, blocks)`, or of `(n, k)`, as `(k, n)`."""
+    return (
+        found.T
+        if found.ndim == 2
+        else jnp.moveaxis(found, 0, -1).reshape(found.shape[1], -1)[:, :n]
+    )
 
 
-def _read(row: jax.Array, d: int) -> tuple[Any, Any, tuple]:
+def _read(row: tuple, d: int) -> tuple[Any, Any, tuple]:
     """A, Q, and R, y and whether y is there, of one step."""
-    move = entries(row[: d * d].reshape(d, d, *row.shape[1:]), 2)
-    noise = symmetric(row[d * d : d * d + size(d)], d)
-    return move, noise, (row[-3], row[-2], row[-1])
+    return entries(row[0], 2), symmetric(row[1], d), row[2:]
 
 
 def _moved(mean: Any, covariance: Any, move: Any, noise: Any) -> tuple[Any, Any]:
@@ -105,12 +111,12 @@ def _corrected(mean, covariance, h, variance, value, present) -> tuple[Any, Any]
     return mean + times(along, shift), covariance - drop
 
 
-def _starts(rows: jax.Array, start: jax.Array, h: Any, d: int) -> jax.Array:
+def _starts(rows: tuple, start: jax.Array, h: Any, d: int) -> jax.Array:
     """The law of the state before each block, packed, `(k, blocks)`."""
-    blocks = rows.shape[-1]
+    blocks, dtype = rows[0].shape[-1], start.dtype
     width = d + size(d)
 
-    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
+    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
         from_before = entries(carry[: d * d].reshape(d, d, -1), 2)
         said, weight = unpacked(carry[d * d + width :], d)
         move, noise, (variance, value, present) = _read(row, d)
@@ -130,8 +136,8 @@ def _starts(rows: jax.Array, start: jax.Array, h: Any, d: int) -> jax.Array:
         ]  # fmt: skip
         return jnp.concatenate(parts), None
 
-    zeros = jnp.zeros((d * d + 2 * width, blocks), rows.dtype)
-    first = zeros.at[: d * d, 1:].set(jnp.eye(d, dtype=rows.dtype).reshape(-1, 1))
+    zeros = jnp.zeros((d * d + 2 * width, blocks), dtype)
+    first = zeros.at[: d * d, 1:].set(jnp.eye(d, dtype=dtype).reshape(-1, 1))
     first = first.at[d * d : d * d + width, 0].set(start)
     whole, _ = lax.scan(step, first, rows)
 

@@ -52,46 +52,39 @@ def backwards(steps: Steps, found: Seen, along: str) -> tuple[Any, Any, jax.Arra
     d, blocks = steps.dimension, blocks_of(along, steps.count)
     h = steps.sees(0 if blocks == 1 else 1)
     gain = joined(times(found.along, found.precision))
-    weights = jnp.stack([found.precision, found.precision * found.error])
-    rows = jnp.concatenate([steps.transition.reshape(d * d, -1), gain, weights])
-    if blocks > 1:  # what is added at the end must pass things on: the identity
-        spare = -(-steps.count // blocks) * blocks - steps.count
-        eye = jnp.eye(d, dtype=rows.dtype).reshape(-1, 1)
-        idle = jnp.zeros((rows.shape[0], spare), rows.dtype).at[: d * d].set(eye)
-        rows = jnp.concatenate([rows, idle], -1)
-    rows = cut(rows, blocks)
+    parts = steps.transition, gain, found.precision, found.precision * found.error
+    rows, dtype = cut(parts, blocks), gain.dtype
 
-    def read(row: jax.Array) -> tuple:
-        move = entries(row[: d * d].reshape(d, d, *row.shape[1:]), 2)
-        return move, entries(row[d * d : d * d + d], 1), row[-2], row[-1]
+    def read(row: tuple) -> tuple:
+        return entries(row[0], 2), entries(row[1], 1), *row[2:]
 
-    def step(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
         move, gain, precision, pull = read(row)
         r, n = _observed(*unpacked(carry, d), h, gain, precision, pull)
         half = contract("ji,jk->ik", move, n)
         back = packed(contract("ji,j->i", move, r), mirrored(contract("ij,jk->ik", half, move)))
         return back, carry
 
-    last = jnp.zeros(d + size(d), rows.dtype)
+    last = jnp.zeros(d + size(d), dtype)
     if blocks == 1:
-        first, kept = lax.scan(step, last, rows[..., 0], reverse=True)
+        first, kept = lax.scan(step, last, rows, reverse=True)
         return *unpacked(kept.T, d), first
 
-    def whole(carry: jax.Array, row: jax.Array) -> tuple[jax.Array, None]:
+    def whole(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
         move, gain, _, _ = read(row)
         pass_on = entries(carry[: d * d].reshape(d, d, -1), 2)
         less = contract("i,j->ij", h, contract("i,ij->j", gain, pass_on))
         pass_on = joined(contract("ji,jk->ik", move, pass_on - less)).reshape(d * d, -1)
         return jnp.concatenate([pass_on, step(carry[d * d :], row)[0]]), None
 
-    eye = jnp.eye(d, dtype=rows.dtype).reshape(-1, 1)
+    eye = jnp.eye(d, dtype=dtype).reshape(-1, 1)
     nothing = jnp.concatenate([jnp.broadcast_to(eye, (d * d, blocks)),
-                               jnp.zeros((last.size, blocks), rows.dtype)])  # fmt: skip
+                               jnp.zeros((last.size, blocks), dtype)])  # fmt: skip
     each, _ = lax.scan(whole, nothing, rows, reverse=True)
     r, n = unpacked(each[d * d :], d)
     ahead = lambda x: jnp.moveaxis(joined(x), -1, 0)  # noqa: E731
-    parts = (each[: d * d].T.reshape(blocks, d, d), ahead(r), ahead(n))
-    _, r, n = lax.associative_scan(_composed, parts, reverse=True)
+    each_block = (each[: d * d].T.reshape(blocks, d, d), ahead(r), ahead(n))
+    _, r, n = lax.associative_scan(_composed, each_block, reverse=True)
     after = packed(entries(r.T, 1), entries(jnp.moveaxis(n, 0, -1), 2))
     starts = jnp.concatenate([after[:, 1:], last[:, None]], -1)
     first, kept = lax.scan(step, starts, rows, reverse=True)

@@ -62,8 +62,9 @@ def of_precision(space: Space, loc: jax.Array, precision: jax.Array) -> dict[str
     >>> from ppl import Target, gen, sample
     >>> pair = gen(lambda: [sample(name, dist.Normal(0.0, 1.0)) for name in "ab"])
     >>> space = space_of(Target(pair))
-    >>> of_precision(space, jnp.zeros(2), jnp.array([[2.0, -1.0], [-1.0, 1.0]]))["coefficients"]
-    Array([1.], dtype=float32)
+    >>> found = of_precision(space, jnp.zeros(2), jnp.array([[2.0, -1.0], [-1.0, 1.0]]))
+    >>> found["coefficients"].tolist()
+    [1.0]
     """
     # precision = U U' with U upper triangular; U' = S^-1 (I - C)
     upper = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
