@@ -35,7 +35,6 @@ class Prediction(dist.Distribution):
     """
 
     arg_constraints: dict = {}  # noqa: RUF012  (numpyro's)
-    support = constraints.real_vector
     pytree_data_fields = ("process", "values", "joint")
 
     def __init__(self, process: GaussianProcess, values: jax.Array, joint: GaussianProcess):
@@ -58,6 +57,10 @@ class Prediction(dist.Distribution):
         means, covariances = smooth(order.chain, both[order.order], way(self.process.along))
         variances = jnp.einsum("i,nij,j->n", h, covariances, h)
         return order.undone(means @ h)[n:], order.undone(variances)[n:]
+
+    @property
+    def support(self) -> Any:
+        return constraints.real_vector
 
     @property
     def mean(self) -> jax.Array:
@@ -154,15 +157,14 @@ def predict(
             where=errors.caller(), given=f"values={shown(values)}",
             expected=f"shape {process.event_shape}", fix="predict(process, values, new_times)",
         )  # fmt: skip
-    if mean is None:
-        if np.shape(process.level):
-            raise errors.InvalidArgument(
+    level: Any = process.level if mean is None else mean
+    if mean is None and np.shape(level):
+        raise errors.InvalidArgument(
                 "The mean at new times is not known.", where=errors.caller(),
                 given=f"a process whose mean is {shown(process.level)}",
                 expected="the mean of f at the new times", fix="mean=mean_function(new_times)",
             )  # fmt: skip
-        mean = process.level
-    new = gp(process.kernel, times, mean=mean)
+    new = gp(process.kernel, times, mean=level)
     noise = process.noise
     if noise is not None:
         noise = jnp.concatenate([process.variances(), jnp.zeros(new.event_shape)])

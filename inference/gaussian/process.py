@@ -34,7 +34,6 @@ class GaussianProcess(dist.Distribution):
     """
 
     arg_constraints: dict = {}  # noqa: RUF012  (numpyro's)
-    support = constraints.real_vector
     pytree_data_fields = ("kernel", "times", "level", "noise", "present")
     pytree_aux_fields = ("along",)
 
@@ -44,6 +43,10 @@ class GaussianProcess(dist.Distribution):
         self.kernel, self.times, self.level = kernel, times, level
         self.noise, self.present, self.along = noise, present, along
         super().__init__((), (np.shape(times)[0],), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return constraints.real_vector
 
     @property
     def mean(self) -> jax.Array:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 FIRST = 500
 """Steps before the first look."""
@@ -50,4 +50,4 @@ def settled(values: np.ndarray, look: int, tolerance: float) -> bool:
     before, last = values[-2 * n : -n].astype(float), values[-n:].astype(float)
     error = math.sqrt((before.var(ddof=1) + last.var(ddof=1)) / n)
     rate = FALSE_STOPS * 6 / (math.pi * (look + 1)) ** 2  # sums to it over all looks
-    return bool(last.mean() - before.mean() + norm.isf(rate) * error < tolerance)
+    return bool(last.mean() - before.mean() - NormalDist().inv_cdf(rate) * error < tolerance)

@@ -22,7 +22,7 @@ _WORDS = (
     "shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub "
     "tan tanh xor zeta random_gamma_grad eq_to le_to lt_to guard box weak "
 )
-_ELEMENTWISE = frozenset(_WORDS.split())
+ELEMENTWISE = frozenset(_WORDS.split())
 _REDUCED = "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor"
 _REDUCTIONS = frozenset(f"{_REDUCED} argmax argmin".split())
 _ALONG = frozenset({"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"})
@@ -36,7 +36,7 @@ def pairs_of(
     `operands` and `results` have shapes. Axes of size one are never paired.
     """
     rule = _RULES.get(name)
-    if name in _ELEMENTWISE:
+    if name in ELEMENTWISE:
         rule = _elementwise
     elif name in _REDUCTIONS:
         rule = _reduction

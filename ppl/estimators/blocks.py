@@ -15,14 +15,16 @@ from .lanes import Value
 from .needs import Needs
 from .nodes import DrawNode, Graph
 from .scores import Score
+from .thin import widened
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before a graph runs: flows, needs, the maker of each draw's value."""
+    """What is known before a graph runs: flows, needs, shapes, the maker of each draw's value."""
 
     known: Known
     needs: Needs
+    avals: dict[int, Any]
     make: Callable[[DrawNode, list[Value], Scope], Value]
     run: Callable[[Graph, Sequence[Any], Sequence[Any], Scope, Plan], State]
 
@@ -69,17 +71,21 @@ class State:
     numbers: dict[int, Value]
     parts: dict[int, Any]
 
+    def number(self, slot: int) -> Value:
+        """The number of a slot, with all of its axes whole (`ppl.estimators.thin`)."""
+        return widened(self.numbers[slot], self.plan.avals[slot])
+
     def part(self, slot: int) -> Any:
         """The part of a slot; of one without randomness, its number."""
         if self.plan.known[slot] and slot in self.parts:
             return self.parts[slot]
-        return self.numbers[slot].array
+        return self.number(slot).array
 
     def hand(self, inside: Sequence[int], outside: Sequence[int]) -> tuple[list, list]:
         """The numbers and the parts that a body needs of what it reads; None for the others."""
         wants = self.plan.wants(inside)
         numbers = [
-            self.numbers[slot] if number else None
+            self.number(slot) if number else None
             for slot, (number, _) in zip(outside, wants, strict=True)
         ]
         parts = [
@@ -122,7 +128,7 @@ def results(
     numbers: list[Value | None] = []
     parts: list[Any] = []
     for slot, (number, part) in zip(slots, wants, strict=True):
-        value = state.numbers[slot] if number else None
+        value = state.number(slot) if number else None
         numbers.append(None if value is None else Value(jnp.asarray(value.array), value.lanes))
         parts.append(jnp.asarray(state.part(slot)) if part else None)
     return Results(numbers, parts, dict(scope.scores), dict(scope.controls))

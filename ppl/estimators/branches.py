@@ -22,7 +22,7 @@ def branch(node: BranchNode, through: bool, state: State, scope: Scope) -> None:
 
     Where outcomes of the index are computed side by side, so are all branches, as in `vmap`.
     """
-    index = state.numbers[node.inputs[0]]
+    index = state.number(node.inputs[0])
     wants = [
         (number or (part and not through), part and through)
         for number, part in state.plan.wants(node.outputs)

@@ -35,6 +35,7 @@ class Enumerate:
 
     top: int | None = None
     several = True
+    together = True
     scored = True
     biased = False
 
@@ -50,6 +51,9 @@ class Enumerate:
         value = Value(jnp.asarray(values, site.node.spec.dtype), (lane,))
         log = site.log_density(value)
         chance = along(lambda s: jnp.exp(jnp.sum(s) if joint else s), log)
+        if not joint:  # the same outcomes in all elements
+            first = (slice(None), *(slice(0, 1) for _ in site.shape))
+            value = Value(value.array[first], (lane,))
         return Made(value, Score(chance, lane, _as_it_is, None, None))
 
 
@@ -100,6 +104,7 @@ class WithoutReplacement:
 
     samples: int
     several = True
+    together = True
     scored = True
     biased = False
 

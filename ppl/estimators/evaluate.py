@@ -19,6 +19,7 @@ from .needs import passes
 from .nodes import BranchNode, DrawNode, Graph, LoopNode, Node, Operation, RematNode
 from .relaxed import smooth
 from .scores import credited
+from .thin import evaluated
 
 
 def run(
@@ -53,32 +54,32 @@ def _step(
     if isinstance(node, BranchNode):
         branch(node, through, state, scope)
     elif isinstance(node, DrawNode):
-        value = plan.make(node, [state.numbers[slot] for slot in node.inputs], scope)
-        state.numbers[node.outputs[0]] = value
+        (made,) = node.outputs
+        state.numbers[made] = plan.make(node, [state.number(slot) for slot in node.inputs], scope)
         if node.address:
-            scope.drawn[node.address] = value
+            scope.drawn[node.address] = state.number(made)
     elif not through or any(number for number, _ in wants):
-        dtypes = [graph.avals[slot].dtype for slot in node.inputs]
-        outs = _operation(node, [state.numbers[slot] for slot in node.inputs], dtypes)
+        outs = _operation(node, [state.numbers[slot] for slot in node.inputs], graph.avals)
         state.numbers.update(zip(node.outputs, outs, strict=True))
     if part and not through:
         for slot in node.outputs:
             if slot in plan.needs.part:
                 flow, rank = plan.known[slot], len(graph.avals[slot].shape)
-                state.parts[slot] = credited(state.numbers[slot], flow, scope, rank)
+                state.parts[slot] = credited(state.number(slot), flow, scope, rank)
     elif part and isinstance(node, Operation):
         outs = node.evaluate(*(state.part(slot) for slot in node.inputs))
         state.parts.update(zip(node.outputs, outs, strict=True))
 
 
-def _operation(node: Node, given: list[Value], dtypes: list) -> list[Value]:
+def _operation(node: Node, given: list[Value], avals: dict[int, Any]) -> list[Value]:
     assert isinstance(node, Operation)
     lanes = union(given)
-    arrays = smooth(node, [value.array for value in given], dtypes)
+    operands, made = ([avals[slot] for slot in slots] for slots in (node.inputs, node.outputs))
+    arrays = smooth(node, [value.array for value in given], [o.dtype for o in operands])
     given = [Value(x, value.lanes) for x, value in zip(arrays, given, strict=True)]
     if not lanes:
         return [Value(out) for out in node.evaluate(*(value.array for value in given))]
-    return [Value(out, lanes) for out in over(node.evaluate, given, lanes)]
+    return [Value(out, lanes) for out in over(evaluated(node, operands, made), given, lanes)]
 
 
 def _remat(node: RematNode, wants: Sequence[tuple[bool, bool]], state: State, scope: Scope) -> None:

@@ -80,7 +80,7 @@ class _Turn:
         ]
         self.puts_out = plan.wants(node.outputs[carries:])
         self.read, parts = self.state.hand(inside[split:], outside[split:])
-        used = _symbols(node.body, plan.known)
+        used = symbols(node.body, plan.known)
         here = node.number
         self.bases = sorted(
             {Symbol(s.draw, s.steps[:-1]) for s in used if s.steps[-1:] == (("past", here),)},
@@ -103,7 +103,7 @@ class _Turn:
         first = self.node.inputs[self.node.constants :]
         numbers, parts = [], []
         for slot, ls, (number, part) in zip(first, lanes, self.wants, strict=False):
-            value = self.state.numbers[slot] if number else None
+            value = self.state.number(slot) if number else None
             numbers.append(None if value is None else filled(_array(value), ls))
             parts.append(jnp.asarray(self.state.part(slot)) if part else None)
         zeros = {
@@ -194,7 +194,7 @@ def _shapes(past: dict[Symbol, Score]) -> dict[Symbol, tuple]:
     return {base: (s.array.lanes, s.array.array.shape) for base, s in past.items()}
 
 
-def _symbols(graph: Graph, known: Known) -> set[Symbol]:
+def symbols(graph: Graph, known: Known) -> set[Symbol]:
     """All symbols in the flows of a graph's own slots."""
     slots = [*graph.inputs, *(slot for node in graph.nodes for slot in node.outputs)]
     return {symbol for slot in slots for symbol in known[slot]}

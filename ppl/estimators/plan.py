@@ -13,6 +13,7 @@ from .blocks import Plan, Scope
 from .evaluate import run
 from .flow import NOW, Known, Symbol, flows_of
 from .lanes import Value
+from .loops import symbols
 from .needs import Needs, needs_of, passes
 from .nodes import DrawNode, Graph, LoopNode, elements, graph_of, graphs_of
 from .scores import credited
@@ -57,11 +58,11 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
         chosen = {node.number: strategy(node) for node in graph.draws()}
         known = flows_of(graph, frozenset(n for n, s in chosen.items() if s.scored))
         needs = needs_of(graph, known)
-        more = _to_write_out(graph, known, needs, chosen)
+        apart = _apart(graph, known, needs)
+        more = _to_write_out(graph, known, needs, chosen, apart)
         if more <= unrolled:
             break
         unrolled |= more
-    apart = _apart(graph, known, needs)
     own, count = {}, 1
     for node in graph.draws():
         start, number = count, node.number
@@ -85,7 +86,7 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
             scope.control(number, credited(made.control, inside, scope, rank).sum())
         return made.value
 
-    return Prepared(graph, Plan(known, needs, make, run))
+    return Prepared(graph, Plan(known, needs, graph.avals, make, run))
 
 
 def _is_value(x: Any) -> bool:
@@ -93,19 +94,33 @@ def _is_value(x: Any) -> bool:
 
 
 def _to_write_out(
-    graph: Graph, known: Known, needs: Needs, chosen: dict[int, Strategy]
+    graph: Graph,
+    known: Known,
+    needs: Needs,
+    chosen: dict[int, Strategy],
+    apart: dict[int, bool],
+    draws: dict[int, DrawNode] | None = None,
 ) -> frozenset[int]:
-    """Loops out of whose iterations several values of a choice come side by side."""
+    """Loops out of whose iterations several values of a choice come side by side; and those that
+    read row by row what has one probability for all of its rows together."""
+    draws = {d.number: d for d in graph.draws()} if draws is None else draws
     found: set[int] = set()
     for node in graph.nodes:
         for body in graphs_of(node):
-            found |= _to_write_out(body, known, needs, chosen)
+            found |= _to_write_out(body, known, needs, chosen, apart, draws)
         if isinstance(node, LoopNode):
-            born = {d.number: d for d in node.body.draws() if chosen[d.number].several}
+            born = {d.number for d in node.body.draws() if chosen[d.number].several}
             leaving = [slot for slot in node.body.outputs if slot in needs.number]
             out = {s.draw for slot in leaving for s in known[slot] if s.draw in born}
+            out |= {
+                s.draw
+                for s in symbols(node.body, known)
+                if ("slice", node.number) in [step[:2] for step in s.steps]
+                and getattr(chosen[s.draw], "together", False)
+                and not apart.get(s.draw, True)
+            }
             if out and node.length > MOST_TURNS:
-                raise _too_long(node, born[min(out)])
+                raise _too_long(node, draws[min(out)])
             if out:
                 found.add(node.number)
     return frozenset(found)
@@ -113,7 +128,7 @@ def _to_write_out(
 
 def _too_long(node: LoopNode, draw: DrawNode) -> errors.NoStrategy:
     return errors.NoStrategy(
-        "Several values of a choice, side by side, would leave the iterations of a long loop.",
+        "Several values of a choice, side by side, would go through the iterations of a long loop.",
         where=draw.place,
         given=f"{node.length} iterations, each of which depends on those before",
         expected=f"at most {MOST_TURNS}; or a strategy with one value, for which loops stay loops",

@@ -185,7 +185,8 @@ class Strategy(Protocol):
     """What `expectation` takes for a choice.
 
     Attributes:
-      several: whether there are several values side by side.
+      several: whether there are several values side by side. A strategy that gives all elements
+        one probability where a term depends on some of them together says `together = True`.
       scored: whether terms are multiplied by a score.
       biased: whether derivatives are.
     """
