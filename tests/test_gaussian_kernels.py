@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inference.gaussian.carma import CARMA
 from inference.gaussian.kernel import Kernel, Product, Scaled, Sum
 from inference.gaussian.matern import Matern12, Matern32, Matern52, Matern72
 from inference.gaussian.moments import decay_moments
@@ -37,6 +38,16 @@ def oscillator(omega, quality, sigma):
     return k
 
 
+def two_decays(s, t):
+    """Two Ornstein-Uhlenbeck processes, of rates 1 and 3 and variances 1 and 0.5."""
+    gap = np.abs(s - t)
+    return np.exp(-gap) + 0.5 * np.exp(-3 * gap)
+
+
+# their spectrum, 2 / (ω² + 1) + 3 / (ω² + 9), has the numerator 5 ω² + 21
+DECAYS = CARMA((3.0, 4.0), (21**0.5, 5**0.5))
+
+
 def wiener(s, t):
     return 4.0 * (np.minimum(s, t) + 1.0) + 0.25
 
@@ -65,6 +76,11 @@ EXACT = {
     "SHO": (SHO(2.0, 0.8), oscillator(2.0, 0.8, 1.0)),
     "SHO near critical": (SHO(2.0, 0.501), oscillator(2.0, 0.501, 1.0)),
     "SHO critical": (SHO(2.0, 0.5, 1.3), matern([1, 1], 1.5, 3**0.5 / 2, 1.3)),
+    "CARMA": (DECAYS, two_decays),
+    "CARMA 3": (
+        CARMA((8.0, 12.0, 6.0), sigma=(16 * 2**5 / 3) ** 0.5),  # (s + 2)³
+        matern([1 / 3, 1, 1], 2.5, 5**0.5 / 2, 1.0),
+    ),
     "SHO overdamped": (SHO(2.0, 0.05), oscillator(2.0, 0.05, 1.0)),
 }
 NEAR = {
@@ -264,6 +280,9 @@ WRONG = {
     "no kernel": (lambda: Sum(Matern12(1.0), 3.0), "the law of a process on a line"),
     "class": (lambda: Product(Matern12, Matern12(1.0)), "the law of a process on a line"),
     "scaled": (lambda: Scaled(1.0, 1.0), "the law of a process on a line"),
+    "no tuples": (lambda: CARMA(1.0), "alpha of p numbers, beta of at most p"),
+    "too long": (lambda: CARMA((1.0,), (1.0, 1.0)), "alpha of p numbers, beta of at most p"),
+    "unstable": (lambda: CARMA((1.0, -2.0)), "roots whose real parts are negative"),
     "quasi": (lambda: quasi_periodic(1.0, 1.0), "the law of a process on a line"),
     "not stationary": (lambda: Linear().stationary(), "the time of the first state"),
     "before the origin": (lambda: Wiener().covariance(-1.0, 1.0), "times from the origin on"),

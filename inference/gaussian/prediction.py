@@ -160,10 +160,10 @@ def predict(
     level: Any = process.level if mean is None else mean
     if mean is None and np.shape(level):
         raise errors.InvalidArgument(
-                "The mean at new times is not known.", where=errors.caller(),
-                given=f"a process whose mean is {shown(process.level)}",
-                expected="the mean of f at the new times", fix="mean=mean_function(new_times)",
-            )  # fmt: skip
+            "The mean at new times is not known.", where=errors.caller(),
+            given=f"a process whose mean is {shown(process.level)}",
+            expected="the mean of f at the new times", fix="mean=mean_function(new_times)",
+        )  # fmt: skip
     new = gp(process.kernel, times, mean=level)
     noise = process.noise
     if noise is not None:

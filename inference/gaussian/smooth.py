@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..validation.settings import check_count
+from .doubling import discretised, series
 from .kernel import Kernel, as_float, check_parameters, record
 
-_DOUBLINGS, _STEP = 8, 0.25
-"""Steps are made by a series up to _STEP, and doubled; at the end all is forgotten."""
+_DOUBLINGS = 8
+"""Of a step of 1/4: at the end all is forgotten."""
 
 
 @lru_cache
@@ -36,11 +37,7 @@ def _constants(n: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     white[-1, -1] = math.sqrt(2 * math.pi) * 2**n * math.factorial(n) / unit ** (2 * n - 1)
     both = np.kron(drift, np.eye(n)) + np.kron(np.eye(n), drift)
     p = np.linalg.solve(both, -white.reshape(-1)).reshape(n, n)
-    a, q = [np.eye(n)], [np.zeros((n, n)), white]
-    for k in range(1, 2 * n + 16):
-        a.append(drift @ a[-1] / k)
-        q.append((drift @ q[-1] + q[-1] @ drift.T) / (k + 1))
-    return unit, np.stack(a), np.stack(q), (p + p.T) / 2
+    return unit, *series(drift, white), (p + p.T) / 2
 
 
 @lru_cache
@@ -94,16 +91,7 @@ class SquaredExponential(Kernel):
     def _moves(self, dt: Any) -> tuple[jax.Array, jax.Array]:
         unit, a, q, _ = _constants(self.order)
         x = as_float(dt) * (unit / self.scale)
-        step = jnp.minimum(x / 2**_DOUBLINGS, _STEP)[..., None, None]
-        move, noise = jnp.zeros_like(step), jnp.zeros_like(step)
-        for coefficient in a[::-1].astype(x.dtype):
-            move = move * step + coefficient
-        for coefficient in q[::-1].astype(x.dtype):
-            noise = noise * step + coefficient
-        for _ in range(_DOUBLINGS):  # sums of covariances: nothing cancels
-            noise = noise + move @ noise @ jnp.swapaxes(move, -1, -2)
-            move = move @ move
-        return move, noise
+        return discretised(a, q, x, _DOUBLINGS)
 
     def start(self, at: Any) -> jax.Array:
         return jnp.asarray(self.sigma) ** 2 * _constants(self.order)[3]
