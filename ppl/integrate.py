@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import distributions, errors, jumps, quadrature
+from .chances import probability
 from .continuation import run
 from .keys import sizes, with_levels
 from .program import DRAW, Branch, Draw, Loop, Map, Program, Step, While, bodies
@@ -174,6 +175,25 @@ class _Paths(Rule):
         fits = inner < self.count(step.branches[i])
         return {"log": jnp.where(fits, 0.0, -jnp.inf)}
 
+    def weighted(self, step, args, inputs) -> tuple[list, Any]:
+        """The value of a draw, and its weight: of finitely many outcomes the probability itself,
+        whose derivative at zero is not that of a logarithm."""
+        number, program = inputs[step.name]
+        spec, digits = step.spec, self.digits(step, program.constants)
+        if digits.kind != "finite":
+            outs, _, sums = self.visit(step, args, inputs)
+            return outs, jnp.exp(sums["log"])
+        which = _split(number, digits.radix, digits.count).reshape(digits.shape)
+
+        def one(leaves, which):
+            d = distributions.elementwise(spec.tree.unflatten(leaves))
+            value = jnp.broadcast_to(jnp.asarray(digits.table)[which], spec.shape)
+            value = value.astype(spec.dtype)
+            return value, jnp.prod(probability(d, value))
+
+        value, chances = with_levels(one, spec)(args, which)
+        return [value], jnp.prod(chances)
+
     def visit(self, step, args, inputs) -> Result:
         assert isinstance(step, Draw)
         number, program = inputs[step.name]
@@ -257,9 +277,9 @@ def enumerate_paths(
         def one(number):
             inputs = {step.name: (number, program)}
             if isinstance(step, Draw):
-                outs, _, sums = rule.visit(step, args, inputs)
-            else:
-                outs, _, sums = construct(step, args, rule, inputs)
+                outs, weight = rule.weighted(step, args, inputs)
+                return weight, k(outs)
+            outs, _, sums = construct(step, args, rule, inputs)
             return jnp.exp(sums["log"]), k(outs)
 
         numbers = jnp.arange(counts[step], dtype=jnp.int32)
@@ -276,7 +296,9 @@ def enumerate_paths(
 def _sum(weights, results):
     def total(leaf):
         w = weights.reshape(weights.shape + (1,) * (leaf.ndim - 1))
-        return jnp.sum(jnp.where(w > 0, w * jnp.where(w > 0, leaf, 0), 0), 0)
+        # what has no probability counts for nothing, unless a number can say how much it would
+        counts = (w > 0) | jnp.isfinite(leaf)
+        return jnp.sum(jnp.where(counts, w * jnp.where(counts, leaf, 0), 0), 0)
 
     return jax.tree.map(total, results)
 

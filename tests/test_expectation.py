@@ -453,3 +453,39 @@ def test_a_baseline_sees_what_comes_before_and_not_its_own_choice():
     found = jax.jit(integrate(partial(derivatives, expectation(program, how))))(p)
     assert_allclose(found, derivatives(integrate(program), p), rtol=EXACT, atol=EXACT)
     assert {frozenset(names) for names in seen} == {frozenset(), frozenset("a")}
+
+
+def at_the_ends(how, p):
+    """A choice that is sure at p = 0, one that is sure after it, and one of three."""
+    a = flip(p, how)
+    b = flip(a * jax.nn.sigmoid(p), how)
+    c = draw(dist.Categorical(probs=jnp.stack([0.0 * p, p, 1 - p])), how)
+    return jnp.sin(a + 2.0 * b) + (a + 1.0) * jnp.cos(1.0 * c)
+
+
+ALL = {"enumerate": enumerate_(), "measure valued": measure_valued()}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_probabilities_of_zero_have_derivatives(name):
+    """By hand: with b at 0 if a is, f = sum over a, b, c of products of probabilities."""
+
+    def right(p):
+        s, c = jax.nn.sigmoid(p), p * jnp.cos(1.0) + (1 - p) * jnp.cos(2.0)
+        first = p * ((1 - s) * jnp.sin(1.0) + s * jnp.sin(3.0))
+        return first + (1 + p) * c
+
+    for p in (0.0, 0.3, 1.0):
+        program = partial(at_the_ends, ALL[name])
+        slope = jax.grad(right)(p)
+        assert_allclose(jax.jit(integrate(jax.grad(expectation(program))))(p), slope, rtol=EXACT)
+        assert_allclose(jax.jit(jax.grad(integrate(program)))(p), slope, rtol=EXACT)
+
+
+def test_a_saturated_choice_has_a_derivative():
+    """In float32 sigmoid(20) is 1, whose logarithm of the rest has none."""
+    with jax.enable_x64(False):
+        for how in (measure_valued(), enumerate_(), disarm(), without_replacement(1)):
+            program = expectation(lambda x, how=how: 3.0 * flip(jax.nn.sigmoid(x), how))
+            slope = seed(jax.grad(program))(jax.random.key(0), jnp.float32(20.0))
+            assert jnp.isfinite(slope) and abs(slope) < 1e-6

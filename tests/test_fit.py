@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from inference import (
     Fitted,
+    Objective,
     by_importance,
     elbo,
     fit,
@@ -26,7 +27,7 @@ from inference import (
 )
 from inference.results.khat import khat
 from inference.running import fitting, stopping
-from ppl import Target, draw, gen, sample, seed
+from ppl import Target, draw, gen, moving_average, reinforce, sample, seed
 from ppl.errors import CheckpointError, GuideMismatch, InvalidArgument, NonFiniteStep
 
 KEY = jax.random.key(0)
@@ -380,3 +381,27 @@ def test_in_single_precision():
         found = fit(KEY, BOUND, START, steps=4000, samples=20)
         assert found.parameters["loc"].dtype == jnp.float32
         assert abs(found.parameters["loc"] - 1) < 0.01 and found.report(KEY)
+
+
+def test_a_baseline_is_learned_beside_the_guide():
+    """Of a binary guide: the level goes to the mean of what the score multiplies, by hand."""
+
+    @gen
+    def coin():
+        sample("side", dist.Bernoulli(0.5))
+
+    @gen
+    def tossed(p, price):
+        sample("side", dist.Bernoulli(0.25))
+
+    def run(target, made, args):
+        trace = made.simulate(*args)
+        return args[1] * trace["side"] + 0.0 * args[0]["level"]
+
+    objective = Objective("price", Target(coin), tossed, run)
+    how = lambda p, price: {"side": reinforce(moving_average(p["level"] * price))}  # noqa: E731
+    found = fit(
+        KEY, objective, {"level": 1.0}, optax.sgd(0.02), data=(4.0,), steps=4000, strategies=how
+    )  # fmt: skip
+    # the level times the price is the mean, 1; what is averaged are 4,000 steps of deviation 1.7
+    assert abs(found.parameters["level"] - 0.25) < 0.1

@@ -20,6 +20,7 @@ ROOMS = {
     "targets": set(),
     "mcmc": {"targets"},
     "smc": {"targets", "mcmc"},
+    "gaussian": set(),
     "exact": {"targets", "mcmc", "smc"},
     "estimated": {"targets", "mcmc", "smc", "exact"},
     "guides": {"targets", "mcmc", "smc", "exact", "estimated"},

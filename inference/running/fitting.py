@@ -49,7 +49,7 @@ def fit(
     steps: int = 5000,
     samples: int = 1,
     strategies: Mapping[str | tuple[str, ...], Strategy]
-    | Callable[[Any], Mapping[str | tuple[str, ...], Strategy]]
+    | Callable[..., Mapping[str | tuple[str, ...], Strategy]]
     | None = None,
     tolerance: float | None = None,
     average: bool = True,
@@ -71,8 +71,8 @@ def fit(
       data: further arguments of the objective, arrays or trees of them.
       steps: how many, at most.
       samples: how many draws of the objective a step takes the mean of.
-      strategies: as for `expectation`; or a function of the parameters that gives them, for
-        baselines that are learned.
+      strategies: as for `expectation`; or a function of the parameters and the data that gives
+        them, for baselines that are learned.
       tolerance: stop when the objective's mean is known to have grown by less than this from
         one quarter of the steps to the last; in one fit of 20, at most, it is not so. All
         steps are made when left out.

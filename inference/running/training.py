@@ -52,7 +52,7 @@ class Recipe:
     Attributes:
       static: the objective, what of the parameters is not learned, and the data, but for arrays.
       optimizer: an optax `GradientTransformation`.
-      strategies: by address, in a tuple; or a function of the parameters that gives a dict.
+      strategies: by address, in a tuple; or a function of the arguments that gives a dict.
       samples: how many draws of the objective a step takes the mean of.
       buffer: the most steps that a block has.
 
@@ -98,7 +98,7 @@ class Recipe:
         function, rest, data = Arguments(leaves, self.static).args
         whole = eqx.combine(parameters, rest)
         chosen = self.strategies
-        by_address: Any = chosen(whole) if callable(chosen) else dict(chosen)
+        by_address: Any = chosen(whole, *data) if callable(chosen) else dict(chosen)
         biased = getattr(function, "biased", False)  # as whoever made it has asked for
         return expectation(function, by_address, allow_biased=biased)(whole, *data)
 

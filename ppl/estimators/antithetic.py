@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from .. import errors
+from ..chances import probability
 from ..distributions import elementwise
 from ..effects import box, weak
 from ..randomness import draw
@@ -40,7 +41,9 @@ class Disarm:
         lanes = union(site.parameters)
 
         def each(*leaves: Any) -> tuple[Any, Any]:
-            both, half, log = site.by_element(lambda d: _pair(logits(d)), list(leaves))
+            both, half, log = site.by_element(
+                lambda d: _pair(probability(d, jnp.ones(d.batch_shape, int))), list(leaves)
+            )
             values = jnp.moveaxis(both, -1, 0).astype(site.node.spec.dtype)
             # each pair of elements counts once in second derivatives
             flat = jnp.ravel(log)
@@ -70,12 +73,11 @@ def logits(d: Any) -> Any:
     )
 
 
-def _pair(a: Any) -> tuple[Any, Any, Any]:
+def _pair(q: Any) -> tuple[Any, Any, Any]:
     """The two values in the last axis, the amount of the difference, the log probability.
 
-    As of u < p and 1 - u < p for one uniform u: alike with probability |2p - 1|.
+    As of u < q and 1 - u < q for one uniform u: alike with probability |2q - 1|.
     """
-    q = jax.nn.sigmoid(a)
     chances = jnp.stack(
         [jnp.maximum(2 * q - 1, 0), jnp.minimum(q, 1 - q), jnp.minimum(q, 1 - q),
          jnp.maximum(1 - 2 * q, 0)], -1,
@@ -85,7 +87,8 @@ def _pair(a: Any) -> tuple[Any, Any, Any]:
     sign = (both[..., 0] - both[..., 1]).astype(chances.dtype)
     chance = jnp.take_along_axis(chances, which[..., None], -1)[..., 0]
     log = jnp.log(jnp.where(chance > 0, chance, 1))
-    amount = weak(sign * jax.nn.sigmoid(jnp.abs(a)) * box(log), a)
+    rarer = jnp.where(sign == 0, 1.0, jnp.minimum(q, 1 - q))  # in log odds a: sigmoid(|a|) da
+    amount = weak(sign / rarer * box(log), q)
     return both, amount, log
 
 

@@ -49,8 +49,7 @@ class Enumerate:
         values, joint = _all_values(site, table)
         lane = Lane(site.node.number, len(values))
         value = Value(jnp.asarray(values, site.node.spec.dtype), (lane,))
-        log = site.log_density(value)
-        chance = along(lambda s: jnp.exp(jnp.sum(s) if joint else s), log)
+        chance = along(lambda p: jnp.prod(p) if joint else p, site.probability(value))
         if not joint:  # the same outcomes in all elements
             first = (slice(None), *(slice(0, 1) for _ in site.shape))
             value = Value(value.array[first], (lane,))

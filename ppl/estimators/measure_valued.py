@@ -25,11 +25,12 @@ import numpy as np
 import numpyro.distributions as dist
 
 from .. import errors, quadrature
+from ..chances import probability
 from ..distributions import elementwise, log_density
 from ..effects import box, weak
 from ..randomness import draw
 from .coupling import outcome_at, place_of
-from .lanes import Value, filled, happening, over, union
+from .lanes import Value, along, filled, happening, over, union
 from .nodes import DrawNode, elements
 from .scores import Score
 from .strategies import Made, Site
@@ -62,7 +63,7 @@ def _finite(d: Any, x: Any, table: np.ndarray) -> Worlds:
         next_one = jnp.where(place < k - step, place + step, place + step - k)
         value = outcome_at(next_one, table).astype(x.dtype)
         others.append(value)
-        amounts.append(weak(jnp.ones(()), jnp.exp(log_density(d, value))))
+        amounts.append(weak(jnp.ones(()), probability(d, value)))
     return Worlds(others[1:], amounts[0], amounts[1:])
 
 
@@ -208,7 +209,12 @@ def worlds_of(site: Site, value: Value, how: Callable[[Any, Any], Worlds]) -> Ma
         return site.by_element(lambda d, x: how(_single(d), x), list(leaves), x)
 
     found = Value(over(each, given, lanes), lanes)
-    log = site.log_density(value)
+    # other outcomes may be impossible: where one is, no amount has its box
+    log = (
+        along(lambda p: jnp.log(jnp.where(p > 0, p, 1)), site.probability(value))
+        if jnp.issubdtype(site.node.spec.dtype, jnp.integer)
+        else site.log_density(value)
+    )
     around = tuple(lane for lane in union([value, log, found]) if lane != world)
     everywhere = (*around, world)
     lay = _laid_out_apart if site.apart else _laid_out_one_by_one

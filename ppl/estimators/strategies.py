@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import distributions, errors, jumps
+from ..chances import probability
 from ..effects import draw_p
 from ..keys import sizes, with_levels
 from ..staging import read_by
@@ -120,15 +121,23 @@ class Site:
             fix="reparam() for this choice",
         )
 
+    def probability(self, value: Value) -> Value:
+        """The probability of each independent element of a value, of a discrete choice."""
+        return along(
+            lambda x, *leaves: self.by_element(probability, list(leaves), x),
+            value,
+            *self.parameters,
+        )
+
     def probabilities(self, leaves: list, table: Any) -> Any:
         """The probabilities of the outcomes in `table`, of each element, in the last axis."""
 
         def one(d: Any) -> Any:
             def at(x: Any) -> Any:
                 value = jnp.full(d.batch_shape, x, self.node.spec.dtype)
-                return distributions.log_density(d, value)
+                return probability(d, value)
 
-            return jnp.exp(jnp.moveaxis(jax.vmap(at)(jnp.asarray(table)), 0, -1))
+            return jnp.moveaxis(jax.vmap(at)(jnp.asarray(table)), 0, -1)
 
         return self.by_element(one, leaves)
 
