@@ -274,7 +274,7 @@ NEW = np.array([0.7, 1.0, 9.0, 0.1])
 @pytest.fixture(scope="module")
 def ahead():
     process = gp(KERNELS["two"], TIMES, mean=0.3, noise=NOISE, present=SEEN)
-    return predict(process, VALUES, NEW)
+    return predict(process, np.where(SEEN, VALUES, np.nan), NEW)
 
 
 def conditioned():
@@ -403,7 +403,12 @@ WRONG = {
         "at most 2, which is how many values are free",
     ),
     "predict": (lambda: predict(ONE, TWO, TWO), "the law of the values"),
-    "values": (lambda: predict(gp(ONE, TWO), np.ones(3), TWO), "shape (2,)"),
+    "values": (lambda: predict(gp(ONE, TWO), np.ones(3), TWO), "real numbers: shape (2,)"),
+    "objects": (lambda: gp(ONE, TWO, mean=[None, 1.0]), "real numbers: a number, or shape (2,)"),
+    "no number": (
+        lambda: predict(gp(ONE, TWO), np.array([0.0, np.nan]), TWO),
+        "finite numbers where values are present",
+    ),
     "mean ahead": (
         lambda: predict(gp(ONE, TWO, mean=TWO), TWO, TWO),
         "the mean of f at the new times",

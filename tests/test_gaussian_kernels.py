@@ -81,6 +81,10 @@ EXACT = {
         CARMA((8.0, 12.0, 6.0), sigma=(16 * 2**5 / 3) ** 0.5),  # (s + 2)³
         matern([1 / 3, 1, 1], 2.5, 5**0.5 / 2, 1.0),
     ),
+    "product": (
+        SHO(2.0, 0.8) * Matern32(0.7, 1.3),
+        lambda s, t: oscillator(2.0, 0.8, 1.0)(s, t) * matern([1, 1], 1.5, 0.7, 1.3)(s, t),
+    ),
     "SHO overdamped": (SHO(2.0, 0.05), oscillator(2.0, 0.05, 1.0)),
 }
 NEAR = {
@@ -259,9 +263,9 @@ def test_coefficients_of_the_periodic_kernel_are_bessel_functions():
 
 def test_a_kernel_is_a_tree():
     """Transformations put anything in: gradients, stacks, nothing at all."""
-    kernel = 2.0 * Matern32(1.0) + Periodic(1.0, order=2)
+    kernel = 2 * Matern32(1) + Periodic(1.0, order=2) + CARMA((1, 2))
     slope = jax.grad(lambda k: k.covariance(0.0, 1.0))(kernel)
-    assert isinstance(slope, Kernel) and slope.b.order == 2
+    assert isinstance(slope, Kernel) and slope.a.b.order == 2
     assert jax.tree.structure(jax.tree.map(lambda _: None, kernel)).num_leaves == 0
     many = jax.vmap(Matern12)(jnp.array([1.0, 2.0]))
     found = jax.vmap(lambda k: k.covariance(0.0, 2.0))(many)
@@ -273,8 +277,11 @@ WRONG = {
     "negative sigma": (lambda: Matern32(1.0, -1.0), "sigma >= 0, finite"),
     "no number": (lambda: SHO("a", 1.0), "omega > 0, finite"),
     "infinite": (lambda: SHO(1.0, np.inf), "quality > 0, finite"),
+    "huge": (lambda: Matern12(10**400), "scale > 0, finite"),
+    "a key": (lambda: Matern12(jax.random.key(0)), "scale > 0, finite"),
+    "no origin": (lambda: Linear(1.0, "a"), "origin a number, finite"),
     "many": (lambda: Matern12(np.ones(3)), "scale > 0, finite"),
-    "order": (lambda: Periodic(1.0, order=0), "an int, 1 or more"),
+    "order": (lambda: Periodic(1.0, order=0), "an int, from 1 to 50"),
     "high order": (lambda: SquaredExponential(1.0, order=12), "an int, from 2 to 8"),
     "factor": (lambda: -1.0 * Matern12(1.0), "factor >= 0, finite"),
     "no kernel": (lambda: Sum(Matern12(1.0), 3.0), "the law of a process on a line"),

@@ -1,4 +1,4 @@
-"""What is made of enumerated outcomes alone is computed once for all elements, with the same result."""
+"""What is made of enumerated outcomes alone is computed once for all elements."""
 
 import jax
 import jax.numpy as jnp
@@ -96,5 +96,5 @@ def operations(n):
 
 
 def test_a_network_of_outcomes_is_computed_once_for_all_elements():
-    """A product of 200 by 200 for each of four outcomes, and not for each of 32 elements as well."""
+    """A product of 200 by 200 for each of four outcomes, not for each of 32 elements as well."""
     assert operations(32) < 2 * operations(2)

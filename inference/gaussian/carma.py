@@ -13,7 +13,8 @@ from ppl import errors
 
 from ..validation.settings import shown
 from .doubling import discretised, series
-from .kernel import Kernel, as_float, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel
 
 _DOUBLINGS = 16
 

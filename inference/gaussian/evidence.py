@@ -78,6 +78,6 @@ def smooth(chain: Chain, values: jax.Array, along: str = "scan") -> tuple[jax.Ar
     >>> round(float(mean[0, 0]), 4), round(float(covariance[0, 0, 0]), 4)  # 2/3 of 3; 2 - 4/3
     (2.0, 0.6667)
     """
-    steps = steps_of(chain, values)
+    steps = steps_of(chain, jnp.where(chain.present > 0, values, 0.0))
     found = smoothed(steps, seen(steps, *predicted(steps, along)), along)
     return jnp.moveaxis(found[0], -1, 0), jnp.moveaxis(found[1], -1, 0)

@@ -8,20 +8,16 @@ of any length (Hartikainen & Särkkä 2010). Sums, products and multiples of ker
 from __future__ import annotations
 
 import abc
-import math
-from dataclasses import dataclass, field, fields
-from functools import wraps
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
-from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from ppl import errors
 
 from ..validation.settings import shown
+from .hyperparameters import check_parameters, is_number, record
 
 
 class Kernel(abc.ABC):
@@ -99,69 +95,10 @@ class Kernel(abc.ABC):
     def __mul__(self, other: Any) -> Kernel:
         if isinstance(other, Kernel):
             return Product(self, other)
-        return Scaled(self, other) if _is_number(other) else NotImplemented
+        return Scaled(self, other) if is_number(other) else NotImplemented
 
     def __rmul__(self, other: Any) -> Kernel:
-        return Scaled(self, other) if _is_number(other) else NotImplemented
-
-
-_Class = TypeVar("_Class", bound=type)
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def record(cls: _Class) -> _Class:
-    """A kernel's class as a frozen dataclass and a pytree, whose constructor alone checks.
-
-    What a transformation of trees puts in, a gradient say, is no hyperparameter, and passes.
-    """
-    made = dataclass(frozen=True)(cls)
-    plain, check = made.__init__, made._check
-    names = [each.name for each in fields(made)]
-    static = [each.name for each in fields(made) if each.metadata.get("static")]
-    traced = [name for name in names if name not in static]
-
-    @wraps(plain)
-    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        plain(self, *args, **kwargs)
-        check(self)
-
-    def flatten(kernel: Any) -> tuple:
-        leaves = [(GetAttrKey(name), getattr(kernel, name)) for name in traced]
-        return leaves, tuple(getattr(kernel, name) for name in static)
-
-    def unflatten(known: tuple, leaves: Any) -> Any:
-        kernel = object.__new__(made)
-        for name, value in (*zip(traced, leaves, strict=True), *zip(static, known, strict=True)):
-            object.__setattr__(kernel, name, value)
-        return kernel
-
-    made.__init__ = checked
-    register_pytree_with_keys(made, flatten, unflatten)
-    return made
-
-
-def _is_number(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.ndarray, np.generic, jax.Array))
-    return number and not isinstance(value, bool) and np.shape(value) == ()
-
-
-def check_parameters(kernel: Any, least: float | None = None, **values: Any) -> None:
-    """Raise `InvalidArgument` unless hyperparameters are positive numbers, as far as known.
-
-    Args:
-      least: what they may be at least, if not only positive.
-    """
-    for name, value in values.items():
-        if isinstance(value, jax.core.Tracer) and value.shape == ():
-            continue
-        known = _is_number(value) and math.isfinite(value)
-        if not known or not (value > 0 if least is None else value >= least):
-            limit = f"{name} > 0" if least is None else f"{name} >= {least:g}"
-            raise errors.InvalidArgument(
-                f"{type(kernel).__name__} has a hyperparameter that is no such number.",
-                where=errors.caller(), given=f"{name}={shown(value)}",
-                expected=f"{limit}, finite", fix=f"{name}=1.0",
-            )  # fmt: skip
+        return Scaled(self, other) if is_number(other) else NotImplemented
 
 
 def check_kernel(kernel: Any) -> None:
@@ -172,18 +109,12 @@ def check_kernel(kernel: Any) -> None:
             expected="the law of a process on a line", fix="Matern32(scale=1.0)",
         )  # fmt: skip
     for path, leaf in jax.tree_util.tree_leaves_with_path(kernel):
-        number = _is_number(leaf) or isinstance(leaf, jax.core.Tracer)
-        if not number or np.shape(leaf) != ():
+        if not is_number(leaf):
             raise errors.InvalidArgument(
                 "A hyperparameter of a kernel is one number.", where=errors.caller(),
                 given=f"{jax.tree_util.keystr(path)[1:]}={shown(leaf)}",
                 expected="one number each", fix="jax.vmap over kernels, to have many",
             )  # fmt: skip
-
-
-def as_float(value: Any) -> jax.Array:
-    """An array of floats; gaps may be given as ints."""
-    return jnp.asarray(value, jnp.result_type(value, 0.0))
 
 
 @record

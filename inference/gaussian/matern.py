@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .kernel import Kernel, as_float, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel
 from .moments import decay_moments
 
 _FAR = 60.0

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .kernel import Kernel, as_float, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel
 from .moments import decay_moments, hyperbolic
 
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.scipy.special import i0e
 
 from ..validation.settings import check_count
-from .kernel import Kernel, Product, as_float, check_kernel, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel, Product, check_kernel
 
 
 @record
@@ -90,7 +91,7 @@ class Periodic(Kernel):
     order: int = field(default=7, metadata={"static": True})
 
     def _check(self) -> None:
-        check_count("order", self.order)
+        check_count("order", self.order, 1, 50)
         check_parameters(self, scale=self.scale, gamma=self.gamma)
         check_parameters(self, 0.0, sigma=self.sigma)
 

@@ -14,6 +14,7 @@ from ppl import errors
 
 from ..validation.settings import shown
 from .evidence import smooth
+from .inputs import check_values
 from .ordered import Ordered
 from .process import GaussianProcess, gp, way
 
@@ -134,8 +135,8 @@ def predict(
       mean: of f at the new times; that of the process if it is one number.
 
     Raises:
-      InvalidArgument: the process is none, a shape is wrong, or the mean at new times is
-        not known.
+      InvalidArgument: the process is none, a shape is wrong, a value is known to be no number,
+        or the mean at new times is not known.
 
     >>> import jax.numpy as jnp
     >>> from inference.gaussian.matern import Matern12
@@ -151,12 +152,7 @@ def predict(
             "A Gaussian process was expected.", where=errors.caller(), given=shown(process),
             expected="the law of the values", fix="predict(gp(kernel, times), values, new_times)",
         )  # fmt: skip
-    if np.shape(values) != process.event_shape:
-        raise errors.InvalidArgument(
-            "The values of a Gaussian process are one for each of its times.",
-            where=errors.caller(), given=f"values={shown(values)}",
-            expected=f"shape {process.event_shape}", fix="predict(process, values, new_times)",
-        )  # fmt: skip
+    check_values(values, process.event_shape[0], process.present)
     level: Any = process.level if mean is None else mean
     if mean is None and np.shape(level):
         raise errors.InvalidArgument(

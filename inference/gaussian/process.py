@@ -14,9 +14,10 @@ from numpyro.distributions import constraints
 
 from ppl import errors
 
-from ..validation.settings import check_option, shown
+from ..validation.settings import check_option
 from .evidence import evidence
 from .filter import WAYS
+from .inputs import check_each, check_present, check_times
 from .kernel import Kernel, check_kernel
 from .ordered import Ordered, ordered
 from .paths import path
@@ -182,64 +183,16 @@ def gp(
     -2.2123
     """
     check_kernel(kernel)
-    count = _check_times(times)
-    if callable(mean):
+    count = check_times(times)
+    if callable(mean) and not isinstance(mean, (type, dist.Distribution)):
         mean = mean(jnp.asarray(times, float))
-    _check_array("mean", mean, count)
+    check_each("mean", mean, count)
     if noise is not None:
-        _check_array("noise", noise, count, least=0.0)
+        check_each("noise", noise, count, least=0.0)
     if present is not None:
-        _check_present(present, count)
+        check_present(present, count)
     if along is not None:
         check_option("along", along, WAYS)
     as_array = lambda x: x if x is None else jnp.asarray(x)  # noqa: E731
     return GaussianProcess(kernel, as_array(times), as_array(mean), as_array(noise),
                            as_array(present), along)  # fmt: skip
-
-
-def _check_times(times: Any) -> int:
-    _check_array("times", times, None)
-    return np.shape(times)[0]
-
-
-def _check_array(name: str, value: Any, count: int | None, least: float | None = None) -> None:
-    """Real numbers, one each or one for all; one each if `count` is None."""
-    each = "one number for each time" if count is None else f"a number, or shape ({count},)"
-    try:
-        shape, dtype = np.shape(value), jnp.result_type(value)
-        right = dtype.kind in "fiu" or dtype == jnp.bfloat16
-    except (TypeError, ValueError):
-        shape, right = None, False
-    fits = len(shape) == 1 and shape[0] > 0 if count is None and shape is not None else (
-        shape in ((), (count,)))  # fmt: skip
-    if not right or not fits:
-        raise errors.InvalidArgument(
-            f"{name} is no array of that kind.", where=errors.caller(),
-            given=f"{name}={shown(value)}", expected=f"real numbers: {each}",
-            fix="times=jnp.array([0.0, 1.0])" if count is None else f"{name}=1.0",
-        )  # fmt: skip
-    if isinstance(value, jax.core.Tracer):
-        return
-    numbers = np.asarray(value)
-    if not np.all(np.isfinite(numbers)) or (least is not None and np.any(numbers < least)):
-        bad = numbers[~np.isfinite(numbers) | (numbers < (-np.inf if least is None else least))]
-        raise errors.InvalidArgument(
-            f"{name} has a number that is none of those.", where=errors.caller(),
-            given=f"{name} has {bad.flat[0]}",
-            expected="finite numbers" + ("" if least is None else f", {least:g} or more"),
-            fix="present=jnp.isfinite(values) leaves values out" if name == "times" else
-            f"{name}=1.0",
-        )  # fmt: skip
-
-
-def _check_present(present: Any, count: int) -> None:
-    try:
-        right = np.shape(present) == (count,) and jnp.issubdtype(jnp.result_type(present), bool)
-    except (TypeError, ValueError):
-        right = False
-    if not right:
-        raise errors.InvalidArgument(
-            "present says of each value whether it is there.", where=errors.caller(),
-            given=f"present={shown(present)}", expected=f"bools of shape ({count},)",
-            fix="present=jnp.isfinite(values)",
-        )  # fmt: skip

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..validation.settings import check_count
 from .doubling import discretised, series
-from .kernel import Kernel, as_float, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel
 
 _DOUBLINGS = 8
 """Of a step of 1/4: at the end all is forgotten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import numpy as np
 
 from ppl import errors
 
-from .kernel import Kernel, as_float, check_parameters, record
+from .hyperparameters import as_float, check_parameters, record
+from .kernel import Kernel
 
 
 @record
@@ -72,6 +74,7 @@ class Linear(Kernel):
 
     def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma)
+        check_parameters(self, -math.inf, origin=self.origin)
 
     @property
     def dimension(self) -> int:
@@ -120,6 +123,7 @@ class Wiener(Kernel):
 
     def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma, level=self.level)
+        check_parameters(self, -math.inf, origin=self.origin)
 
     @property
     def dimension(self) -> int:
@@ -169,6 +173,7 @@ class IntegratedWiener(Kernel):
 
     def _check(self) -> None:
         check_parameters(self, 0.0, sigma=self.sigma, level=self.level, slope=self.slope)
+        check_parameters(self, -math.inf, origin=self.origin)
 
     @property
     def dimension(self) -> int:
