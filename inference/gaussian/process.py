@@ -160,6 +160,8 @@ def gp(
     hyperparameters may all be traced, and have gradients. Nothing is added to the diagonal.
     The density is of the values at different times: a value that repeats, without noise, what
     the same time has already told adds nothing if it is the same, and is impossible otherwise.
+    Without noise, a smooth process at gaps far below its scale needs double precision: covariances
+    are carried, and not their roots.
 
     Args:
       times: `(n,)`, in any order and repeated if need be.
