@@ -13,6 +13,7 @@ from inference.gaussian.filter import WAYS
 from inference.gaussian.matern import Matern12, Matern32
 from inference.gaussian.oscillator import SHO
 from inference.gaussian.paths import root
+from inference.gaussian.periodic import Cosine
 from inference.gaussian.prediction import predict
 from inference.gaussian.process import gp
 from inference.gaussian.trends import Constant, Linear, Wiener
@@ -90,6 +91,16 @@ def test_what_is_missing_is_left_out(along):
     slopes_of = jax.grad(lambda *a: by_matrix(*a, SEEN), (0, 1, 2, 3))(*args, VALUES)
     for a, b in zip(jax.tree.leaves(slopes), jax.tree.leaves(slopes_of), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+@each_way
+def test_exact_values_of_a_process_that_they_determine(along):
+    """Two values of a wave, without noise, fix it: blocks cannot know that of an unknown state."""
+    process = gp(
+        Cosine(2.3), TIMES[[0, 1, 2, 4]], noise=np.array([0.0, 0.1, 0.0, 0.2]), along=along
+    )
+    right = dist.MultivariateNormal(0.0, process.covariance_matrix).log_prob(VALUES[:4])
+    np.testing.assert_allclose(process.log_prob(VALUES[:4]), right, rtol=0, atol=1e-10)
 
 
 def test_derivatives_in_the_times_are_finite_and_right():

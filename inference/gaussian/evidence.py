@@ -26,7 +26,8 @@ def evidence(chain: Chain, values: jax.Array, along: str = "scan") -> jax.Array:
     Args:
       values: y, `(n,)`; what is not present may be any number.
       along: "scan" goes through the steps, "blocks" through some blocks of them side by side,
-        "tree" through all at once, in a depth of log n; the number is the same.
+        "tree" through all at once, in a depth of log n; the number is the same. The last two
+        need each exact value to vary given the state before it: h Q h' + R > 0.
 
     >>> import jax, jax.numpy as jnp
     >>> from inference.gaussian.chain import Chain

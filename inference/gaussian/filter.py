@@ -76,11 +76,9 @@ def cut(rows: tuple[jax.Array, ...], blocks: int) -> tuple[jax.Array, ...]:
 
 def uncut(found: jax.Array, n: int) -> jax.Array:
     """The first n of `(steps, k, blocks)`, or of `(n, k)`, as `(k, n)`."""
-    return (
-        found.T
-        if found.ndim == 2
-        else jnp.moveaxis(found, 0, -1).reshape(found.shape[1], -1)[:, :n]
-    )
+    if found.ndim == 2:
+        return found.T
+    return jnp.moveaxis(found, 0, -1).reshape(found.shape[1], -1)[:, :n]
 
 
 def _read(row: tuple, d: int) -> tuple[Any, Any, tuple]:

@@ -34,7 +34,7 @@ class SHO(Kernel):
     >>> k = lambda quality: SHO(omega=1.0, quality=quality).covariance(0.0, 2.0)
     >>> round(float(k(0.5)), 6)  # 3 exp(-2)
     0.406006
-    >>> round(float(jax.grad(k)(0.5)), 4)  # -(2/3) 2³ exp(-2) ... the limit from both sides
+    >>> round(float(jax.grad(k)(0.5)), 4)  # -(2/3) 2³ exp(-2)
     -0.7218
     """
 

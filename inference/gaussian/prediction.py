@@ -55,7 +55,9 @@ class Prediction(dist.Distribution):
         n = self.process.event_shape[0]
         both = jnp.concatenate([residuals, jnp.zeros(self.event_shape, residuals.dtype)])
         h = order.chain.observation
-        means, covariances = smooth(order.chain, both[order.order], way(self.process.along))
+        means, covariances = smooth(
+            order.chain, both[order.order], way(self.process.kernel, self.process.along)
+        )
         variances = jnp.einsum("i,nij,j->n", h, covariances, h)
         return order.undone(means @ h)[n:], order.undone(variances)[n:]
 

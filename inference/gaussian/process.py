@@ -86,7 +86,7 @@ class GaussianProcess(dist.Distribution):
         self._check(value)
         process = self.in_order()
         flat = (value - self.mean).reshape(-1, *self.event_shape)
-        one = lambda each: _log_density(process, each, way(self.along))  # noqa: E731
+        one = lambda each: _log_density(process, each, way(self.kernel, self.along))  # noqa: E731
         found = one(flat[0]) if len(flat) == 1 else jax.vmap(one)(flat)
         return found.reshape(value.shape[:-1])
 
@@ -138,8 +138,14 @@ def _log_density(process: Ordered, value: jax.Array, along: str) -> jax.Array:
     return jnp.where(possible, evidence(process.chain, value, along), -jnp.inf)
 
 
-def way(along: str | None) -> str:
-    """The fastest way along time on the device in use, unless one is named."""
+def way(kernel: Kernel, along: str | None) -> str:
+    """The fastest way along time on the device in use, unless one is named.
+
+    A kernel of finite rank goes by scan: an exact value may then determine the state before it,
+    and no block can say that of a state it does not know.
+    """
+    if kernel.rank is not None:
+        return "scan"
     if along is not None:
         return along
     return "scan" if jax.default_backend() == "cpu" else "tree"
