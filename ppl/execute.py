@@ -166,9 +166,10 @@ def density_of(step: Choice, log: Callable, d: Any, value: Any) -> Any:
     return density
 
 
-def fresh(step: Choice, args: list) -> jax.Array:
+def fresh(step: Choice, args: list, strategy: Any = None) -> jax.Array:
     """A draw of a choice's value, left to the surrounding random program."""
     spec = step.spec
+    how = {} if strategy is None else {"strategy": strategy}
     return draw_p.bind(
         *args,
         tree=spec.tree,
@@ -179,6 +180,7 @@ def fresh(step: Choice, args: list) -> jax.Array:
         levels=(),
         source=f"{show(step.path)} at {step.source}",
         address=step.path,
+        **how,
     )
 
 

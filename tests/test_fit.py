@@ -114,6 +114,7 @@ def normal_guide(p, y):
 def of_data(_, y):
     return Target(model, (), {"y": y})
 
+
 def test_a_second_fit_compiles_nothing(caplog):
     objective, compiled = elbo(of_data, normal_guide), []
     for seed_, start, y in ((0, 0.1, 2.0), (5, 0.7, -1.0)):
@@ -226,7 +227,7 @@ def test_the_first_bad_step_is_named(monkeypatch, size):
     with pytest.raises(NonFiniteStep) as caught:
         fit(KEY, objective, 0.0, optax.sgd(0.1), steps=500)
     error = caught.value
-    assert "`scale` of \"y\" is outside positive" in str(error) and "the value, nan" in str(error)
+    assert '`scale` of "y" is outside positive' in str(error) and "the value, nan" in str(error)
     step = int(str(error).split("Step ")[1].split()[0])
     assert error.fitted.values.shape == (step,) and np.isfinite(error.fitted.values).all()
     assert_array_equal(error.fitted.parameters, error.fitted.last)
@@ -353,7 +354,7 @@ def test_a_guide_that_does_not_fit_is_refused_before_step_one():
 
 
 def test_a_plain_objective_has_no_guide():
-    found = fit(KEY, lambda m: -draw(dist.Normal(m, 1.0)) ** 2, 1.0, steps=5)
+    found = fit(KEY, lambda m: -(draw(dist.Normal(m, 1.0)) ** 2), 1.0, steps=5)
     for use in (found.report, found.draws):
         with pytest.raises(InvalidArgument, match="tells no guide"):
             use(KEY)
@@ -405,3 +406,9 @@ def test_a_baseline_is_learned_beside_the_guide():
     )  # fmt: skip
     # the level times the price is the mean, 1; what is averaged are 4,000 steps of deviation 1.7
     assert abs(found.parameters["level"] - 0.25) < 0.1
+
+
+def test_a_baseline_in_a_dict_would_not_be_learned():
+    how = {"mu": reinforce(moving_average(1.0))}
+    with pytest.raises(InvalidArgument, match="not learned"):
+        fit(KEY, BOUND, START, strategies=how)

@@ -21,6 +21,7 @@ import numpyro.distributions as dist
 from ppl import Target, draw, errors
 from ppl.addresses import nest
 from ppl.estimates import check_density_exact
+from ppl.randomness import checked_key
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
@@ -99,6 +100,7 @@ def pathfinder(
     >>> print(f"{found.draws['rate'].mean():.0f}", found.pareto_k < 0.7)  # Gamma(8, 2): 4
     4 True
     """
+    key = checked_key(key)
     check_count("paths", paths)
     check_count("draws", draws)
     check_count("steps", steps)
@@ -128,8 +130,8 @@ def pathfinder(
     weight = np.zeros((paths, each))
     weight[good] = smoothed.reshape(-1, each)
     masses = np.einsum("ps,psk->k", weight, np.asarray(shares))
-    with np.errstate(divide="ignore"):
-        log_masses = jnp.asarray(np.log(masses), space.dtype)
+    # not -inf, from which no derivative leads back
+    log_masses = jnp.asarray(np.log(np.maximum(masses, np.finfo(space.dtype).tiny)), space.dtype)
     chosen = jax.random.choice(
         keys[2], paths * each, (draws,), p=jnp.asarray(weight.ravel(), space.dtype)
     )

@@ -18,6 +18,7 @@ import optax
 
 from ppl import errors, seed
 from ppl.arguments import Arguments, is_array
+from ppl.estimators.score_function import Learned
 from ppl.randomness import checked_key
 from ppl.strategies import Strategy
 
@@ -303,6 +304,14 @@ def _check(objective: Any, optimizer: Any, data: Any, strategies: Any) -> None:
         raise errors.InvalidArgument(
             "Data are a tuple of arguments.", where=errors.caller(), given=f"data={shown(data)}",
             expected="a tuple", fix="data=(x,)",
+        )  # fmt: skip
+    made = strategies.values() if isinstance(strategies, Mapping) else ()
+    if any(isinstance(getattr(how, "baseline", None), Learned) for how in made):
+        raise errors.InvalidArgument(
+            "A baseline in a dict of strategies is not learned: its parameters are constants.",
+            where=errors.caller(), given=f"strategies={shown(strategies)}",
+            expected="a function of the parameters that gives strategies",
+            fix='strategies=lambda p: {"z": reinforce(moving_average(p["level"]))}',
         )  # fmt: skip
     if strategies is not None and not callable(strategies) and not isinstance(strategies, Mapping):
         raise errors.InvalidArgument(

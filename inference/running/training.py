@@ -125,7 +125,9 @@ class Recipe:
         moved: Any = optax.apply_updates(training.parameters, change)
         share = (DECAY + 1) / (t + 1 + DECAY)
         average = jax.tree.map(
-            lambda a, x: (a + share * (x - a)).astype(a.dtype), training.average, moved
+            lambda a, x: jnp.where(x == a, a, a + share * (x - a)).astype(a.dtype),
+            training.average,
+            moved,
         )
         return Training(moved, state, average), value, fine
 

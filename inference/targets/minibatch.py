@@ -85,11 +85,25 @@ class Minibatch:
             trace = guide.simulate(*args)
             counted, of_guide = select(*target.observed), trace.score
         else:
+            self._check_local(target, guide)
             trace = guide.simulate(*args, numbers)
             counted = self.local | select(*target.observed)
             of_guide = self.scaled(guide, trace, trace.score, self.local)
         at, score = target.at(trace.choices)
         return self.scaled(target.model, at, score, counted) - of_guide
+
+    def _check_local(self, target: Target, guide: Any) -> None:
+        """Raise where the local latents are none, or the guide's cannot be scored apart."""
+        assert self.local is not None
+        target.selection(self.local)
+        if not isinstance(guide, GenerativeFunction):
+            raise errors.InvalidArgument(
+                "The latents of each datum need a guide that scores its choices apart.",
+                where=errors.caller(),
+                given=repr(guide),
+                expected="a generative function, one choice for each address",
+                fix="write the guide with @gen: its last argument are the numbers of the data",
+            )
 
     def scaled(
         self, model: GenerativeFunction, trace: Trace, score: Any, counted: Selection

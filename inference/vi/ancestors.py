@@ -31,21 +31,6 @@ Scheme = Callable[[jax.Array], jax.Array]
 
 
 @dataclass(frozen=True)
-class Unscored:
-    """The derivative of the law is left out, which is biased."""
-
-    several = False
-    scored = False
-    biased = True
-
-    def worlds(self, node: DrawNode, apart: bool) -> int:
-        return 0
-
-    def make(self, site: Site) -> Made:
-        return Made(site.sampled())
-
-
-@dataclass(frozen=True)
 class Foreseen:
     """The score function, with the baseline that an `_Expecting` brings along."""
 

@@ -17,11 +17,11 @@ from ppl import GenerativeFunction, Target
 from ..targets.stochastic import Stochastic
 from ..validation.settings import check_count
 from ..weighted import Weighted, log_evidence
-from .drawn import held
+from .drawn import held, still
 from .matching import check_guide
 from .objective import Guide, Objective
-from .objectives import one_bound
-from .wake import weighted_draws
+from .objectives import OneBound
+from .wake import shares, weighted_draws
 
 
 def forward_kl(
@@ -74,8 +74,8 @@ class _Forward:
             check_guide(target, self.using, args)
             choices, score = held(self.using, args)
             return guide.assess(choices, *args)[0] - score
-        ratios, shares, mass = _weighted_ratios(target, guide, args, self.using)
-        return jnp.sum(shares * ratios) + mass
+        ratios, weights, mass = _weighted_ratios(target, guide, args, self.using)
+        return jnp.sum(weights * ratios) + mass
 
 
 def _weighted_ratios(target: Target, guide: Guide, args: tuple, n: int) -> tuple[Any, Any, Any]:
@@ -83,7 +83,7 @@ def _weighted_ratios(target: Target, guide: Guide, args: tuple, n: int) -> tuple
     choices, weights = weighted_draws(target, guide, args, n)
     scores = jax.vmap(lambda x: guide.assess(x, *args)[0])(choices)
     densities = jax.vmap(target.log_density)(choices)
-    fixed = jax.lax.stop_gradient((jax.nn.softmax(weights), densities))
+    fixed = shares(weights), jax.lax.stop_gradient(densities)
     mass = jax.lax.stop_gradient(log_evidence(Weighted((), weights)))
     ratios = jnp.where(fixed[0] > 0, scores - fixed[1], 0)  # what has no weight has no share
     return ratios, fixed[0], mass
@@ -97,7 +97,7 @@ def symmetric_kl(
     """-KL(q(x) || p(x|y)) - KL(p(x|y) || q(x)): zero at the posterior, and below it elsewhere.
 
     The log evidence is in both, and cancels. The first term is that of `elbo`, whose choices
-    have their strategies.
+    have their strategies. The guide moves, and the target does not.
 
     Args:
       target, guide, using: as for `forward_kl`. For finitely many weighted draws the second term
@@ -130,7 +130,8 @@ class _Symmetric:
     using: int | GenerativeFunction
 
     def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
-        return one_bound(target, guide, args) + self.forward(target, guide, args)
+        # the log evidence cancels if neither term moves the target
+        return OneBound()(still(target), guide, args) + self.forward(target, guide, args)
 
     def forward(self, target: Target, guide: Guide, args: tuple) -> Any:
         """E[log q - log p(x, y)] under the posterior."""
@@ -139,8 +140,8 @@ class _Symmetric:
             choices, _ = held(self.using, args)
             density = jax.lax.stop_gradient(target.log_density(choices))
             return guide.assess(choices, *args)[0] - density
-        ratios, shares, _ = _weighted_ratios(target, guide, args, self.using)
-        return jnp.sum(shares * ratios)
+        ratios, weights, _ = _weighted_ratios(target, guide, args, self.using)
+        return jnp.sum(weights * ratios)
 
 
 def _check_using(using: Any) -> None:

@@ -13,17 +13,19 @@ import jax
 
 from ppl import GenerativeFunction, draw, errors, reinforce, reparam
 from ppl.addresses import nest
-from ppl.effects import draw_p
 from ppl.estimators.pathwise import maker
-from ppl.execute import Execute, Given
+from ppl.execute import Execute, Given, fresh
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Step
 from ppl.walk import Result, Rule, walk, zero
 
 from ..targets.stochastic import Stochastic
 
 
-def still(args: tuple) -> tuple:
-    """The same arguments, with no derivative."""
+def still(args: Any) -> Any:
+    """The same arguments, with no derivative; of a guide or target, its arrays.
+
+    What a function closes over has its derivative all the same: parameters are arguments.
+    """
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _varies(x) else x, args)
 
 
@@ -62,7 +64,7 @@ def moving(guide: GenerativeFunction | Stochastic, args: tuple) -> dict[str, Any
 
 def held(guide: GenerativeFunction | Stochastic, args: tuple) -> tuple[dict[str, Any], Any]:
     """What the guide makes, and its score, neither with a derivative."""
-    args = still(args)
+    guide, args = still((guide, args))
     if isinstance(guide, Stochastic) or DRAW in guide._prepare(args, {}).staged.program.effects:
         trace = guide.simulate(*args)
         return jax.lax.stop_gradient((trace.choices, trace.score))
@@ -121,19 +123,7 @@ def _moved(step: Choice, args: list) -> Any:
 
 def _kept(step: Choice, args: list) -> Any:
     """A draw by the strategy that costs nothing where parameters have no derivative."""
-    spec = step.spec
-    return draw_p.bind(
-        *args,
-        tree=spec.tree,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        kind=spec.kind,
-        support=spec.support,
-        levels=(),
-        source=f"{errors.show(step.path)} at {step.source}",
-        address=step.path,
-        strategy=reinforce(),
-    )
+    return fresh(step, args, reinforce())
 
 
 def _varies(x: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -87,7 +88,7 @@ class _FDivergence:
 
 _NAMED: dict[str, Callable[[Any], Any]] = {
     "kl": jnp.negative,
-    "forward_kl": lambda r: jnp.exp(r) * r,
+    "forward_kl": lambda r: jnp.exp(r) * jnp.where(r > -jnp.inf, r, 0.0),
     "chi_square": lambda r: jnp.exp(2 * r),
     "hellinger": lambda r: -2 * jnp.exp(r / 2),
 }
@@ -104,7 +105,8 @@ def _check_convex(f: Any) -> None:
     function: Callable[[Any], Any] = f
     logs = np.linspace(-3.0, 3.0, 25)
     try:
-        values = np.asarray([float(function(jnp.asarray(r))) for r in logs])
+        with jax.ensure_compile_time_eval():
+            values = np.asarray([float(function(jnp.asarray(r))) for r in logs])
     except (TypeError, ValueError) as error:
         raise errors.InvalidArgument(
             "f gives no number for the log of a weight.",

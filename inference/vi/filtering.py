@@ -20,7 +20,7 @@ from ..targets.stochastic import Stochastic
 from ..validation.objects import check_proposal
 from ..validation.settings import check_count, shown
 from ..weighted import Weighted, each, log_evidence, spawn
-from .ancestors import Scheme, Unscored, apart, by, expecting
+from .ancestors import Scheme, apart, by, expecting
 
 
 def vsmc(
@@ -82,7 +82,7 @@ def vsmc(
     1.310, 1.310
     """
     check_count("particles", particles)
-    named = {"score": None, "dropped": Unscored()}
+    named = {"score": None, "dropped": Fixed(biased=True)}
     strategy = hasattr(resampling, "make") and not isinstance(resampling, type)
     if not (strategy or (isinstance(resampling, str) and resampling in named)):
         raise errors.InvalidArgument(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.core
 import numpy as np
 from numpyro.distributions import constraints
 
 from ppl import GenerativeFunction, Site, Target, errors
-from ppl.program import Path
+from ppl.program import FACTOR, Path
 
 from ..targets.stochastic import Stochastic
 
@@ -36,6 +37,32 @@ def check_guide(target: Target, guide: GenerativeFunction | Stochastic, args: tu
         )
     for path, site in wanted.items():
         _check_site(made[path], site)
+
+
+def supports_stay(target: Target) -> bool:
+    """Whether what is observed is known to be inside its supports, whatever the latents are.
+
+    Where an end of one depends on a latent, a score jumps as the latent crosses what was observed;
+    what a model observes in place is not looked at, and may.
+    """
+    run = target.model._prepare(target.args, {})
+    if FACTOR in run.staged.program.effects:
+        return False
+    return all(_stays(target.sites[path].distribution) for path in target.observed)
+
+
+def _stays(d: Any) -> bool:
+    try:
+        return d is not None and _known(d.support)
+    except (TypeError, AttributeError):  # ends that are computed of parameters without values
+        return False
+
+
+def _known(support: Any) -> bool:
+    """Whether the ends of a support are numbers."""
+    ends = [x for x in vars(_single(support)).values() if hasattr(x, "shape")]
+    numbers = (np.ndarray, np.generic, jax.Array)
+    return all(isinstance(x, numbers) and not isinstance(x, jax.core.Tracer) for x in ends)
 
 
 def _advice(missing: list[Path], extra: list[Path], target: Target) -> str:

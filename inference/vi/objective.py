@@ -6,6 +6,7 @@ Its mean is the objective; `expectation` of it has unbiased derivatives, and `fi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,13 +19,18 @@ from ppl.jumps import INSIDE
 from ..targets.minibatch import Minibatch
 from ..targets.stochastic import Stochastic
 from ..validation.objects import check_target
-from .matching import check_guide
+from .matching import check_guide, supports_stay
 
 Guide: TypeAlias = GenerativeFunction | Stochastic
 """What makes the latents of a target, and has a density, or an estimate of one."""
 
 Targets: TypeAlias = Target | Minibatch | Callable[..., Target | Minibatch]
 """A target, or a minibatch of its data; or what makes one of the arguments of a guide."""
+
+
+def _scope(target: Target) -> Any:
+    """Where the guide's supports are inside the target's, and what is observed in its own."""
+    return jax.named_scope(INSIDE) if supports_stay(target) else nullcontext()
 
 
 @jax.tree_util.register_pytree_node_class
@@ -39,7 +45,8 @@ class Objective:
       name: for messages, the call that made it.
       target: a target, or a function of the guide's arguments that makes one.
       guide: what makes the target's latents.
-      run: `(target, guide, args) -> value`, the objective as a random program.
+      run: `(target, guide, args) -> value`, the objective as a random program. One that has
+        `of_minibatch` is the bound of one draw, which minibatches estimate.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from inference import Objective
@@ -83,19 +90,20 @@ class Objective:
         made = self._made(args)
         if not isinstance(made, Minibatch):
             check_guide(made, self.guide, args)
-            with jax.named_scope(INSIDE):  # as the guide's supports are inside the target's
+            with _scope(made):
                 return self.run(made, self.guide, args)
-        if self.name != "elbo":
+        if not getattr(self.run, "of_minibatch", False):
             raise errors.InvalidArgument(
-                f"The {self.name} of a minibatch is biased: it is not linear in the log density.",
+                f"There is no {self.name} of a minibatch: but for linear ones it would be biased.",
                 where=errors.caller(),
                 given=repr(made),
                 expected="elbo(minibatch(...), guide), or all data",
                 fix="take elbo for the fit, and this objective of the whole target to compare",
             )
         numbers = jnp.zeros(made.size, int)
-        check_guide(made.target(numbers), self.guide, self._of(made, args, numbers))
-        with jax.named_scope(INSIDE):
+        some = made.target(numbers)
+        check_guide(some, self.guide, self._of(made, args, numbers))
+        with _scope(some):
             return made.bound(self.guide, args)
 
     def target_of(self, *args: Any) -> Target:

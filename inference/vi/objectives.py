@@ -22,6 +22,7 @@ from ..weighted import Weighted, log_evidence
 from .analytic import analytic_elbo
 from .drawn import moving, still
 from .objective import Guide, Objective
+from .wake import shares
 
 
 def elbo(
@@ -85,19 +86,25 @@ def elbo(
             fix="landing=True: its gradient has no variance at the posterior",
         )
     name = "elbo(landing)" if landing else "elbo(analytic)" if analytic else "elbo"
-    run = _landing if landing else analytic_elbo if analytic else one_bound
+    run = _landing if landing else analytic_elbo if analytic else OneBound()
     return Objective(name, target, guide, run)
 
 
-def one_bound(target: Target, guide: Guide, args: tuple) -> Any:
+@dataclass(frozen=True)
+class OneBound:
     """log p(x, y) - log q(x) of one draw of the guide."""
-    trace = guide.simulate(*args)
-    return target.log_density(trace.choices) - trace.score
+
+    of_minibatch = True
+
+    def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
+        trace = guide.simulate(*args)
+        return target.log_density(trace.choices) - trace.score
 
 
 def _landing(target: Target, guide: Guide, args: tuple) -> Any:
     choices = moving(guide, args)
-    return target.log_density(choices) - guide.assess(choices, *still(args))[0]
+    held_guide, held_args = still((guide, args))
+    return target.log_density(choices) - held_guide.assess(choices, *held_args)[0]
 
 
 def iwelbo(
@@ -167,15 +174,17 @@ class _Doubly:
     particles: int
 
     def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
+        held_guide, held_args = still((guide, args))
+
         def log_weight(choices: Any) -> Any:
-            return target.log_density(choices) - guide.assess(choices, *still(args))[0]
+            return target.log_density(choices) - held_guide.assess(choices, *held_args)[0]
 
         def slower(choices: Any, speed: Any) -> Any:
             return jax.tree.map(lambda x: _at_speed(x, speed), choices)
 
         choices = jax.vmap(lambda _: moving(guide, args))(jnp.zeros(self.particles))
         weights = jax.vmap(log_weight)(choices)
-        share = jax.lax.stop_gradient(jax.nn.softmax(weights))
+        share = shares(weights)
         weights = jax.vmap(log_weight)(jax.vmap(slower)(choices, share))
         return log_evidence(Weighted((), weights))
 

@@ -35,6 +35,13 @@ def weighted_draws(
     return jax.vmap(drawn)(jnp.zeros(particles))
 
 
+def shares(log_weights: jax.Array) -> jax.Array:
+    """Normalised weights, without derivative; zeros where all weights are: they tell nothing."""
+    some = jnp.max(log_weights) > -jnp.inf
+    found = jax.nn.softmax(jnp.where(some, log_weights, 0.0))
+    return jax.lax.stop_gradient(jnp.where(some, found, 0.0))
+
+
 def wake(
     target: Target | Callable[..., Target], guide: GenerativeFunction | Stochastic, particles: int
 ) -> Objective:
@@ -74,8 +81,8 @@ class _Wake:
 
     def __call__(self, target: Target, guide: Guide, args: tuple) -> Any:
         choices, weights = weighted_draws(target, guide, args, self.particles)
-        shares = jax.lax.stop_gradient(jax.nn.softmax(weights))
-        return jnp.sum(shares * jax.vmap(lambda x: guide.assess(x, *args)[0])(choices))
+        scores = jax.vmap(lambda x: guide.assess(x, *args)[0])(choices)
+        return jnp.sum(shares(weights) * scores)
 
 
 def wake_p(

@@ -79,9 +79,7 @@ def _kept(
     return {o for o, same in found.items() if same}
 
 
-def _whole(
-    arrays: Sequence[Any], operands: Sequence[Any], thin: dict[int, set[int]]
-) -> list[Any]:
+def _whole(arrays: Sequence[Any], operands: Sequence[Any], thin: dict[int, set[int]]) -> list[Any]:
     """The operands, thin along these axes only."""
     made = []
     for i, (x, operand) in enumerate(zip(arrays, operands, strict=True)):
