@@ -37,7 +37,8 @@ from .results.degeneracy import degeneracy
 from .results.draws import Draws
 from .results.export import to_datatree
 from .results.fit_plots import plot_fit
-from .results.fitted import FitReport, Fitted
+from .results.fit_report import FitReport
+from .results.fitted import Fitted
 from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
 from .results.plots import plot_posterior, plot_predictive, plot_trace

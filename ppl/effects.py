@@ -185,8 +185,8 @@ def _no_gradient(primals, tangents, *, source="<unknown>", reason=None, **params
         where=at,
         given="jax.grad (or jvp, vjp, linearize) of code that is still random here",
         expected="randomness resolved first, or an estimator chosen for its gradient",
-        fix="differentiate the exact expectation, jax.grad(integrate(f)), or stop_gradient "
-        "the distribution's parameters if the bias is intended"
+        fix="jax.grad(expectation(f)), an unbiased estimate; jax.grad(integrate(f)), exactly; or "
+        "stop_gradient the distribution's parameters if the bias is intended"
         if reason == DISCRETE
         else "differentiate outside: jax.grad(lambda x: seed(f)(key, x)), "
         "or stop_gradient the distribution's parameters if the bias is intended",

@@ -42,7 +42,9 @@ def caller() -> str:
     """
     frame = sys._getframe(1)
     while frame is not None:
-        if is_users(frame.f_code.co_filename):
+        # records have an __init__ that was made from a string, which is no file
+        made = frame.f_code.co_filename == "<string>" and frame.f_code.co_name == "__init__"
+        if is_users(frame.f_code.co_filename) and not made:
             return place(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back
     return "<unknown>"

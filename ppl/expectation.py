@@ -76,7 +76,7 @@ def expectation(
     0.870618
     0.870618
     """
-    chosen = {as_path(address): strategy for address, strategy in (strategies or {}).items()}
+    chosen = _checked(strategies)
 
     @functools.wraps(f, updated=())
     def estimated(*args: Any, **kwargs: Any) -> Any:
@@ -100,6 +100,28 @@ def expectation(
         return staged.rebuild(outs)
 
     return estimated
+
+
+def _checked(strategies: Any) -> dict[Path, Strategy]:
+    """Strategies by path; raise `InvalidArgument` for what is none."""
+    if strategies is not None and not isinstance(strategies, Mapping):
+        raise errors.InvalidArgument(
+            "Strategies are a dict by address.",
+            where=errors.caller(),
+            given=repr(strategies),
+            expected='{"address": strategy}',
+            fix='{"z": reinforce()}; a function of the parameters goes to `fit`',
+        )
+    for address, strategy in (strategies or {}).items():
+        if not hasattr(strategy, "make") or isinstance(strategy, type):
+            raise errors.InvalidArgument(
+                f"What is given for {errors.show(as_path(address))} is no strategy.",
+                where=errors.caller(),
+                given=repr(strategy),
+                expected="reparam(), reinforce(), enumerate_(), measure_valued(), ...",
+                fix="a baseline goes into reinforce(...); a strategy is called: reinforce()",
+            )
+    return {as_path(address): strategy for address, strategy in (strategies or {}).items()}
 
 
 def strategy_of(node: DrawNode, chosen: Mapping[Path, Strategy]) -> Strategy:

@@ -112,7 +112,8 @@ def learned(baseline: Callable[[Any, dict[str, Any]], Any], parameters: Any) -> 
     Args:
       baseline: `(parameters, before) -> level`, of the choices before, a nested dict.
       parameters: what of it is learned, and of nothing else: a parameter of the law as well
-        would be pulled in two directions.
+        would be pulled in two directions. They come from outside of the program: strategies by
+        address, in a function around `expectation`, or `strategies=` of `fit`.
 
     Source: Mnih and Gregor, Neural variational inference and learning (ICML 2014).
 

@@ -489,13 +489,3 @@ def test_a_saturated_choice_has_a_derivative():
             program = expectation(lambda x, how=how: 3.0 * flip(jax.nn.sigmoid(x), how))
             slope = seed(jax.grad(program))(jax.random.key(0), jnp.float32(20.0))
             assert jnp.isfinite(slope) and abs(slope) < 1e-6
-
-
-def test_a_baseline_is_learned_from_outside():
-    """Its parameters are no values of the program, which would be gone when it is run."""
-
-    def paid(p, level):
-        return jnp.exp(draw(dist.Bernoulli(p), reinforce(moving_average(level))))
-
-    with pytest.raises(NoStrategy, match="of the program itself"):
-        seed(expectation(paid))(jax.random.key(0), 0.3, 1.0)

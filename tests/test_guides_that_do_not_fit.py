@@ -54,6 +54,7 @@ FIVE = Target(gen(several_heads))
         ),
         (lambda p: sample("u", dist.Normal(p, 1.0).expand([5, 1])), FIVE, "shape (5, 1)"),
         (lambda p: [sample(x, dist.Normal(p, 1.0)) for x in "ab"], TARGET, "discrete guide"),
+        (lambda p: sample("u", dist.Delta(p)), WITHIN, "a point"),
         (lambda p: sample("u", dist.Normal(p, 1.0)), WITHIN, "a support inside"),
         (lambda p: sample("u", dist.Uniform(0.0, p)), WITHIN, "a support inside"),
         (lambda p: sample("u", dist.Uniform(0.0, 5.0)), WITHIN, "a support inside"),

@@ -86,6 +86,12 @@ def test_another_bound_of_a_minibatch_is_biased_and_refused():
         integrate(minibatch(each, 3, 2, local=("each", "z")))({"heads": 1})
 
 
+def test_a_latent_that_all_data_share_is_not_local():
+    shared_guide = gen(lambda p, numbers: sample("heads", dist.Bernoulli(p)))
+    with pytest.raises(InvalidArgument, match="one datum each"):
+        integrate(elbo(minibatch(shared, 3, 2, local="heads"), shared_guide))(0.4)
+
+
 def test_a_fit_by_minibatches_finds_the_posterior():
     """Normal data, 10 of 400 at a time: N(n ybar / (n + 1), 1 / (n + 1)), the mean to 1 % of Y."""
     y = np.random.default_rng(0).normal(2.0, 1.0, size=400)

@@ -208,11 +208,13 @@ def _weighed(
 def _smoothed(log_ratio: np.ndarray) -> tuple[np.ndarray, float]:
     """Normalised Pareto-smoothed weights, and the shape of their tail.
 
-    A tail of equal weights has no shape: they stay as they are, and it is NaN.
+    A tail of equal weights has no shape: they stay as they are, and it is NaN; -inf if all are.
     """
     flat = np.asarray(log_ratio, np.float64).ravel()
     flat = np.where(np.isnan(flat), -np.inf, flat) - np.max(flat[np.isfinite(flat)])
     plain = np.exp(flat) / np.sum(np.exp(flat))
+    if np.ptp(flat[np.isfinite(flat)]) < 1e-6 and np.isfinite(flat).all():
+        return plain, -np.inf
     tail = np.sort(flat)[-int(min(len(flat) / 5, 3 * np.sqrt(len(flat)))) - 1 :]
     if tail[-1] - tail[0] < np.sqrt(np.finfo(log_ratio.dtype).eps):
         return plain, np.nan

@@ -12,77 +12,29 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from ppl import GenerativeFunction, Target, errors, seed
+from ppl import GenerativeFunction, Site, Target, errors, seed
 from ppl.addresses import flatten, nest
 from ppl.language import inline
+from ppl.quadrature import outcomes
 from ppl.randomness import checked_key
 
 from ..targets.stochastic import Stochastic
 from ..validation.settings import check_count
 from ..vi.objective import Objective
 from .draws import Draws
-from .khat import khat, reliable
+from .fit_report import FitReport
+from .khat import khat
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """How good a guide is; true if its importance weights have no heavy tail.
+class Fitted:
+    """What `fit` gives: the guide at the fitted parameters, a function of the data.
 
-    Attributes:
-      elbo: the mean of the log weights log p(x, y) - log q(x), at most the log evidence.
-      error: its standard error.
-      log_evidence: the log of the mean weight, at most that on average, too.
-      khat: of the weights' tail; -inf where all weights are equal; None where it is not known.
-      n: how many draws.
-
-    >>> from inference.results.fitted import FitReport
-    >>> print(FitReport(elbo=-3.2, error=0.01, log_evidence=-3.1, khat=0.9, n=1000))
-    ELBO -3.2 +- 0.01, log evidence -3.1 by importance, of 1000 draws
-    k-hat 0.90: the guide has a lighter tail than the posterior. Widen it: full_rank, a flow, \
-iwelbo; or correct it: normalize(target, by_importance(n, guide)), or MCMC from its draws
-    """
-
-    elbo: float
-    error: float
-    log_evidence: float
-    khat: float | None
-    n: int
-
-    def __bool__(self) -> bool:
-        return self.khat is not None and reliable(self.khat, self.n)
-
-    def __str__(self) -> str:
-        first = (
-            f"ELBO {self.elbo:.5g} +- {self.error:.1g}, log evidence {self.log_evidence:.5g} by "
-            f"importance, of {self.n} draws"
-        )
-        if self.khat is None:
-            second = (
-                "k-hat is not known: weights in the tail are tied or no numbers. Compare "
-                "iwelbo(k) for more and more particles instead"
-            )
-        elif self.khat == -math.inf:
-            second = "all weights are equal: the guide is the posterior"
-        elif self:
-            second = f"k-hat {self.khat:.2f}: the guide's weights can be used"
-        else:
-            second = (
-                f"k-hat {self.khat:.2f}: the guide has a lighter tail than the posterior. "
-                "Widen it: full_rank, a flow, iwelbo; or correct it: normalize(target, "
-                "by_importance(n, guide)), or MCMC from its draws"
-            )
-        return f"{first}\n{second}"
-
-
-@jax.tree_util.register_pytree_node_class
-class Fitted(GenerativeFunction):
-    """What `fit` gives: the guide at the fitted parameters, a generative function of the data.
-
-    A proposal, a part of a model, or a start of chains. Where the guide's density is estimated
-    by an algorithm, `guide` is what proposals take; in a model either goes.
+    It is a generative function, or a `Stochastic` where the guide is one: a proposal, a part of a
+    model, or a start of chains. Of an objective that tells no guide it is a record alone.
 
     Attributes:
-      parameters: the mean of the iterates, late ones counting more; or the last, as asked.
+      parameters: the mean of the iterates, late ones counting more; or the last, as asked, or
+        where it is the better of the two.
       last: the last iterate.
       values: the estimate of the objective at each step, of shape (steps,).
       objective, data: what was fitted.
@@ -113,29 +65,14 @@ class Fitted(GenerativeFunction):
     data: tuple
     status: str
 
-    def __init__(
-        self,
-        objective: Objective | Callable[..., Any],
-        parameters: Any,
-        last: Any,
-        values: np.ndarray,
-        data: tuple,
-        status: str,
-    ):
-        guide = objective.guide if isinstance(objective, Objective) else None
-        name = guide.name if guide is not None else getattr(objective, "__name__", "objective")
-        super().__init__(_At(guide, parameters), name=name)
-        self.objective, self.parameters, self.last = objective, parameters, last
-        self.values, self.data, self.status = values, data, status
+    def _set(self, **record: Any) -> None:
+        for name, value in record.items():
+            object.__setattr__(self, name, value)
 
     @property
     def guide(self) -> GenerativeFunction | Stochastic:
         """The guide, a function of the data only: what `propose` and `by_importance` take."""
-        made = self._objective.guide
-        if isinstance(made, Stochastic):
-            law = _Law(made.density.fn, self.parameters)
-            return Stochastic(GenerativeFunction(law, name=made.name))
-        return GenerativeFunction(self.fn, name=self.name)
+        return _bound(self._objective.guide, self.parameters)
 
     @property
     def target(self) -> Target:
@@ -149,7 +86,7 @@ class Fitted(GenerativeFunction):
         raise errors.InvalidArgument(
             "The objective that was fitted tells no guide.",
             where=(errors.defined(self.objective), errors.caller()),
-            given=f"the function {self.name}",
+            given=f"the function {self._told}",
             expected="an objective of a target and a guide",
             fix='elbo(target, guide); or Objective("name", target, guide, run) for one of your own',
         )
@@ -200,7 +137,12 @@ class Fitted(GenerativeFunction):
         with np.errstate(invalid="ignore"):
             mass = top + np.log(np.mean(np.exp(logs - top)))
         error = float(logs.std(ddof=1) / math.sqrt(n))
-        return FitReport(float(logs.mean()), error, float(mass), khat(found), n)
+        finite = isinstance(self, GenerativeFunction) and all(map(_finite, self._guide_sites()))
+        return FitReport(float(logs.mean()), error, float(mass), khat(found), n, finite)
+
+    def _guide_sites(self) -> list[Site]:
+        args = self._objective.guide_args(self.parameters, *self.data)
+        return list(self._objective.guide.sites(*args).values())
 
     def _drawn(self, key: jax.Array, n: int) -> tuple[Any, jax.Array]:
         """The choices of n draws, and their log weights."""
@@ -209,13 +151,76 @@ class Fitted(GenerativeFunction):
         static = tuple(None if eqx.is_array(x) else x for x in leaves)
         return _weighted(tree, static, n)(key, arrays)
 
+    @property
+    def _told(self) -> str:
+        objective: Any = self.objective
+        if isinstance(objective, Objective):
+            return objective.guide.name
+        return getattr(objective, "name", getattr(objective, "__name__", "objective"))
+
     def __repr__(self) -> str:
-        return f"Fitted({self.name}; {len(self.values)} steps; {self.status})"
+        return f"Fitted({self._told}; {len(self.values)} steps; {self.status})"
+
+
+@jax.tree_util.register_pytree_node_class
+class FittedFunction(Fitted, GenerativeFunction):
+    """Of a guide that is a generative function; inside another program it is that alone."""
 
     @classmethod
     def tree_unflatten(cls, aux: tuple, children: tuple) -> GenerativeFunction:  # type: ignore[override]
-        # inside another program it is the generative function only
         return GenerativeFunction.tree_unflatten(aux, children)
+
+    __repr__ = Fitted.__repr__
+
+
+class FittedDensity(Fitted, Stochastic):
+    """Of a guide whose density an algorithm knows or estimates."""
+
+    __repr__ = Fitted.__repr__
+
+
+jax.tree_util.register_pytree_node(
+    FittedDensity, lambda made: ((made.density,), None), lambda _, children: Stochastic(*children)
+)
+
+
+def fitted(
+    objective: Objective | Callable[..., Any],
+    parameters: Any,
+    last: Any,
+    values: np.ndarray,
+    data: tuple,
+    status: str,
+) -> Fitted:
+    """What was fitted, as a guide of its kind."""
+    guide = objective.guide if isinstance(objective, Objective) else None
+    bound = None if guide is None else _bound(guide, parameters)
+    if isinstance(bound, GenerativeFunction):
+        made: Fitted = FittedFunction(bound.fn, bound.fixed, bound.name)
+    elif isinstance(bound, Stochastic):
+        made = FittedDensity(bound.density)
+    else:
+        made = Fitted()
+    made._set(
+        objective=objective, parameters=parameters, last=last, values=values, data=data,
+        status=status,
+    )  # fmt: skip
+    return made
+
+
+def _bound(
+    guide: GenerativeFunction | Stochastic, parameters: Any
+) -> GenerativeFunction | Stochastic:
+    """The guide with its first argument given."""
+    if isinstance(guide, Stochastic):
+        law = _Law(guide.density.fn, parameters)
+        return Stochastic(GenerativeFunction(law, name=guide.name))
+    return GenerativeFunction(_At(guide, parameters), name=guide.name)
+
+
+def _finite(site: Site) -> bool:
+    """Whether a choice has finitely many outcomes."""
+    return site.distribution is not None and outcomes(site.distribution) is not None
 
 
 @lru_cache(maxsize=16)
@@ -244,13 +249,6 @@ class _At:
     parameters: Any
 
     def __call__(self, *data: Any) -> Any:
-        if self.guide is None:
-            raise errors.InvalidArgument(
-                "The objective that was fitted tells no guide.", where=errors.caller(),
-                given="the objective is a plain function",
-                expected="an objective of a target and a guide",
-                fix="fit(key, elbo(target, guide), parameters)",
-            )  # fmt: skip
         return inline(self.guide(self.parameters, *data))
 
 

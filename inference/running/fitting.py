@@ -6,12 +6,15 @@ nor what happens between them can change a number.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -22,7 +25,7 @@ from ppl.estimators.score_function import Learned
 from ppl.randomness import checked_key
 from ppl.strategies import Strategy
 
-from ..results.fitted import Fitted
+from ..results.fitted import Fitted, fitted
 from ..targets.fingerprints import fingerprint, of_arrays, plain
 from ..validation.objects import check_callable
 from ..validation.settings import check_count, check_flag, check_number, shown
@@ -78,7 +81,7 @@ def fit(
         one quarter of the steps to the last; in one fit of 20, at most, it is not so. All
         steps are made when left out.
       average: the result has the mean of the iterates, late ones counting more, which has less
-        noise than the last one.
+        noise than the last one; but for fits whose last iterate is known to be the better one.
       progress: a bar, on a terminal only.
       checkpoint: a folder, saved to after each block; a fit that finds one of itself there goes
         on from it, to the same bits.
@@ -111,6 +114,12 @@ def fit(
     >>> bool(abs(found.parameters["loc"] - 1) < 0.02), bool(report)
     (True, True)
     """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, parameters, data))):
+        raise errors.InvalidArgument(
+            "A fit runs on the host, and is no part of a compiled program.",
+            where=errors.caller(), given="traced arguments: fit inside jit, vmap or grad",
+            expected="known numbers", fix="a loop over fits, of which the second compiles nothing",
+        )  # fmt: skip
     key = checked_key(key)
     for name, value in (("steps", steps), ("samples", samples)):
         check_count(name, value)
@@ -165,6 +174,8 @@ class _Fit:
         chosen = strategies if callable(strategies) else tuple((strategies or {}).items())
         self.recipe = Recipe(call.static, optimizer, chosen, samples, min(_BUFFER, steps))
         # what is wrong with the objective is told in its own words, before anything compiles
+        estimate = partial(self.recipe.value, self.leaves, key)
+        _check_scalar(objective, jax.eval_shape(estimate, learned, 0))
         jax.eval_shape(self.recipe.gradient, self.leaves, key, learned, 0)
         # the state, how many steps are done, their values: assigned at once, as Ctrl-C may come
         # between any two lines
@@ -226,8 +237,17 @@ class _Fit:
     def result(self, status: str, average: bool = True) -> Fitted:
         training = self.at[0]
         mean, last = (eqx.combine(x, self.rest) for x in (training.average, training.parameters))
-        chosen = mean if average else last
-        return Fitted(self.objective, chosen, last, self.values(), self.data, status)
+        chosen = mean if average and self._mean_is_as_good(training) else last
+        return fitted(self.objective, chosen, last, self.values(), self.data, status)
+
+    def _mean_is_as_good(self, training: Training) -> bool:
+        """Whether the objective is not known to be more at the last iterate than at the mean one,
+        as it is where the steps were too few to get there."""
+        key = jax.random.fold_in(self.key, 2**32 - 1)  # that of no step
+        made = self.recipe.gains(self.leaves, key, training.average, training.parameters)
+        gains = np.asarray(made, np.float64)
+        error = gains.std(ddof=1) / math.sqrt(gains.size)
+        return bool(gains.mean() >= -3 * error)  # no number is not as good
 
     def _not_finite(self, training: Training, step: int) -> errors.NonFiniteStep:
         parameters = training.parameters
@@ -282,6 +302,18 @@ def _floats(parameters: Any) -> Any:
         return jnp.asarray(leaf, kind)
 
     return jax.tree.map_with_path(one, parameters)
+
+
+def _check_scalar(objective: Any, made: Any) -> None:
+    """Raise unless an objective gives one real number."""
+    shapes = [(x.shape, x.dtype.kind) for x in jax.tree.leaves(made)]
+    if shapes != [((), "f")]:
+        raise errors.InvalidArgument(
+            "An objective gives one number.",
+            where=(errors.defined(getattr(objective, "run", objective)), errors.caller()),
+            given="nothing" if not shapes else "; ".join(f"shape {shape}" for shape, _ in shapes),
+            expected="a float of shape ()", fix="return the mean, or the sum, of what it makes",
+        )  # fmt: skip
 
 
 def _nothing(parameters: Any) -> errors.InvalidArgument:

@@ -20,6 +20,8 @@ import optax
 from ppl import expectation, seed
 from ppl.arguments import Arguments
 
+_COMPARED = 256
+
 DECAY = 3
 """Of the average over iterates: iterate t counts like t to this power."""
 
@@ -93,6 +95,12 @@ class Recipe:
         """`(leaves, key, parameters, t) -> (value, gradient)` of step number t."""
         return _compiled_slope(self)
 
+    @property
+    def gains(self) -> Callable[..., jax.Array]:
+        """`(leaves, key, a, b) -> differences`: by how much the objective is more at a than at b,
+        in draws with the same randomness."""
+        return _gains(self)
+
     def estimate(self, leaves: Any, parameters: Any) -> Any:
         """One draw of the objective, whose derivatives are estimates: a random program."""
         function, rest, data = Arguments(leaves, self.static).args
@@ -102,18 +110,18 @@ class Recipe:
         biased = getattr(function, "biased", False)  # as whoever made it has asked for
         return expectation(function, by_address, allow_biased=biased)(whole, *data)
 
-    def gradient(self, leaves: Any, key: jax.Array, parameters: Any, t: Any) -> tuple:
-        """The value, and the gradient, of step number t."""
+    def value(self, leaves: Any, key: jax.Array, parameters: Any, t: Any) -> jax.Array:
+        """The objective's estimate of step number t."""
         one = seed(partial(self.estimate, leaves))
         key = jax.random.fold_in(key, t)
+        if self.samples == 1:
+            return one(key, parameters)
+        keys = jax.random.split(key, self.samples)
+        return jnp.mean(jax.vmap(one, (0, None))(keys, parameters))
 
-        def value(parameters: Any) -> jax.Array:
-            if self.samples == 1:
-                return one(key, parameters)
-            keys = jax.random.split(key, self.samples)
-            return jnp.mean(jax.vmap(one, (0, None))(keys, parameters))
-
-        return jax.value_and_grad(value)(parameters)
+    def gradient(self, leaves: Any, key: jax.Array, parameters: Any, t: Any) -> tuple:
+        """The value, and the gradient, of step number t."""
+        return jax.value_and_grad(lambda p: self.value(leaves, key, p, t))(parameters)
 
     def step(self, leaves: Any, key: jax.Array, t: Any, training: Training) -> tuple:
         """Step number t: the state after it, the value, and whether all of it are numbers."""
@@ -121,7 +129,10 @@ class Recipe:
         flags = [jnp.all(jnp.isfinite(g)) for g in jax.tree.leaves(slopes)]
         fine = jnp.isfinite(value) & jnp.all(jnp.stack(flags))
         down = jax.tree.map(jnp.negative, slopes)  # optimizers minimise
-        change, state = self.optimizer.update(down, training.optimizer, training.parameters)
+        change, state = optax.with_extra_args_support(self.optimizer).update(
+            down, training.optimizer, training.parameters,
+            value=-value, grad=down, value_fn=lambda p: -self.value(leaves, key, p, t),
+        )  # fmt: skip
         moved: Any = optax.apply_updates(training.parameters, change)
         share = (DECAY + 1) / (t + 1 + DECAY)
         average = jax.tree.map(
@@ -135,6 +146,15 @@ class Recipe:
 @lru_cache(maxsize=64)
 def _begin(optimizer: optax.GradientTransformation) -> Callable:
     return jax.jit(lambda parameters: Training(parameters, optimizer.init(parameters), parameters))
+
+
+@lru_cache(maxsize=64)
+def _gains(recipe: Recipe) -> Callable:
+    def gains(leaves: Any, key: jax.Array, a: Any, b: Any) -> jax.Array:
+        one = seed(partial(recipe.estimate, leaves))
+        return jax.vmap(lambda key: one(key, a) - one(key, b))(jax.random.split(key, _COMPARED))
+
+    return jax.jit(gains)
 
 
 @lru_cache(maxsize=64)

@@ -95,7 +95,17 @@ class Minibatch:
     def _check_local(self, target: Target, guide: Any) -> None:
         """Raise where the local latents are none, or the guide's cannot be scored apart."""
         assert self.local is not None
-        target.selection(self.local)
+        local = target.selection(self.local)
+        for path in target.latents:
+            site = target.sites[path]
+            if local(path) and site.shape[:1] != (self.size,):
+                raise errors.InvalidArgument(
+                    f"The latent {errors.show(path)} does not belong to one datum each.",
+                    where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+                    given=f"shape {site.shape}, for {self.size} data",
+                    expected=f"shape ({self.size}, ...), stacked along the data",
+                    fix="leave it out of `local`: it is shared by all data",
+                )
         if not isinstance(guide, GenerativeFunction):
             raise errors.InvalidArgument(
                 "The latents of each datum need a guide that scores its choices apart.",

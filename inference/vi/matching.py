@@ -85,6 +85,12 @@ def _check_site(made: Site, wanted: Site) -> None:
     elif np.issubdtype(made.dtype, np.floating) != np.issubdtype(wanted.dtype, np.floating):
         given, expected = f"{made.kind} {made.dtype}", f"{wanted.kind} {wanted.dtype}"
         fix = "a continuous latent needs a continuous guide, a discrete one a discrete guide"
+    elif made.kind == "Delta" and wanted.kind != "Delta" and made.dtype.kind == "f":
+        given, expected = "a point, which has no density", f"a density on {wanted.support}"
+        fix = "a narrow Normal, whose scale is learned; a mode is laplace(target)"
+    elif wanted.kind == "Delta" and made.kind != "Delta" and made.dtype.kind == "f":
+        given, expected = f"{made.kind}, a density", "the point that the model says"
+        fix = "make it no choice of the model, or observe it"
     elif not _inside(made, wanted):
         given, expected = f"{made.kind} on {made.support}", f"a support inside {wanted.support}"
         fix = (

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .. import errors
 from ..addresses import nest
 from ..effects import box, weak
 from .lanes import Lane, Value, along
@@ -82,7 +81,6 @@ class Reinforce:
             return Made(value, Score(log))
         if isinstance(self.baseline, Learned):
             learned = self.baseline
-            _check_outside(learned.parameters, site.node)
 
             def level(known: dict[str, Any]) -> Any:
                 return learned.baseline(learned.parameters, jax.lax.stop_gradient(known))
@@ -97,21 +95,6 @@ class Reinforce:
         else:
             score, levels = log, Value(jnp.asarray(self.baseline, float))
         return Made(value, Score(score), along(lambda s, b: (1 - box(s)) * b, score, levels))
-
-
-def _check_outside(parameters: Any, node: DrawNode) -> None:
-    """Raise where a learned baseline has values of the program that it is used in."""
-    try:
-        jax.tree.map(lambda x: jnp.asarray(x) + 0, parameters)
-    except jax.errors.UnexpectedTracerError as error:
-        raise errors.NoStrategy(
-            "A learned baseline has values of the program itself for parameters.",
-            where=node.place,
-            given="parameters that are arguments of the program, or made in it",
-            expected="parameters from outside, expectation(f, {address: reinforce(learned(...))})",
-            fix="a function of the baseline's parameters around `expectation`, or strategies= a "
-            "function of the parameters in `fit`",
-        ) from error
 
 
 def _before(site: Site, level: Callable[[dict[str, Any]], Any]) -> Value:
