@@ -40,7 +40,7 @@ def plot_fit(found: Fitted) -> Any:
     figure = matplotlib.Figure(figsize=(7, 4), layout="constrained")
     values = found.values
     steps = np.arange(len(values))
-    name = getattr(found.objective, "name", found.name)
+    name = getattr(found.objective, "name", "objective")
     half = len(values) // 2
     titles = f"{name}, {len(values)} steps", "the last half"
     for ax, start, title in zip(figure.subplots(2, 1), (0, half), titles, strict=True):

@@ -179,9 +179,11 @@ class FittedDensity(Fitted, Stochastic):
     __repr__ = Fitted.__repr__
 
 
-jax.tree_util.register_pytree_node(
-    FittedDensity, lambda made: ((made.density,), None), lambda _, children: Stochastic(*children)
-)
+def _density(_: None, children: tuple) -> Any:
+    return Stochastic(*children)
+
+
+jax.tree_util.register_pytree_node(FittedDensity, lambda made: ((made.density,), None), _density)
 
 
 def fitted(
