@@ -899,7 +899,7 @@ def gradient_inside_a_random_program():
     seed(jax.grad(f))(KEY, 1.0)
 
 
-@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate the exact expectation")
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "jax.grad(expectation(f)), an unbiased")
 def gradient_through_a_discrete_draw():
     def f(p):
         return 1.0 * draw(dist.Bernoulli(p))  # here
@@ -907,7 +907,7 @@ def gradient_through_a_discrete_draw():
     jax.grad(lambda p: seed(f)(KEY, p))(0.5)
 
 
-@case(errors.GradientThroughDraw, TypeError, DISCRETE, "differentiate the exact expectation")
+@case(errors.GradientThroughDraw, TypeError, DISCRETE, "jax.grad(expectation(f)), an unbiased")
 def gradient_through_a_discrete_choice():
     @gen
     def flips(p):

@@ -68,7 +68,15 @@ FINE = {
     **{(name, "init"): {"int", "float"} for name in ("particle_filter", "conditional_filter")},
     ("rao_blackwell", "init"): {"array", "numpy", "int", "float"},
     **{(name, "powers"): {"array"} for name in ("annealed", "reverse_annealed", "by_annealing")},
-    **{(name, "second"): {"array", "numpy"} for name in ("mmd", "energy_distance")},  # data
+    # data, or another sampler
+    **{
+        (name, "second"): {"array", "numpy", "model", "kernel", "uncalled", "lambda"}
+        for name in ("mmd", "energy_distance")
+    },
+    ("vsmc", "init"): ANYTHING,  # a state, or a function that makes one
+    ("minibatch", "local"): {"str", "none"},
+    ("fit", "tolerance"): {"float", "none"},
+    ("fit", "checkpoint"): {"str", "none"},
     ("smc2", "moves"): {"array", "none"},  # a move after one observation, twice
     ("mixture", "weights"): {"array", "none"},  # that do not add up: the first draw says so
     ("accept", "log_ratio"): {"int", "float"},

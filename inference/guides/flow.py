@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl import Target, errors
+from ppl.randomness import checked_key
 
 from ..mcmc.space import Space
 from ..targets.stochastic import Stochastic
@@ -73,6 +74,7 @@ def flow(
     >>> bool(abs(score - trace.score) < 1e-4)
     True
     """
+    key = checked_key(key)
     check_scale(scale)
     check_count("layers", layers)
     check_count("width", width)

@@ -91,7 +91,7 @@ def vsmc(
             expected='"score", "dropped", or a strategy', fix='resampling="score"',
         )  # fmt: skip
     for part, check in ((model, check_model), (proposal, check_proposal)):
-        if part is not None and not _makes(part):
+        if (part is model or part is not None) and not _makes(part):
             check(part)
     if not _makes(init):
         check_state(init)
