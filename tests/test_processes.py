@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from long import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ def finished(process):
     return out
 
 
-LONG = """
+RUN = """
 target, kernel = setup()
 draws = sample_posterior(
     jax.random.key(1), target, kernel, draws=40_000, warmup=5_000, chains=2, thin=2, {checkpoint}
@@ -60,15 +61,18 @@ np.save(sys.argv[1] if len(sys.argv) > 1 else {out!r}, np.stack([draws["mu"], dr
 """
 
 
-def test_killed_twenty_times_and_resumed_it_is_the_same_run(tmp_path):
+KILLS = 20 if LONG else 6  # twenty in the long form
+
+
+def test_killed_many_times_and_resumed_it_is_the_same_run(tmp_path):
     """By SIGKILL, at times spread over the run, in processes of their own."""
-    finished(python(LONG.format(checkpoint="", out=str(tmp_path / "whole.npy"))))
+    finished(python(RUN.format(checkpoint="", out=str(tmp_path / "whole.npy"))))
     folder = tmp_path / "run"
-    code = LONG.format(checkpoint=f"checkpoint={str(folder)!r}", out=str(tmp_path / "again.npy"))
+    code = RUN.format(checkpoint=f"checkpoint={str(folder)!r}", out=str(tmp_path / "again.npy"))
     kills = 0
     for attempt in range(200):
         process = python(code)
-        if kills == 20:
+        if kills == KILLS:
             finished(process)
             break
         before = max((f.stat().st_mtime_ns for f in folder.glob("*.npz")), default=0)
@@ -80,7 +84,7 @@ def test_killed_twenty_times_and_resumed_it_is_the_same_run(tmp_path):
                 break
             time.sleep(0.001)  # between looks at the folder
         process.communicate()
-    assert kills == 20
+    assert kills == KILLS
     one, other = np.load(tmp_path / "whole.npy"), np.load(tmp_path / "again.npy")
     assert one.tobytes() == other.tobytes()
 

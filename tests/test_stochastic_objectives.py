@@ -199,15 +199,19 @@ def test_with_strategies_by_address_and_defaults(name, how):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [None, *HOW])
-@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name not in FEW])
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        *((name, None) for name in OBJECTIVES if name not in FEW),
+        *(("marginalize, filter", how) for how in HOW),
+    ],
+)
 def test_with_strategies_where_paths_are_too_many(name, how):
-    """Of 10,000 draws the mean is within five standard errors: false alarms are one in 800,000
-    for each of the two numbers."""
+    """Of 10,000 draws the mean is within seven standard errors, one false alarm in 4e11 each."""
     make, addresses = OBJECTIVES[name]
     estimate = expectation(make(), {} if how is None else dict.fromkeys(addresses, HOW[how]))
     one = jax.vmap(seed(jax.value_and_grad(estimate)), (0, None))
     draws = jax.jit(one)(jax.random.split(jax.random.key(20261130), 10_000), P)
     right = jax.jit(jax.value_and_grad(integrate(make())))(P)
     for found, exact in zip(map(np.asarray, draws), right, strict=True):
-        assert abs(found.mean() - exact) < 5 * found.std() / 100 + EXACT
+        assert abs(found.mean() - exact) < 7 * found.std() / 100 + EXACT

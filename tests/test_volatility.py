@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from long import LONG
 from scipy import stats
 
 from examples.volatility import (
@@ -107,6 +108,7 @@ def test_of_even_weights_repetitions_are_averaged():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="takes minutes: GIRY_LONG=1")
 def test_the_example_exits_0():
     """Its 38 distances pass 4 standard errors with probability 2.4e-3; the keys are fixed."""
     command = [sys.executable, "-m", "examples.volatility"]
