@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from long import LONG
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, stats
 
@@ -94,6 +95,7 @@ def test_latents_of_what_is_not_there_do_not_matter(nets, there, same):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="takes minutes: GIRY_LONG=1")
 def test_counts_are_learned_from_pixels():
     """The reduced form: 2,000 steps, smaller networks, one strategy, 0.9 of the counts.
 

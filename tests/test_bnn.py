@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from long import LONG
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -47,6 +48,7 @@ def test_mirror_images_have_the_curve_and_the_density():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="takes minutes: GIRY_LONG=1")
 def test_the_example_exits_0():
     """The largest difference was 0.5 minutes, and the chains' standard error is 0.03."""
     command = [sys.executable, "-m", "examples.bnn"]

@@ -14,6 +14,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from long import LONG
 from numpy.testing import assert_allclose
 
 from ppl import (
@@ -163,6 +164,8 @@ CONTEXTS = [straight, chain, terms_of_a_loop, branch, known_branch, plate, toget
 CONTEXTS += [compiled, counted, read_by_rows, two_read_by_rows]
 CONTEXTS += [made_and_read_by_rows]
 SCALARS_ONLY = {("together", "top"), ("together", "without replacement")}
+LIKE_OTHERS = {"constant", "top"}
+"""Strategies that take the way of another one: a learned baseline, all outcomes."""
 QUICK = {("chain", "reinforce"), ("straight", "measure valued"), ("straight", "disarm")}
 QUICK |= {("read_by_rows", "enumerate"), ("branch", "measure valued"), ("kept", "leave one out")}
 QUICK |= {("together", "enumerate"), ("counted", "top"), ("plate", "without replacement")}
@@ -173,7 +176,9 @@ def cases():
         for name in STRATEGIES:
             key = context.__name__, name
             if key not in SCALARS_ONLY:
-                marks = () if key in QUICK else pytest.mark.slow
+                marks = [] if key in QUICK else [pytest.mark.slow]
+                if name in LIKE_OTHERS and key not in QUICK and not LONG:
+                    marks.append(pytest.mark.skip("like another: GIRY_LONG=1"))
                 yield pytest.param(context, STRATEGIES[name], id="-".join(key), marks=marks)
 
 

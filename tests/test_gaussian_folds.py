@@ -19,6 +19,8 @@ from inference.gaussian.process import gp
 from inference.gaussian.trends import Constant, Linear, Wiener
 from ppl import PPLError, Target, gen, sample, seed
 
+pytestmark = pytest.mark.slow
+
 KERNELS = {
     "one": Matern12(1.3),
     "two": Matern32(1.3, 0.8),

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from long import LONG
 from numpy.testing import assert_allclose
 from scipy import stats
 
@@ -99,6 +100,7 @@ def test_the_quadrature_has_converged():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="takes minutes: GIRY_LONG=1")
 def test_the_example_exits_0():
     """Its 28 distances of the chains pass 4 standard errors with probability 2e-3; keys are fixed.
 

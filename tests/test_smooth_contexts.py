@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from long import LONG
 from numpy.testing import assert_allclose
 
 from ppl import draw, expectation, integrate, reinforce, reparam
@@ -85,11 +86,20 @@ CONTEXTS = [straight, chain, known_branch, plate, together, kept, compiled, coun
 HOW = {"reparam": reparam(), "score": reinforce(), "constant": reinforce(0.7)}
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in HOW if name != "reparam"]
+QUICK = {straight, plate, kept}
 
 
-@pytest.mark.parametrize("name", ["reparam", *SLOW])
-@pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.__name__)
+def cases():
+    for context in CONTEXTS:
+        for name in HOW:
+            quick = name == "reparam" and context in QUICK
+            long = name == "constant" and not LONG
+            marks = [] if quick else [pytest.mark.slow]
+            marks += [pytest.mark.skip("like another: GIRY_LONG=1")] if long else []
+            yield pytest.param(context, name, id=f"{context.__name__}-{name}", marks=marks)
+
+
+@pytest.mark.parametrize("context, name", cases())
 def test_continuous_choices_in_every_construct(context, name):
     """Polynomials of degree below 16, times scores of degree 4 each: 12 nodes are exact to 23."""
     program = partial(context, HOW[name])

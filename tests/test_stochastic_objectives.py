@@ -36,6 +36,8 @@ from ppl import (
     select,
 )
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-11
 P = jnp.asarray(0.3)
 
