@@ -2,6 +2,8 @@
 
 import gc
 import itertools
+import os
+import time
 from pathlib import Path
 
 import jax
@@ -18,6 +20,17 @@ gc.set_threshold(200_000, 20, 100)
 
 MOST_MAPPINGS = 30_000
 """Of memory, by a process: each compiled program takes some, and Linux allows 65,530."""
+
+
+UNTIL = float(os.environ.get("GIRY_UNTIL", "inf"))
+"""A time in seconds (`date +%s`) after which no slow test begins: `.ci/run` has so long only."""
+
+
+@pytest.fixture(autouse=True)
+def in_time(request):
+    """Slow tests that would begin too late are skipped, and counted as such."""
+    if request.node.get_closest_marker("slow") and time.time() > UNTIL:
+        pytest.skip("no time is left: bin/test -m slow runs it")
 
 
 @pytest.fixture(autouse=True, scope="module")
