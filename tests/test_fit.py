@@ -1,4 +1,7 @@
-"""Fits: the same numbers however they are run, mistakes told before they cost, known posteriors."""
+"""Fits: the same numbers however they are run, mistakes told before they cost, known posteriors.
+
+Over 400 lines, since all ways to run, stop and use a fit are held to the same few programs.
+"""
 
 import signal
 

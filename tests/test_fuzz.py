@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as start_at
 from hypothesis import strategies as hs
 from jax import lax
-from long import LONG
 
 from ppl import Masked, PPLError, Target, gen, sample, seed
 from ppl.addresses import flatten, nest
@@ -357,8 +356,8 @@ def test_a_number_or_our_error():
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(1, 5))
 def test_ten_thousand_cases(part):
-    """In four parts, of 2,500 cases each in the long form, and of 1,000 else."""
-    fuzz(programs=10 if LONG else 4, cases=250, start=part)
+    """In four parts, of 2,500 cases each."""
+    fuzz(programs=10, cases=250, start=part)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from long import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -61,10 +60,10 @@ np.save(sys.argv[1] if len(sys.argv) > 1 else {out!r}, np.stack([draws["mu"], dr
 """
 
 
-KILLS = 20 if LONG else 6  # twenty in the long form
+KILLS = 20
 
 
-def test_killed_many_times_and_resumed_it_is_the_same_run(tmp_path):
+def test_killed_twenty_times_and_resumed_it_is_the_same_run(tmp_path):
     """By SIGKILL, at times spread over the run, in processes of their own."""
     finished(python(RUN.format(checkpoint="", out=str(tmp_path / "whole.npy"))))
     folder = tmp_path / "run"
