@@ -18,7 +18,7 @@ from ..chances import probability
 from ..distributions import elementwise
 from ..effects import box, weak
 from ..randomness import draw
-from .lanes import Lane, Value, over, union
+from .lanes import Lane, ordered, over, union
 from .nodes import DrawNode
 from .scores import Score
 from .strategies import Made, Site
@@ -52,7 +52,7 @@ class Disarm:
             return values, jnp.stack([amount, -amount])
 
         values, amounts = over(each, site.parameters, lanes)
-        value, score = Value(values, (*lanes, lane)), Value(amounts, (*lanes, lane))
+        value, score = (ordered(x, (*lanes, lane)) for x in (values, amounts))
         return Made(value, Score(score, lane, _half, _halves))
 
 

@@ -20,7 +20,7 @@ import numpyro.distributions as dist
 
 from .. import errors, quadrature
 from ..randomness import draw
-from .lanes import Lane, Value, along, over, union
+from .lanes import Lane, Value, along, ordered, over, union
 from .nodes import DrawNode
 from .scores import Score
 from .strategies import Made, Site
@@ -201,5 +201,5 @@ def _chosen(site: Site, table: np.ndarray, n: int, choose: Callable) -> Made:
 
     lanes = union(site.parameters)
     values, factors = over(each, site.parameters, lanes)
-    value, score = Value(values, (*lanes, lane)), Value(factors, (*lanes, lane))
+    value, score = (ordered(x, (*lanes, lane)) for x in (values, factors))
     return Made(value, Score(score, lane, _as_it_is, None, None))

@@ -101,6 +101,13 @@ def rows_inside(array: Any, lanes: tuple[Lane, ...]) -> Value:
     return Value(jnp.moveaxis(array, 0, len(lanes)), lanes)
 
 
+def ordered(array: Any, lanes: Sequence[Lane]) -> Value:
+    """The value of an array with the axes of these lanes in front, in any order."""
+    order = sorted(range(len(lanes)), key=lambda i: lanes[i])
+    rest = range(len(lanes), jnp.ndim(array))
+    return Value(jnp.transpose(array, (*order, *rest)), tuple(lanes[i] for i in order))
+
+
 def happening(value: Value) -> Value:
     """What a value is in the world that happens, the first."""
     if not value.lanes or value.lanes[-1].draw != WORLDS:
