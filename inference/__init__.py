@@ -12,7 +12,10 @@ from .estimated.normalized import normalize
 from .estimated.pseudo_marginal import filter_series, marginal
 from .estimated.smc2 import smc2
 from .exact.enumerated import Enumerated
+from .exact.outcomes import Outcomes
 from .exact.rao_blackwell import Belief, rao_blackwell
+from .exact.recover import beliefs, most_likely, restore
+from .exact.summed_out import sum_out
 from .guides.flow import flow
 from .guides.gaussian import full_rank, low_rank, mean_field
 from .guides.laplace import laplace
@@ -111,6 +114,7 @@ __all__ = [
     "Move",
     "Nested",
     "Objective",
+    "Outcomes",
     "ParticleRun",
     "Path",
     "Pathfinder",
@@ -126,6 +130,7 @@ __all__ = [
     "as_kernel",
     "auxiliary_marginal",
     "backward_sample",
+    "beliefs",
     "birth_death",
     "by_annealing",
     "by_filter",
@@ -181,6 +186,7 @@ __all__ = [
     "minibatch",
     "mixture",
     "mmd",
+    "most_likely",
     "multinomial",
     "nested_sampling",
     "normalize",
@@ -209,6 +215,7 @@ __all__ = [
     "renyi",
     "resample",
     "residual",
+    "restore",
     "retarget",
     "reverse_annealed",
     "reweight",
@@ -229,6 +236,7 @@ __all__ = [
     "stratified",
     "stretch",
     "structured",
+    "sum_out",
     "symmetric_kl",
     "systematic",
     "temper",

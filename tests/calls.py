@@ -28,6 +28,7 @@ from inference import (
     particle_filter,
     random_walk,
     start,
+    sum_out,
     unit,
 )
 from inference.smc.annealing import on_latents
@@ -555,6 +556,10 @@ call(
     there=const(lambda x, u: (x, u)),
     back=const(None),
 )
+call("sum_out", model=const(coin), selection=const("fair"), missing=const(None))
+quiet = sum_out(coin, "fair")
+for _name in ("restore", "most_likely", "beliefs"):
+    call(_name, quiet=const(quiet), trace=lambda: quiet.generate({"heads": 1})[0], random=True)
 call("rao_blackwell", model=const(step_model), summed=const("z"), init=const(0.0), x=const(None))
 call(
     "particle_metric",

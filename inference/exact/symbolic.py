@@ -7,7 +7,7 @@ to do with symbols are made again, so that a walk is part of a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -142,17 +142,34 @@ def _branch(step: Branch, args: list, law: Any, algebra: Algebra) -> tuple[list,
 _NAMES = {Factor: "A factor", Draw: "A draw", Branch: "A branch"}
 
 
-def refused(step: Step, algebra: Algebra, given: str = "") -> errors.InvalidArgument:
+class Choices(Protocol):
+    """Choices that are summed out, for messages: see `Algebra`."""
+
+    @property
+    def places(self) -> Iterable[Path]: ...
+
+    @property
+    def sites(self) -> Mapping[Path, Site]: ...
+
+    @property
+    def way(self) -> str: ...
+
+    @property
+    def expected(self) -> str: ...
+
+
+def refused(step: Step, algebra: Choices, given: str = "") -> errors.InvalidArgument:
     """The error for a step that symbols cannot go through."""
-    names = "; ".join(map(errors.show, algebra.places))
-    inside = sorted(step.paths & algebra.places.keys()) or sorted(step.paths & algebra.sites.keys())
+    names = "; ".join(map(errors.show, sorted(algebra.places)))
+    summed = frozenset(algebra.places)
+    inside = sorted(step.paths & summed) or sorted(step.paths & algebra.sites.keys())
     path = step.path if isinstance(step, Choice) else inside[0] if inside else None
-    first = next(iter(algebra.places))
+    first = min(summed)
     shown = f"{errors.show(path)} at {algebra.sites[path].source}" if path else step.source
     what = errors.show(path) if path else _NAMES.get(type(step), "A construct")
     fix = f"leave {names} to the particles, or let this depend on it so"
     if not isinstance(step, (Choice, Draw, Factor, Branch)):
-        given = f"a {type(step).__name__.lower()}, with it inside or as input"
+        given = given or f"a {type(step).__name__.lower()}, with it inside or as input"
         fix = "make one choice of an array: dist.Normal(loc, scale) with a loc of shape (k,)"
     if isinstance(step, Factor):
         fix = "make data choices, and observe them by address, instead of observe or factor"

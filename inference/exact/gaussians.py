@@ -1,0 +1,358 @@
+"""Gaussian choices summed out: what `elimination` needs to know of them.
+
+A summed choice is its mean plus a factor times standard normals e of its own, a *block*, and
+what depends on it is `at + by e`. The law of all blocks that something still reads is held, and
+conditioned on each choice that is made from them (Kalman 1960); `ppl.affine` says how code
+depends on what is summed out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+
+from ppl import draw, errors
+from ppl.affine import AFFINE, Order, orders
+from ppl.effects import sample_p
+from ppl.estimators.flow import Known, Symbol, flows_through
+from ppl.estimators.nodes import graph_of
+from ppl.masks import leading
+from ppl.program import Choice, Factor, Map, Path
+from ppl.randomness import bind_parameters
+from ppl.sites import Site
+
+from . import gaussian_states as states
+from .gaussian_states import Form
+from .linear import (
+    Bent,
+    Block,
+    GaussianLaw,
+    Linear,
+    Tilt,
+    at_of,
+    is_symbol,
+    order_of,
+    places,
+    spread,
+)
+from .linear_gaussian import _NOISE, _innermost, _mean_and_factor
+from .normals import alone, log_normal, predicted
+from .symbolic import refused
+
+MOST_ONE_BY_ONE = 8
+"""Observations of so many numbers are taken one number at a time, longer ones at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """The sums over Gaussian choices; see `elimination.Sums`.
+
+    Attributes:
+      simulate: whether values are simulated beside those that are given.
+    """
+
+    places: frozenset[Path]
+    sites: dict[Path, Site]
+    given: bool = False
+    simulate: bool = False
+    way: str = "in a linear and Gaussian way"
+    expected: str = (
+        "Normal or MultivariateNormal choices, whose means are affine in what is summed out, "
+        "and all else independent of it"
+    )
+
+    # -- symbols ---------------------------------------------------------------------
+
+    def is_symbol(self, value: Any) -> bool:
+        return is_symbol(value)
+
+    def lost(self, why: str, aval: Any) -> Bent:
+        return Bent(jnp.zeros(aval.shape, aval.dtype), why)
+
+    def names(self, values: list) -> frozenset:
+        return frozenset(block for v in values if isinstance(v, Linear) for block in v.blocks)
+
+    def through(self, f: Callable, avals: Sequence[Any], args: list) -> list:
+        given = [order_of(value) for value in args]
+        out = orders(f, avals, given)
+        blocks = tuple(dict.fromkeys(b for v in args if isinstance(v, Linear) for b in v.blocks))
+        moving = [i for i, order in enumerate(given) if order == AFFINE]
+
+        def affine(*at: Any) -> tuple[list, list]:
+            full = [at_of(value) for value in args]
+            for i, value in zip(moving, at, strict=True):
+                full[i] = value
+            outs = f(*full)
+            return [v for v, order in zip(outs, out, strict=True) if order == AFFINE], outs
+
+        if not any(order == AFFINE for order in out):
+            outs, pairs = affine(*[args[i].at for i in moving])[1], iter(())
+        else:
+            at, push, outs = jax.linearize(affine, *[args[i].at for i in moving], has_aux=True)
+            rows = [spread(args[i].by, args[i].blocks, blocks) for i in moving]
+            by = jax.vmap(push, -1, -1)(*rows)
+            pairs = iter(zip(at, by, strict=True))
+        reads = _reads(f, avals, args, blocks)
+
+        def symbol(value: Any, order: Order, own: tuple[Block, ...]) -> Any:
+            if order.degree == 2:
+                return Bent(value, order.why)
+            if not order.degree:
+                return value
+            at, by = next(pairs)
+            return Linear(at, _columns(by, blocks, own), own)
+
+        return [symbol(v, o, own) for v, o, own in zip(outs, out, reads, strict=True)]
+
+    # -- choices -----------------------------------------------------------------------
+
+    def factor(self, step: Factor, args: list, law: GaussianLaw) -> GaussianLaw:
+        raise refused(step, self)
+
+    def choice(
+        self, step: Choice, args: list, law: GaussianLaw, given: Any, copies: Any = None
+    ) -> tuple[Any, GaussianLaw]:
+        """`copies`: how many choices there are, as one array, and which arguments are of each."""
+        spec, dtype = step.spec, law.mean.dtype
+        shape = spec.shape if copies is None else (copies[0], *spec.shape)
+        mean, factor = self._parts(step, args, copies)
+        factor = factor.astype(dtype)
+        at, by, blocks = (mean.at, mean.by, mean.blocks) if is_symbol(mean) else (mean, None, ())
+        at = at.astype(dtype)
+        by = jnp.zeros((at.size, 0), dtype) if by is None else by.astype(dtype)
+        if step.path in self.places:
+            block = Block(step.path, at.size)
+            law = self._grown(law, block)
+            by, blocks = jnp.concatenate([by, factor], -1), (*blocks, block)
+            if given is not None:
+                law = _tilted(law, at, spread(by, blocks, law.blocks), given)
+            by = by.astype(spec.dtype).reshape(*shape, by.shape[-1])
+            return Linear(at.astype(spec.dtype).reshape(shape), by, blocks), law
+        by = spread(by, blocks, law.blocks)
+        return self._kept(step, shape, at, by, factor, law, given)
+
+    def _grown(self, law: GaussianLaw, block: Block) -> GaussianLaw:
+        """The law with a new block, standard normals that nothing depends on yet."""
+        n, m = law.mean.size, block.size
+        dtype = law.mean.dtype
+        mean = jnp.concatenate([law.mean, jnp.zeros(m, dtype)])
+        covariance = jnp.eye(n + m, dtype=dtype).at[:n, :n].set(law.covariance)
+        simulated = None
+        if self.simulate:
+            simulated = jnp.concatenate([law.simulated, _normals(m, dtype)])
+        return GaussianLaw((*law.blocks, block), mean, covariance, law.evidence, simulated)
+
+    def _kept(
+        self, step: Choice, shape: tuple, at: Any, by: Any, factor: Any, law: Any, given: Any
+    ) -> tuple[Any, GaussianLaw]:
+        """A choice that is not summed out, but made from what is."""
+        spec, dtype, present = step.spec, law.mean.dtype, None
+        if given is not None and given.counts is not None:
+            there = leading(given.counts, len(shape))
+            present = jnp.broadcast_to(there, shape).reshape(-1)
+        if self.given:
+            assert given is not None
+            value = jnp.asarray(given.value, spec.dtype)
+            flat = value.reshape(-1).astype(dtype)
+            if self.simulate:
+                own = at + by @ law.simulated + factor @ _normals(at.size, dtype)
+                flat, at = flat - own, jnp.zeros_like(at)
+        else:
+            covariance = by @ law.covariance @ by.T + factor @ factor.T
+            mean = at + by @ law.mean
+            predictive = predicted(mean, covariance, present, shape, spec.dtype)
+            leaves, params = bind_parameters(predictive, step.source, errors.show(step.path))
+            (value,) = sample_p.bind(*leaves, **params, address=step.path, source=step.source)
+            flat = value.reshape(-1).astype(dtype)
+        return value, _conditioned(law, by, factor, flat - at, present)
+
+    def _parts(self, step: Choice, args: list, copies: Any) -> tuple[Any, Any]:
+        """The mean of a choice, of shape (k,), and a factor of its covariance, (k, k)."""
+        spec = step.spec
+        if type(_innermost(spec.tree.unflatten(spec.leaves))) not in _NOISE:
+            raise refused(step, self, f"a choice from {self.sites[step.path].kind}")
+        f, avals = partial(_mean_and_factor, spec), list(spec.leaves)
+        if copies is not None:
+            size, mapped = copies
+            f = partial(_of_copies, jax.vmap(f, [0 if m else None for m in mapped], axis_size=size))
+            avals = [jax.ShapeDtypeStruct((size, *jnp.shape(x)) if m else jnp.shape(x),
+                                          jnp.result_type(x))
+                     for x, m in zip(avals, mapped, strict=True)]  # fmt: skip
+        mean, factor = orders(f, avals, [order_of(value) for value in args])
+        if factor.degree:
+            raise refused(step, self, "a scale that depends on it")
+        if mean.degree == 2:
+            raise refused(step, self, f"a mean that is not affine in it, but made by `{mean.why}`")
+        found, known = self.through(f, avals, args)
+        return found, known
+
+    # -- the law -------------------------------------------------------------------------
+
+    def nothing(self) -> GaussianLaw:
+        none = jnp.zeros((0,), jnp.result_type(float))
+        return GaussianLaw((), none, jnp.zeros((0, 0), none.dtype), jnp.zeros((), none.dtype),
+                           none if self.simulate else None)  # fmt: skip
+
+    def forget(self, law: GaussianLaw, values: list, outside: frozenset) -> GaussianLaw:
+        live = self.names(values) | outside
+        kept = tuple(block for block in law.blocks if block in live)
+        return law if kept == law.blocks else _part(law, kept)
+
+    def reach(self, law: GaussianLaw, values: list) -> tuple[GaussianLaw, GaussianLaw]:
+        """All of the law, if anything of it is read: its blocks may depend on each other."""
+        if self.names(values):
+            return law, self.nothing()
+        inner = replace(self.nothing(), evidence=jnp.zeros_like(law.evidence))
+        return inner, law
+
+    def both(self, law: GaussianLaw, rest: GaussianLaw) -> GaussianLaw:
+        n = rest.mean.size
+        covariance = jnp.zeros((n + law.mean.size,) * 2, law.covariance.dtype)
+        covariance = covariance.at[:n, :n].set(rest.covariance).at[n:, n:].set(law.covariance)
+        simulated = None
+        if self.simulate:
+            simulated = jnp.concatenate([rest.simulated, law.simulated])
+        return GaussianLaw((*rest.blocks, *law.blocks), jnp.concatenate([rest.mean, law.mean]),
+                           covariance, rest.evidence + law.evidence, simulated)  # fmt: skip
+
+    def evidence(self, law: GaussianLaw) -> jax.Array:
+        return law.evidence
+
+    # -- loops, branches and plates --------------------------------------------------------
+
+    def form(
+        self, law: GaussianLaw, values: list, avals: list, outside: frozenset, name: tuple
+    ) -> Form:
+        return states.form(law, values, avals, outside, name)
+
+    def pack(self, law: GaussianLaw, values: list, form: Form) -> Any:
+        return states.pack(law, values, form)
+
+    def unpack(self, packed: Any, form: Form) -> tuple[list, GaussianLaw]:
+        return states.unpack(packed, form)
+
+    def each(
+        self, step: Map, args: list, law: Any, inputs: Any, outside: frozenset, run: Callable
+    ) -> tuple[list, Any]:
+        return states.each(self, step, args, law, inputs, outside, run)
+
+
+def _of_copies(f: Callable, *leaves: Any) -> list:
+    """The mean and the factor of independent choices, together."""
+    means, factors = f(*leaves)
+    return [means.reshape(-1), _blocks(factors)]
+
+
+def _normals(n: int, dtype: Any) -> jax.Array:
+    return draw(dist.Normal(jnp.zeros(n, dtype), 1.0))
+
+
+def _reads(
+    f: Callable, avals: Sequence[Any], args: Sequence[Any], blocks: tuple[Block, ...]
+) -> list[tuple[Block, ...]]:
+    """The blocks that each output of `f` depends on."""
+    number = {block: i for i, block in enumerate(blocks)}
+    flows = [{Symbol(number[b]): frozenset() for b in v.blocks} if isinstance(v, Linear) else {}
+             for v in args]  # fmt: skip
+    found = flows_through(graph_of(jax.make_jaxpr(f)(*avals)), flows, frozenset(), Known({}))
+    return [tuple(b for b in blocks if Symbol(number[b]) in flow) for flow in found]
+
+
+def _columns(by: jax.Array, blocks: Sequence[Block], own: Sequence[Block]) -> jax.Array:
+    """The columns of some of the blocks."""
+    return by if tuple(own) == tuple(blocks) else jnp.take(by, places(blocks, own), -1)
+
+
+def _part(law: GaussianLaw, kept: tuple[Block, ...]) -> GaussianLaw:
+    at = places(law.blocks, kept)
+    simulated = None if law.simulated is None else law.simulated[at]
+    return GaussianLaw(kept, law.mean[at], law.covariance[at][:, at], law.evidence, simulated)
+
+
+def _tilted(law: GaussianLaw, at: Any, by: Any, tilt: Tilt) -> GaussianLaw:
+    """The law times a tilt of `at + by e`, to first order in the tilt."""
+    crossed = law.covariance @ by.T
+    here = at + by @ (law.mean if law.simulated is None else law.mean + law.simulated)
+    slope = tilt.slope.reshape(-1).astype(law.mean.dtype)
+    evidence = law.evidence + slope @ here
+    mean = law.mean + crossed @ slope
+    covariance = law.covariance
+    if tilt.bend is not None:
+        bend = _blocks(tilt.bend.astype(mean.dtype))
+        bend = (bend + bend.T) / 2
+        off = here - tilt.centre.reshape(-1)
+        second = by @ crossed + off[:, None] * off
+        evidence = evidence + 0.5 * jnp.sum(bend * second)
+        mean = mean + crossed @ (bend @ off)
+        covariance = covariance + crossed @ bend @ crossed.T
+    return GaussianLaw(law.blocks, mean, covariance, evidence, law.simulated)
+
+
+def _blocks(each: jax.Array) -> jax.Array:
+    """Matrices `(..., k, k)` along the diagonal of one."""
+    k = each.shape[-1]
+    each = each.reshape(-1, k, k)
+    n = len(each)
+    whole = jnp.zeros((n, k, n, k), each.dtype).at[jnp.arange(n), :, jnp.arange(n), :].set(each)
+    return whole.reshape(n * k, n * k)
+
+
+def _conditioned(law: GaussianLaw, by: Any, factor: Any, seen: Any, present: Any) -> GaussianLaw:
+    """The law given that `by e` plus `factor` times standard normals is `seen`, where present."""
+    if seen.size > MOST_ONE_BY_ONE:
+        return _at_once(law, by, factor, seen, present)
+    there = jnp.ones(seen.shape, bool) if present is None else present
+    if seen.size == 1:
+        return _one(law, by[0], jnp.sum(factor**2), seen[0], there[0])
+    # the noise as a part of e: its numbers are not independent
+    n, k = law.mean.size, seen.size
+    covariance = jnp.eye(n + k, dtype=law.covariance.dtype).at[:n, :n].set(law.covariance)
+    mean = jnp.concatenate([law.mean, jnp.zeros(k, law.mean.dtype)])
+    whole = replace(law, mean=mean, covariance=covariance)
+    rows, none = jnp.concatenate([by, factor], -1), jnp.zeros((), by.dtype)
+    for row, value, is_there in zip(rows, seen, there, strict=True):
+        whole = _one(whole, row, none, value, is_there)
+    return replace(whole, mean=whole.mean[:n], covariance=whole.covariance[:n, :n])
+
+
+def _one(law: GaussianLaw, row: Any, noise: Any, value: Any, present: Any) -> GaussianLaw:
+    """The law given one number; where that is certain before, it tells nothing or is impossible."""
+    crossed = law.covariance @ row
+    variance = row @ crossed + noise
+    error = jnp.where(present, value - row @ law.mean, 0.0)
+    some = (variance > 0) & present
+    safe = jnp.where(some, variance, 1 / (2 * math.pi))
+    gain = jnp.where(some, crossed / safe, 0.0)
+    log = -0.5 * (jnp.log(2 * math.pi * safe) + jnp.where(some, error**2 / safe, 0.0))
+    log = jnp.where(some | (error == 0), log, -jnp.inf)
+    # Joseph's form, a sum of squares, which stays positive under rounding
+    left = jnp.eye(law.mean.size, dtype=gain.dtype) - gain[:, None] * row
+    covariance = left @ law.covariance @ left.T + noise * gain[:, None] * gain
+    mean = law.mean + gain * error
+    return replace(law, mean=mean, covariance=(covariance + covariance.T) / 2,
+                   evidence=law.evidence + log)  # fmt: skip
+
+
+def _at_once(law: GaussianLaw, by: Any, factor: Any, seen: Any, present: Any) -> GaussianLaw:
+    noise, error = factor @ factor.T, seen - by @ law.mean
+    if present is not None:  # rows of nothing, with a noise that is neither seen nor counted
+        by, error = jnp.where(present[:, None], by, 0.0), jnp.where(present, error, 0.0)
+        noise = alone(noise, present)
+    crossed = by @ law.covariance
+    root = jnp.linalg.cholesky(crossed @ by.T + noise)
+    white = solve_triangular(root, error, lower=True)
+    half = solve_triangular(root, crossed, lower=True)
+    gain = solve_triangular(root, half, lower=True, trans=1).T
+    log = log_normal(white, root, present)
+    left = jnp.eye(law.mean.size, dtype=gain.dtype) - gain @ by
+    covariance = left @ law.covariance @ left.T + gain @ noise @ gain.T
+    return replace(law, mean=law.mean + gain @ error, covariance=(covariance + covariance.T) / 2,
+                   evidence=law.evidence + log)  # fmt: skip
