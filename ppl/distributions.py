@@ -119,7 +119,8 @@ def _bernoulli_probs(d, v):
 def _bernoulli_logits(d, v):
     # a product, not a choice between logits: it is batched in the layout it has
     s = jnp.where(v == 1, 1.0, -1.0) * d.logits
-    return _inside((v == 0) | (v == 1), jnp.minimum(s, 0.0) - jnp.log1p(jnp.exp(-jnp.abs(s))))
+    rest = jnp.log1p(jnp.exp(-jnp.abs(d.logits)))  # whatever the value
+    return _inside((v == 0) | (v == 1), jnp.minimum(s, 0.0) - rest)
 
 
 def _picked(weights, v):

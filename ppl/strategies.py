@@ -11,7 +11,7 @@
 | `without_replacement` | finitely many outcomes | k | |
 | `straight_through`, `gumbel_softmax` | binary | 1 | `allow_biased=True` |
 
-All but the last row are unbiased, for first and higher derivatives.
+All but the last row are unbiased, for first and higher derivatives (`order=1`: first).
 """
 
 from __future__ import annotations
@@ -184,14 +184,18 @@ def enumerate_(top: int | None = None) -> Strategy:
     return Enumerate(None if top is None else _count(top, "top", 1))
 
 
-def measure_valued() -> Strategy:
+def measure_valued(*, order: int | None = None) -> Strategy:
     """The derivative of the law as a difference of two laws, a value from each followed on.
 
-    The values besides the one that happens are worlds; all choices of a program share one axis
-    of them, so n choices of two outcomes cost n + 1 evaluations of what depends on them.
+    The values besides the one that happens are worlds, on one axis for all choices of a program:
+    n choices of two outcomes cost n + 1 evaluations of what depends on them.
+
+    Args:
+      order: 1 for first derivatives only, for less, if all such choices of a program say so.
 
     Raises:
       NoStrategy: when used on a choice whose derivative is not known in this form.
+      GradientThroughDraw: a second derivative, with `order=1`.
 
     Source: Pflug (Computing 1989); Mohamed et al. (JMLR 2020).
 
@@ -202,7 +206,9 @@ def measure_valued() -> Strategy:
     >>> print(f"{integrate(jax.grad(paid))(0.25):.4f}")
     4.0000
     """
-    return MeasureValued()
+    if order is not None and (isinstance(order, bool) or order != 1):
+        raise _wrong("order", order, "1, or None for derivatives of all orders")
+    return MeasureValued(order)
 
 
 def disarm() -> Strategy:

@@ -1,7 +1,8 @@
 """Gradients through binary choices in a chain: all outcomes enumerated, or by measures.
 
-A recurrent guide of 64 units reads an image and makes choices one after the other; the decoder, of
-256 units, makes its right half of them and of the left half. Batches have 32 images. NumPyro
+A recurrent guide of 64 units reads an image and makes choices one after the other; a decoder of
+256 units makes all of it of the choices alone, or its right half of them and of the left half: then
+nothing is the same for two images. Batches have 32 images, of 784 pixels or, halved, of 64. NumPyro
 enumerates the same guide in parallel, with funsor; of GenJAX's measure-valued choices the other
 value is followed without a derivative, so that there are no second ones.
 """
@@ -20,7 +21,7 @@ from ppl import Target, enumerate_, expectation, gen, measure_valued, sample, se
 
 from ..measure import Figure, equations
 from .environments import begun
-from .problem import HALF, ROWS, SMALL, STATE, chain, complete, images, recur
+from .problem import ROWS, SIZES, STATE, chain, halves, images, logits_of, recur
 from .serve import variance
 from .turns import here, medians
 
@@ -33,7 +34,7 @@ def bound_of(choices: int) -> Callable:
     @gen
     def model(p, seen):
         code = jnp.stack([sample(f"z{t}", dist.Bernoulli(0.5)) for t in range(choices)])
-        logits = complete(p, code.astype(jnp.float32), seen)
+        logits = logits_of(p, code.astype(jnp.float32), seen)
         sample("x", dist.Bernoulli(logits=logits).to_event(1))
 
     @gen
@@ -45,7 +46,8 @@ def bound_of(choices: int) -> Callable:
             z = sample(f"z{t}", dist.Bernoulli(logits=h @ p["logit"])).astype(jnp.float32)
 
     def target(p, x):
-        return Target(model, (p, x[:HALF]), {"x": x[HALF:].astype(int)})
+        seen, due = halves(p, x)
+        return Target(model, (p, seen), {"x": due.astype(int)})
 
     return elbo(target, guide)
 
@@ -62,6 +64,7 @@ def slope(choices: int, strategy: Any) -> Callable:
 
 
 def against(
+    made: str,
     name: str,
     choices: int,
     strategy: Any,
@@ -72,11 +75,12 @@ def against(
     goals: tuple[int | None, float],
 ) -> Iterator[Figure]:
     """Equations, FLOPs and time of a gradient; equations only where there is no peer."""
-    args = (KEY, chain(choices), images(ROWS, SMALL))
+    name = f"{name}, {made}"
+    args = (KEY, chain(choices, made), images(ROWS, SIZES[made]))
     mine = jax.jit(slope(choices, strategy))
     most, longest = goals
     count = equations(mine, *args)
-    theirs = begun(peer, script, "chain", choices, ROWS) if peers else None
+    theirs = begun(peer, script, "chain", made, choices, ROWS) if peers else None
     known = None if theirs is None else theirs.facts["equations"]
     yield Figure(name, peer, "equations", count, known, most, absolute=True)
     if theirs is None:
@@ -98,6 +102,7 @@ def against(
 def figures(quick: bool, peers: bool) -> Iterator[Figure]:
     n, m = (3, 3) if quick else (6, 10)
     enumerated = f"{n} enumerated choices", n, enumerate_(), "NumPyro", "of_numpyro.py"
-    measured = f"{m} measure-valued choices", m, measure_valued(), "GenJAX", "of_genjax.py"
-    yield from against(*enumerated, quick, peers, (1500, 0.5))
-    yield from against(*measured, quick, peers, (None, 0.15))
+    measured = f"{m} measure-valued choices", m, measure_valued(order=1), "GenJAX", "of_genjax.py"
+    for made in SIZES:
+        yield from against(made, *enumerated, quick, peers, (1500, 0.5))
+        yield from against(made, *measured, quick, peers, (None, 0.15))

@@ -1,7 +1,7 @@
 """GenJAX's programs of this benchmark, in an interpreter that has it.
 
     PYTHON benchmarks/vi/of_genjax.py autoencoder BATCH
-    PYTHON benchmarks/vi/of_genjax.py chain CHOICES ROWS
+    PYTHON benchmarks/vi/of_genjax.py chain MADE CHOICES ROWS
 
 Images are a batch inside one choice, and one objective, which is GenJAX's quickest way: a gradient
 for each image would not be one matrix product.
@@ -21,16 +21,16 @@ from genjax.adev import (
 )
 from genjax.core import tfp_distribution
 from problem import (
-    HALF,
     LATENT,
-    SMALL,
+    SIZES,
     STATE,
     autoencoder,
     chain,
-    complete,
     decode,
     encode,
+    halves,
     images,
+    logits_of,
     recur,
 )
 from serve import compiled, serve, variance
@@ -77,7 +77,7 @@ def log_odds(logits, z):
 def bound_of_chain(choices, p, x):
     """The bound of one image, by the primitives themselves, without traces."""
     x = x.astype(jnp.float32)
-    seen, due = x[:HALF], x[HALF:]
+    seen, due = halves(p, x)
 
     @expectation
     def loss(p):
@@ -89,7 +89,7 @@ def bound_of_chain(choices, p, x):
             z = flip_mvd(jax.nn.sigmoid(logit)).astype(jnp.float32)
             score += log_odds(logit, z)
             code.append(z)
-        likelihood = jnp.sum(log_odds(complete(p, jnp.stack(code), seen), due))
+        likelihood = jnp.sum(log_odds(logits_of(p, jnp.stack(code), seen), due))
         return score - likelihood - choices * jnp.log(0.5)
 
     return invoke_closed_over(loss, (p,))
@@ -111,13 +111,14 @@ def slope_of_chain(choices):
 
 
 if __name__ == "__main__":
-    what, n = sys.argv[1], int(sys.argv[2])
+    what = sys.argv[1]
     if what == "autoencoder":
-        start = autoencoder()
+        n, start = int(sys.argv[2]), autoencoder()
         args = (jax.random.key(0), start, OPTIMISER.init(start), images(n))
         run, facts = compiled(seed(step), *args)
     else:
-        args = (jax.random.key(0), chain(n), images(int(sys.argv[3]), SMALL))
+        made, n, rows = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+        args = (jax.random.key(0), chain(n, made), images(rows, SIZES[made]))
         slope = seed(slope_of_chain(n))
         run, facts = compiled(slope, *args)
         keys = jax.random.split(jax.random.key(1), 500)

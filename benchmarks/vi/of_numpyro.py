@@ -1,6 +1,6 @@
 """NumPyro's gradient through enumerated choices, in an interpreter that has it and funsor.
 
-PYTHON benchmarks/vi/of_numpyro.py chain CHOICES ROWS
+PYTHON benchmarks/vi/of_numpyro.py chain MADE CHOICES ROWS
 """
 
 import sys
@@ -12,7 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.contrib.funsor import config_enumerate
 from numpyro.infer import TraceEnum_ELBO
-from problem import HALF, SMALL, STATE, chain, complete, images, recur
+from problem import SIZES, STATE, chain, halves, images, logits_of, recur
 from serve import compiled, serve
 
 funsor.set_backend("jax")
@@ -27,8 +27,9 @@ def slope_of_chain(choices, start):
         with numpyro.plate("images", len(x)):
             code = [numpyro.sample(f"z{t}", dist.Bernoulli(0.5)) for t in range(choices)]
             code = jnp.stack(jnp.broadcast_arrays(*code), -1).astype(jnp.float32)
-            pixels = dist.Bernoulli(logits=complete(p, code, x[:, :HALF])).to_event(1)
-            numpyro.sample("x", pixels, obs=x[:, HALF:])
+            seen, due = halves(p, x)
+            pixels = dist.Bernoulli(logits=logits_of(p, code, seen)).to_event(1)
+            numpyro.sample("x", pixels, obs=due)
 
     @config_enumerate
     def guide(x):
@@ -49,8 +50,8 @@ def slope_of_chain(choices, start):
 
 
 if __name__ == "__main__":
-    choices, rows = int(sys.argv[2]), int(sys.argv[3])
-    start = chain(choices)
-    args = (start, jax.random.key(0), images(rows, SMALL))
+    made, choices, rows = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    start = chain(choices, made)
+    args = (start, jax.random.key(0), images(rows, SIZES[made]))
     run, facts = compiled(slope_of_chain(choices, start), *args)
     serve(run, **facts)

@@ -10,7 +10,9 @@ import numpy as np
 PIXELS, HIDDEN, LATENT = 784, 400, 20
 STATE, WIDE, ROWS = 64, 256, 32
 SMALL, HALF = 64, 32
-"""Pixels of the small images whose right half is completed."""
+"""Pixels of the small images, and of their left half."""
+SIZES = {"image": PIXELS, "right half": SMALL}
+"""What binary choices make, and the pixels of the images: all of one, or its right half."""
 
 
 def images(rows: int, pixels: int = PIXELS):
@@ -61,16 +63,18 @@ def decode(decoder, z):
 # -- binary choices in a chain, each made from a recurrent state ---------------------------------
 
 
-def chain(choices: int):
-    random = np.random.default_rng(2)
+def chain(choices: int, made: str):
+    """Parameters; the decoder of a right half reads the left half, too."""
+    random, pixels = np.random.default_rng(2), SIZES[made]
+    half = made == "right half"
     return {
-        "read": _weights(random, SMALL, STATE),
+        "read": _weights(random, pixels, STATE),
         "state": _weights(random, STATE, STATE),
         "choice": _weights(random, STATE, 1)[:, 0],
         "logit": _weights(random, STATE, 1)[:, 0],
         "code": _weights(random, choices, WIDE),
-        "context": _weights(random, HALF, WIDE),
-        "pixels": _weights(random, WIDE, HALF),
+        **({"context": _weights(random, HALF, WIDE)} if half else {}),
+        "pixels": _weights(random, WIDE, HALF if half else pixels),
     }
 
 
@@ -79,6 +83,14 @@ def recur(p, features, h, z):
     return jnp.tanh(features + h @ p["state"] + z[..., None] * p["choice"])
 
 
-def complete(p, code, seen):
-    """Log odds of the right half of images, from choices and from the left half."""
-    return jnp.tanh(code @ p["code"] + seen @ p["context"]) @ p["pixels"]
+def halves(p, x):
+    """What the decoder reads of images, or None, and what it makes."""
+    return (x[..., :HALF], x[..., HALF:]) if "context" in p else (None, x)
+
+
+def logits_of(p, code, seen):
+    """Log odds of what is made, from choices, and from the left half where that is read."""
+    hidden = code @ p["code"]
+    if seen is not None:
+        hidden = hidden + seen @ p["context"]
+    return jnp.tanh(hidden) @ p["pixels"]

@@ -40,7 +40,9 @@ def here(run: Callable[[], object]) -> Callable[[int], Cost]:
 
 
 class Peer:
-    """A script of this folder in another interpreter, which answers with times when asked.
+    """A script in another interpreter, which answers with times when asked.
+
+    It is one of this folder, or the path of another, which may import what is here.
 
     `facts` is what it says of itself at first: equations, FLOPs, seconds to trace and to compile.
     Its threads sleep while they wait for each other: spinning would count as work.
@@ -54,7 +56,12 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0"},
+            env={
+                **os.environ,
+                "OMP_WAIT_POLICY": "passive",
+                "KMP_BLOCKTIME": "0",
+                "PYTHONPATH": str(Path(__file__).parent),
+            },
         )
         self.facts = self._answer()
 

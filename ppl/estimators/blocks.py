@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .cases import Numbers
 from .flow import Known, Symbol
 from .lanes import Value
 from .needs import Needs
@@ -20,11 +21,15 @@ from .thin import widened
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before a graph runs: flows, needs, shapes, the maker of each draw's value."""
+    """What is known before a graph runs: flows, needs, shapes, the maker of each draw's value.
+
+    With `parted`, other worlds than the one that happens are followed without derivative.
+    """
 
     known: Known
     needs: Needs
     avals: dict[int, Any]
+    parted: bool
     make: Callable[[DrawNode, list[Value], Scope], Value]
     run: Callable[[Graph, Sequence[Any], Sequence[Any], Scope, Plan], State]
 
@@ -41,6 +46,7 @@ class Scope:
       controls: for each draw the sum of its controls, terms of mean zero whatever the law.
       drawn: the values of the choices that were made, by address.
       products: what terms have been multiplied by, for those that depend on the same choices.
+      mark: a number that depends on all that the program is a function of, in the outermost scope.
     """
 
     outer: Scope | None = None
@@ -48,6 +54,12 @@ class Scope:
     controls: dict[int, Any] = field(default_factory=dict)
     drawn: dict[tuple[str, ...], Value] = field(default_factory=dict)
     products: dict[tuple, Any] = field(default_factory=dict)
+    mark: Any = 0.0
+
+    @property
+    def whole(self) -> Any:
+        """The mark of the outermost scope."""
+        return self.mark if self.outer is None else self.outer.whole
 
     def score(self, symbol: Symbol) -> Score:
         if symbol in self.scores:
@@ -68,7 +80,7 @@ class State:
     """What has been computed in one block: numbers by slot, and parts by slot."""
 
     plan: Plan
-    numbers: dict[int, Value]
+    numbers: Numbers
     parts: dict[int, Any]
 
     def number(self, slot: int) -> Value:

@@ -13,20 +13,20 @@ import jax
 
 from .blocks import Plan, Scope, State, results
 from .branches import branch
-from .lanes import Value, over, union
+from .cases import Numbers
+from .lanes import Value
 from .loops import loop
 from .needs import passes
 from .nodes import BranchNode, DrawNode, Graph, LoopNode, Node, Operation, RematNode
-from .relaxed import smooth
 from .scores import credited
-from .thin import evaluated
 
 
 def run(
     graph: Graph, numbers: Sequence[Value | None], parts: Sequence[Any], scope: Scope, plan: Plan
 ) -> State:
     """Evaluate `graph` on the numbers and the parts of its inputs (None where not needed)."""
-    state = State(plan, {slot: Value(v) for slot, v in graph.constants.items()}, {})
+    constants = {slot: Value(v) for slot, v in graph.constants.items()}
+    state = State(plan, Numbers(plan.known, graph.avals, constants, plan.parted), {})
     for slot, number, part in zip(graph.inputs, numbers, parts, strict=True):
         if number is not None:
             state.numbers[slot] = number
@@ -59,8 +59,8 @@ def _step(
         if node.address:
             scope.drawn[node.address] = state.number(made)
     elif not through or any(number for number, _ in wants):
-        outs = _operation(node, [state.numbers[slot] for slot in node.inputs], graph.avals)
-        state.numbers.update(zip(node.outputs, outs, strict=True))
+        assert isinstance(node, Operation)
+        state.numbers.run(node)
     if part and not through:
         for slot in node.outputs:
             if slot in plan.needs.part:
@@ -69,17 +69,6 @@ def _step(
     elif part and isinstance(node, Operation):
         outs = node.evaluate(*(state.part(slot) for slot in node.inputs))
         state.parts.update(zip(node.outputs, outs, strict=True))
-
-
-def _operation(node: Node, given: list[Value], avals: dict[int, Any]) -> list[Value]:
-    assert isinstance(node, Operation)
-    lanes = union(given)
-    operands, made = ([avals[slot] for slot in slots] for slots in (node.inputs, node.outputs))
-    arrays = smooth(node, [value.array for value in given], [o.dtype for o in operands])
-    given = [Value(x, value.lanes) for x, value in zip(arrays, given, strict=True)]
-    if not lanes:
-        return [Value(out) for out in node.evaluate(*(value.array for value in given))]
-    return [Value(out, lanes) for out in over(evaluated(node, operands, made), given, lanes)]
 
 
 def _remat(node: RematNode, wants: Sequence[tuple[bool, bool]], state: State, scope: Scope) -> None:

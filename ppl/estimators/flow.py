@@ -65,7 +65,18 @@ def both(flows: Sequence[Flow]) -> Flow:
     for flow in flows:
         for symbol, pairs in flow.items():
             joined[symbol] = _agreed(joined[symbol], pairs) if symbol in joined else pairs
-    return _dominated(joined)
+    return _dominated(_whole(joined))
+
+
+def _whole(flow: dict[Symbol, frozenset[Pair]]) -> dict[Symbol, frozenset[Pair]]:
+    """With the whole of each draw that a loop reads in two ways, whose slices have elements in
+    common: a row and the sum of those up to it, a row and a column."""
+    ways: dict[tuple[Symbol, int], set[tuple]] = {}
+    for symbol in flow:
+        for i, step in enumerate(symbol.steps):
+            if step[0] == "slice":
+                ways.setdefault((Symbol(symbol.draw, symbol.steps[:i]), step[1]), set()).add(step)
+    return flow | {symbol: frozenset() for (symbol, _), found in ways.items() if len(found) > 1}
 
 
 def _agreed(one: frozenset[Pair], other: frozenset[Pair]) -> frozenset[Pair]:
@@ -122,11 +133,11 @@ class Known:
 def flows_of(graph: Graph, sources: frozenset[int]) -> Known:
     """The flows of all slots; `sources` are the numbers of the draws that have symbols."""
     known = Known({})
-    _through(graph, [NOTHING] * len(graph.inputs), sources, known)
+    flows_through(graph, [NOTHING] * len(graph.inputs), sources, known)
     return known
 
 
-def _through(
+def flows_through(
     graph: Graph, given: Sequence[Flow], sources: frozenset[int], known: Known
 ) -> list[Flow]:
     known.flows.update(zip(graph.inputs, given, strict=True))
@@ -153,9 +164,9 @@ def _of_node(
     if isinstance(node, DrawNode):
         return [_of_draw(node, given, graph, sources)]
     if isinstance(node, RematNode):
-        return _through(node.body, given, sources, known)
+        return flows_through(node.body, given, sources, known)
     if isinstance(node, BranchNode):
-        each = [_through(branch, given[1:], sources, known) for branch in node.branches]
+        each = [flows_through(branch, given[1:], sources, known) for branch in node.branches]
         index = moved(given[0], {})
         return [both([index, *same]) for same in zip(*each, strict=True)]
     assert isinstance(node, LoopNode)
@@ -267,7 +278,7 @@ def _of_loop(
     rows = [into_loop(flow, node.number) for flow in given[split:]]
     born = frozenset(draw.number for draw in node.body.draws())
     while True:
-        outs = _through(node.body, [*constants, *carry, *rows], sources, known)
+        outs = flows_through(node.body, [*constants, *carry, *rows], sources, known)
         grown = [
             both([a, carried(b, node.number, born)])
             for a, b in zip(carry, outs[: node.carries], strict=True)

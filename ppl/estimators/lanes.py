@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import jax
@@ -41,7 +42,30 @@ class Value:
     lanes: tuple[Lane, ...] = ()
 
 
-def union(values: Sequence[Value]) -> tuple[Lane, ...]:
+@partial(jax.tree_util.register_dataclass, data_fields=["here", "rest"], meta_fields=[])
+@dataclass(frozen=True)
+class Parted:
+    """A value in the world that happens, and in the others, where it has no derivative.
+
+    It is used as a `Value`. `rest` has a lane of the other worlds, one fewer than there are.
+    """
+
+    here: Value
+    rest: Value
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        *around, others = self.rest.lanes
+        return (*around, Lane(WORLDS, others.size + 1))
+
+    @property
+    def array(self) -> Any:
+        place = len(self.rest.lanes) - 1
+        here = jnp.expand_dims(filled(self.here, self.rest.lanes[:-1]).array, place)
+        return jnp.concatenate([here, self.rest.array], place)
+
+
+def union(values: Sequence[Any]) -> tuple[Lane, ...]:
     """All lanes of some values, in order."""
     return tuple(sorted({lane for value in values for lane in value.lanes}))
 
@@ -66,6 +90,24 @@ def over(fn: Callable[..., Any], values: Sequence[Value], lanes: tuple[Lane, ...
         axes = [0 if lanes[i] in value.lanes else None for value in values]
         fn = jax.vmap(fn, in_axes=axes, axis_size=lanes[i].size)
     return fn(*(value.array for value in values))
+
+
+def merged(
+    fn: Callable[..., Sequence], values: Sequence[Value], lanes: tuple[Lane, ...]
+) -> list[Any]:
+    """`over`, lanes side by side that the same values have as one axis: matrix products are then
+    those of matrices."""
+    kinds = [tuple(lane in value.lanes for value in values) for lane in lanes]
+    groups = [[lanes[i] for i, _ in same] for _, same in groupby(enumerate(kinds), lambda x: x[1])]
+    whole = [Lane(group[0].draw, math.prod(lane.size for lane in group)) for group in groups]
+    given = []
+    for value in values:
+        mine = tuple(w for w, group in zip(whole, groups, strict=True) if group[0] in value.lanes)
+        rest = jnp.shape(value.array)[len(value.lanes) :]
+        given.append(Value(jnp.reshape(value.array, (*(w.size for w in mine), *rest)), mine))
+    sizes = tuple(lane.size for lane in lanes)
+    outs = over(fn, given, tuple(whole))
+    return [jnp.reshape(out, sizes + jnp.shape(out)[len(whole) :]) for out in outs]
 
 
 def along(fn: Callable[..., Any], *values: Value) -> Value:
@@ -110,7 +152,28 @@ def ordered(array: Any, lanes: Sequence[Lane]) -> Value:
 
 def happening(value: Value) -> Value:
     """What a value is in the world that happens, the first."""
+    if isinstance(value, Parted):
+        return value.here
     if not value.lanes or value.lanes[-1].draw != WORLDS:
         return value
     place = len(value.lanes) - 1
     return Value(jax.lax.index_in_dim(value.array, 0, place, keepdims=False), value.lanes[:-1])
+
+
+def others(value: Value) -> Value:
+    """What a value is in the other worlds."""
+    if isinstance(value, Parted):
+        return value.rest
+    if not value.lanes or value.lanes[-1].draw != WORLDS:
+        return value
+    place, worlds = len(value.lanes) - 1, value.lanes[-1].size
+    rest = jax.lax.slice_in_dim(value.array, 1, worlds, axis=place)
+    return Value(rest, (*value.lanes[:-1], Lane(WORLDS, worlds - 1)))
+
+
+def elsewhere(value: Value) -> Value:
+    """What a value is in the other worlds, without derivative."""
+    found = others(value)
+    if not jnp.issubdtype(jnp.result_type(found.array), jnp.inexact):
+        return found
+    return Value(jax.lax.stop_gradient(found.array), found.lanes)

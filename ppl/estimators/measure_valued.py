@@ -182,6 +182,7 @@ def _how(node: DrawNode) -> tuple[int, Callable[[Any, Any], Worlds]]:
 class MeasureValued:
     """See `ppl.measure_valued`."""
 
+    order: int | None = None
     several = True
     scored = True
     biased = False
@@ -209,19 +210,24 @@ def worlds_of(site: Site, value: Value, how: Callable[[Any, Any], Worlds]) -> Ma
         return site.by_element(lambda d, x: how(_single(d), x), list(leaves), x)
 
     found = Value(over(each, given, lanes), lanes)
-    # other outcomes may be impossible: where one is, no amount has its box
-    log = (
-        along(lambda p: jnp.log(jnp.where(p > 0, p, 1)), site.probability(value))
-        if jnp.issubdtype(site.node.spec.dtype, jnp.integer)
-        else site.log_density(value)
-    )
+    log = _log_of(site, value)
     around = tuple(lane for lane in union([value, log, found]) if lane != world)
     everywhere = (*around, world)
     lay = _laid_out_apart if site.apart else _laid_out_one_by_one
     places = partial(lay, site.first_world)
     values, amounts = over(places, [filled(value, everywhere), happening(log), found], around)
-    score = Score(Value(amounts, everywhere), world, log=log)
+    score = Score(Value(amounts, everywhere), world, log=log, parted=site.parted)
     return Made(Value(values, everywhere), score)
+
+
+def _log_of(site: Site, value: Value) -> Value:
+    """The log density of a value in each world; zeros where only first derivatives are taken."""
+    if site.parted:
+        return Value(jnp.zeros([site.shape[i] for i in range(len(elements(site.node)))]))
+    if jnp.issubdtype(site.node.spec.dtype, jnp.integer):
+        # other outcomes may be impossible: where one is, no amount has its box
+        return along(lambda p: jnp.log(jnp.where(p > 0, p, 1)), site.probability(value))
+    return site.log_density(value)
 
 
 def _laid_out_apart(first: int, x: Any, log: Any, found: Worlds) -> tuple[Any, Any]:

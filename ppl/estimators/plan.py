@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
+import jax.numpy as jnp
 
 from .. import errors
 from .blocks import Plan, Scope
@@ -27,10 +29,17 @@ def estimate(jaxpr: Any, leaves: Sequence[Any], strategy: Callable[[DrawNode], S
     """The results of a random program, with derivatives that are estimates of the mean's."""
     prepared = prepare(jaxpr, strategy)
     graph, plan = prepared.graph, prepared.plan
-    scope = Scope()
+    scope = Scope(mark=_mark([*leaves, *graph.constants.values()]) if plan.parted else 0.0)
     values = [Value(leaf) for leaf in leaves]
     state = run(graph, values, [None] * len(values), scope, plan)
     return [_controlled(slot, state.part(slot), scope, plan) for slot in graph.outputs]
+
+
+def _mark(inputs: Sequence[Any]) -> Any:
+    """A number that moves with each of some arrays, for derivatives to be found by."""
+    moving = [x for x in inputs if isinstance(x, jax.core.Tracer) and jnp.size(x)]
+    found = [jnp.ravel(x)[0] for x in moving if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return sum(found) if found else 0.0
 
 
 def _controlled(slot: int, result: Any, scope: Scope, plan: Plan) -> Any:
@@ -63,17 +72,20 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
         if more <= unrolled:
             break
         unrolled |= more
-    own, count = {}, 1
+    own, count, orders = {}, 1, set()
     for node in graph.draws():
         start, number = count, node.number
         count += chosen[number].worlds(node, apart.get(number, True))
         own[number] = range(start, count)
+        if own[number]:
+            orders.add(getattr(chosen[number], "order", None))
+    parted = orders == {1}
 
     def make(node: DrawNode, parameters: list[Value], scope: Scope) -> Value:
         number = node.number
         rest = {s: p for s, p in known[node.outputs[0]].items() if s.draw != number}
         reached = frozenset(w for symbol in rest for w in own[symbol.draw])
-        where = apart.get(number, True), own[number].start, count, reached
+        where = apart.get(number, True), own[number].start, count, parted, reached
         site = Site(node, parameters, *where, scope.before)
         made = chosen[number].make(site)
         if not own[number]:
@@ -86,7 +98,7 @@ def prepare(jaxpr: Any, strategy: Callable[[DrawNode], Strategy]) -> Prepared:
             scope.control(number, credited(made.control, inside, scope, rank).sum())
         return made.value
 
-    return Prepared(graph, Plan(known, needs, graph.avals, make, run))
+    return Prepared(graph, Plan(known, needs, graph.avals, parted, make, run))
 
 
 def _is_value(x: Any) -> bool:

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from .. import errors, jumps
 from ..effects import box, weak
 from .flow import FROM, UP_TO, Flow, Pair, Symbol
-from .lanes import Lane, Value, along, over, rows_first, spread, union
+from .lanes import Lane, Value, along, elsewhere, happening, others, over, rows_first, spread, union
 
 
 def valued(value: Any, surrogate: Any) -> Any:
@@ -30,7 +31,7 @@ def valued(value: Any, surrogate: Any) -> Any:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["array", "log"],
-    meta_fields=["own", "factor", "weight", "idle"],
+    meta_fields=["own", "factor", "weight", "idle", "parted"],
 )
 @dataclass(frozen=True)
 class Score:
@@ -44,6 +45,7 @@ class Score:
       weight: the same for the value, without derivative; None where factors have the value.
       log: of a draw with worlds the log density of its value in each; then the array has what
         terms are multiplied by there.
+      parted: of a draw with worlds, whether first derivatives only are taken.
       idle: what the array is where the draw is not made; None: the first outcome is sure.
     """
 
@@ -53,6 +55,7 @@ class Score:
     weight: Callable[[Any], Any] | None = None
     idle: float | None = 0.0
     log: Value | None = None
+    parted: bool = False
 
 
 def reduced(array: Any, pairs: frozenset[Pair], rank: int) -> Any:
@@ -78,6 +81,9 @@ class Scored(Protocol):
 
     products: dict[tuple, Any]
 
+    @property
+    def whole(self) -> Any: ...
+
     def score(self, symbol: Symbol) -> Score: ...
 
 
@@ -89,12 +95,14 @@ class Factors(NamedTuple):
       factor: the product of the factors of choices with lanes of their own.
       weight: the same without derivatives, for the value; `factor` itself where it has it.
       amounts: of choices with worlds, the sum of their amounts in each world.
+      parted: whether other worlds have no derivative.
     """
 
     total: Value | None = None
     factor: Value | None = None
     weight: Value | None = None
     amounts: Value | None = None
+    parted: bool = False
 
 
 def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
@@ -103,11 +111,18 @@ def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
     Its mean over the lanes, weighted by their probabilities.
     """
     found = _factors(tuple(sorted(flow.items(), key=_symbol)), scope, rank)
+    if found.parted and found.amounts is not None:
+        return _parted(term, found, found.amounts, scope.whole)
     total, factor, weight = found.total, found.factor, found.weight
     if found.amounts is not None:
         happens = _happens(found.amounts, rank)
         factor = _joined(jnp.multiply, factor, _joined(jnp.add, found.amounts, happens))
         weight = _joined(jnp.multiply, weight, happens)
+    return _weighted(term, total, factor, weight)
+
+
+def _weighted(term: Value, total: Value | None, factor: Value | None, weight: Value | None) -> Any:
+    """The sum of a term over its lanes, with the box of `total` and times a factor."""
     lanes = union([value for value in (term, total, factor) if value is not None])
     value = surrogate = spread(term, lanes)
     if total is not None:
@@ -125,6 +140,54 @@ def credited(term: Value, flow: Flow, scope: Scored, rank: int) -> Any:
     return valued(jnp.sum(jnp.where(impossible, 0.0, value) * chance, everywhere), surrogate)
 
 
+def _parted(term: Value, found: Factors, amounts: Value, whole: Any) -> Any:
+    """A term whose other worlds have no derivative: their amounts are zero, and so theirs would be
+    in a first one."""
+    total, own, weight = (
+        None if v is None else happening(v) for v in (found.total, found.factor, found.weight)
+    )
+    one = happening(amounts)
+    factor = _joined(jnp.multiply, own, Value(1 + one.array, one.lanes))
+    here = _weighted(happening(term), total, factor, factor if weight is own else weight)
+    values, amounts = elsewhere(term), others(amounts)
+    if found.factor is not None:
+        values = _joined(jnp.multiply, elsewhere(found.factor), values)
+    lanes = union([values, amounts])
+    value = spread(values, lanes)
+    value = jnp.where(jnp.isfinite(value), value, 0.0)
+    return here + jnp.sum(_once(value, spread(amounts, lanes), whole), tuple(range(len(lanes))))
+
+
+@jax.custom_jvp
+def _once(value: Any, amount: Any, whole: Any) -> Any:
+    """Zero, whose derivative is `value` times that of `amount`, and which has no second one.
+
+    Raises:
+      GradientThroughDraw: another derivative of the derivative is taken, with respect to anything
+        that `whole` depends on.
+    """
+    return jnp.zeros(jnp.broadcast_shapes(jnp.shape(value), jnp.shape(amount)), amount.dtype)
+
+
+@_once.defjvp
+def _first(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    value, amount, whole = primals
+    seen = jumps.watched(whole, _refuse)
+    # whatever it is, one: so that it is not left out as something that nothing reads
+    one = jnp.where(jnp.isnan(seen), 1.0, 1.0).astype(amount.dtype)
+    return _once(*primals), one * value * tangents[1]
+
+
+def _refuse() -> None:
+    raise errors.GradientThroughDraw(
+        "A derivative of a first derivative, of which worlds have no more.",
+        where=errors.caller(),
+        given="measure_valued(order=1)",
+        expected="one derivative: jax.grad, jax.jvp, jax.vjp",
+        fix="measure_valued(), whose derivatives of all orders are unbiased",
+    )
+
+
 def _symbol(item: tuple[Symbol, frozenset[Pair]]) -> Symbol:
     return item[0]
 
@@ -134,25 +197,40 @@ def _factors(flow: tuple, scope: Scored, rank: int) -> Factors:
     if not flow:
         return Factors()
     if (flow, rank) not in scope.products:
-        before = _factors(flow[:-1], scope, rank)
-        symbol, pairs = flow[-1]
-        scope.products[flow, rank] = _one_more(before, scope.score(symbol), pairs, rank)
+        last = _drawn_at_once(flow[-1][0])
+        here = [item for item in flow if _drawn_at_once(item[0]) == last]
+        before = _factors(tuple(item for item in flow if item not in here), scope, rank)
+        parts = [(scope.score(symbol), pairs) for symbol, pairs in here]
+        scope.products[flow, rank] = _one_more(before, parts, rank)
     return scope.products[flow, rank]
 
 
-def _one_more(before: Factors, score: Score, pairs: frozenset[Pair], rank: int) -> Factors:
-    def summed(array: Value) -> Value:
-        return along(lambda a: reduced(a, pairs, rank), array)
+def _drawn_at_once(symbol: Symbol) -> tuple:
+    """The same for a row of an array that a loop reads, and for the rows before it."""
+    names = [step[0] for step in symbol.steps]
+    return symbol.draw, symbol.steps[: names.index("slice") if "slice" in names else None]
 
-    found = summed(score.array)
+
+def _one_more(before: Factors, parts: list[tuple[Score, frozenset[Pair]]], rank: int) -> Factors:
+    """The factors with those of one draw, the sums of whose rows are `parts`."""
+    score = parts[0][0]
+
+    def summed(arrays: list[tuple[Value, frozenset[Pair]]]) -> Value:
+        each = [along(lambda a, p=pairs: reduced(a, p, rank), array) for array, pairs in arrays]
+        return reduce(partial(_joined, jnp.add), each)
+
+    found = summed([(part.array, pairs) for part, pairs in parts])
     if score.log is not None:
         # amounts have the boxes of the draws after theirs, so that each pair of draws counts
         # once in second derivatives
+        logs = [(part.log, pairs) for part, pairs in parts if part.log is not None]
         earlier = before.amounts
-        if earlier is not None:
-            boxed = _joined(jnp.multiply, earlier, along(box, summed(score.log)))
+        if earlier is not None and score.parted:
+            found = _joined(jnp.add, earlier, found)
+        elif earlier is not None:
+            boxed = _joined(jnp.multiply, earlier, along(box, summed(logs)))
             found = _joined(jnp.add, boxed, found)
-        return before._replace(amounts=found)
+        return before._replace(amounts=found, parted=score.parted)
     if score.own is None:
         return before._replace(total=_joined(jnp.add, before.total, found))
     factor = _own(score.factor, found, score.own)

@@ -36,6 +36,7 @@ class Site:
       apart: whether every term depends on the elements of the value one by one.
       first_world: the place of its own worlds among all, if it makes any.
       worlds: how many worlds there are in the program.
+      parted: whether worlds have first derivatives only.
       reached: the worlds in which parameters may be others than in the one that happens.
       before: gives the values of the choices made so far, by address.
     """
@@ -45,6 +46,7 @@ class Site:
     apart: bool
     first_world: int = 0
     worlds: int = 0
+    parted: bool = False
     reached: frozenset[int] = frozenset()
     before: Callable[[], dict[tuple[str, ...], Value]] = dict
 

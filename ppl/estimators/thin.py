@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .axes import ELEMENTWISE, pairs_of
-from .lanes import Value
+from .lanes import Lane, Parted, Value, merged, over, spread, union
 from .nodes import Operation
 
 _FOLLOWS = ELEMENTWISE | {
@@ -23,16 +24,55 @@ _FOLLOWS = ELEMENTWISE | {
 }  # fmt: skip
 """Operations whose results have the shapes that those of the operands say."""
 
+_PAIRS = "add sub mul div rem max min pow eq ne lt le gt ge and or xor"
+_BROADCAST = frozenset(_PAIRS.split())
+"""Operations of two operands, which may have size one along an axis or be scalars."""
 _CALLS = frozenset({"custom_jvp_call", "custom_vjp_call", "jit", "pjit", "closed_call"})
 
 
-def widened(value: Value, aval: Any) -> Value:
+def widened(value: Any, aval: Any) -> Any:
     """The value with all axes whole."""
+    if isinstance(value, Parted):
+        return Parted(widened(value.here, aval), widened(value.rest, aval))
     lanes, shape = len(value.lanes), tuple(aval.shape)
     array = value.array
     if jnp.shape(array)[lanes:] == shape:
         return value
     return Value(jnp.broadcast_to(array, (*jnp.shape(array)[:lanes], *shape)), value.lanes)
+
+
+def applied(node: Operation, given: Sequence[Value], avals: dict[int, Any]) -> list[Value]:
+    """The results of an operation, for all outcomes of the lanes of its operands."""
+    lanes = union(given)
+    if node.name in ELEMENTWISE:
+        typed = [_typed(v, avals[slot]) for v, slot in zip(given, node.inputs, strict=True)]
+        return [Value(node.evaluate(*_side_by_side(node.name, typed, lanes))[0], lanes)]
+    operands, results = ([avals[slot] for slot in slots] for slots in (node.inputs, node.outputs))
+    through = merged if node.name == "dot_general" else over
+    outs = through(evaluated(node, operands, results), given, lanes)
+    return [Value(out, lanes) for out in outs]
+
+
+def _typed(value: Value, aval: Any) -> Value:
+    """The value; of a number of Python, with the type that it has in the program."""
+    if isinstance(value.array, bool | int | float | complex):
+        return Value(np.asarray(value.array, aval.dtype))
+    return value
+
+
+def _side_by_side(name: str, given: Sequence[Value], lanes: tuple[Lane, ...]) -> list[Any]:
+    """Operands of an elementwise operation with an axis for each lane in front, to broadcast."""
+    rank = max(jnp.ndim(value.array) - len(value.lanes) for value in given)
+
+    def spread_out(value: Value) -> Any:
+        array, own = spread(value, lanes), jnp.ndim(value.array) - len(value.lanes)
+        return jnp.expand_dims(array, range(len(lanes), len(lanes) + rank - own))
+
+    if name in _BROADCAST or len(given) == 1:
+        return [spread_out(value) if jnp.ndim(value.array) else value.array for value in given]
+    arrays = [spread_out(value) for value in given]
+    shape = jnp.broadcast_shapes(*map(jnp.shape, arrays))
+    return [jnp.broadcast_to(x, shape) for x in arrays]
 
 
 def evaluated(node: Operation, operands: Sequence[Any], results: Sequence[Any]) -> Callable:
