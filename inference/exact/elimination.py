@@ -106,6 +106,12 @@ class Sums(Protocol):
 
     def unpack(self, packed: Any, form: Any) -> tuple[list, Any]: ...
 
+    def along(
+        self, step: Loop, args: list, law: Any, inputs: Inputs, form: Any
+    ) -> tuple[list, Any] | None:
+        """The outputs of a loop and the law after it, of all steps at once; None if it cannot."""
+        ...
+
     def both(self, law: Any, rest: Any) -> Any:
         """Two parts of a law together."""
         ...
@@ -289,6 +295,9 @@ def _loop(
         form = grown
     else:
         raise _grows(step, sums)
+    at_once = sums.along(step, args, mine, inputs, form)
+    if at_once is not None:
+        return at_once[0], sums.both(at_once[1], rest)
     symbolic: list[bool] = []
 
     def body_of(packed: Any, row: Any) -> tuple[Any, list]:

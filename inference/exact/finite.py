@@ -15,11 +15,11 @@ import numpy as np
 from ppl import distributions, quadrature
 from ppl.chances import probability
 from ppl.effects import factor_p, sample_p
-from ppl.program import Choice, Factor, Map, Path
+from ppl.program import Choice, Factor, Loop, Map, Path
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
 
-from . import plates, states
+from . import finite_series, plates, states
 from .mixed import Mixed, has_chances, of_elements, table_given
 from .several import Several, Unsaid, is_symbol, table_of, through
 from .states import Form
@@ -31,8 +31,8 @@ from .tables import (
     Table,
     connected,
     lanes_of,
-    log_sum,
     log_weights,
+    summed,
     total,
     without,
 )
@@ -68,7 +68,7 @@ class Finite:
     places: frozenset[Path]
     sites: dict[Path, Site]
     given: bool = False
-    reduce: Reduce = log_sum
+    reduce: Reduce = summed
     together: frozenset[tuple] = frozenset()
     alike: Mapping[Plate, Plate] = field(default_factory=dict)
     way: str = "in a way that can be summed over"
@@ -163,7 +163,7 @@ class Finite:
         if self.given:
             return after
         mine, _ = connected(after.tables, self.names(args))
-        amount = total(mine, log_sum)
+        amount = total(mine, summed)
         factor_p.bind(amount, source=step.source)
         return _less(after, amount)
 
@@ -202,12 +202,17 @@ class Finite:
         law = _settled(law, tables)
         if self.given:
             law = _lowered(law)
-        return law.evidence, [table.logs for table in law.tables], leaves
+        return law.evidence, states.arrays_of(law.tables, form), leaves
 
     def unpack(self, packed: Any, form: Form) -> tuple[list, FiniteLaw]:
-        evidence, logs, leaves = packed
-        tables, values = states.unpack(logs, leaves, form)
+        evidence, arrays, leaves = packed
+        tables, values = states.unpack(arrays, leaves, form)
         return values, FiniteLaw(tables, evidence)
+
+    def along(
+        self, step: Loop, args: list, law: FiniteLaw, inputs: Any, form: Form
+    ) -> tuple[list, FiniteLaw] | None:
+        return finite_series.along(self, step, args, law, inputs, form)
 
     def each(
         self, step: Map, args: list, law: FiniteLaw, inputs: Any, outside: frozenset, run: Callable
@@ -228,8 +233,8 @@ def _less(law: FiniteLaw, amount: jax.Array) -> FiniteLaw:
 
 def _settled(law: FiniteLaw, tables: list[Table]) -> FiniteLaw:
     """The law with these tables, those without lanes as part of the evidence."""
-    done = [table.logs for table in tables if not table.lanes and table.logs is not None]
     left = [table for table in tables if table.lanes]
+    done = [log_weights(table) for table in tables if not table.lanes]
     return FiniteLaw(left, sum(done, law.evidence))
 
 
@@ -237,7 +242,9 @@ def _lowered(law: FiniteLaw) -> FiniteLaw:
     """The law with the largest number of each table taken out, so that none drifts away."""
     evidence, tables = law.evidence, []
     for table in law.tables:
-        assert table.logs is not None
+        if table.logs is None:
+            tables.append(table)
+            continue
         top = jax.lax.stop_gradient(jnp.max(table.logs, tuple(range(len(table.lanes)))))
         top = jnp.where(jnp.isfinite(top), top, 0.0)
         tables.append(replace(table, logs=table.logs - top))

@@ -24,7 +24,7 @@ from ppl.program import Path
 from .elimination import run
 from .finite import Finite, outcomes_of
 from .outcomes import Outcomes
-from .tables import Reduce, drawn, largest, log_sum
+from .tables import Reduce, drawn, largest, summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class FiniteGiven:
         return self._trace(self._marks(largest))
 
     def laws(self) -> dict[Path, Any]:
-        return {path: self._law(path, mark) for path, mark in self._marks(log_sum).items()}
+        return {path: self._law(path, mark) for path, mark in self._marks(summed).items()}
 
     def _shape(self, path: Path) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
         """The loops around a summed choice, its outcomes, and its elements side by side."""
@@ -88,12 +88,13 @@ class FiniteGiven:
         site = self.prepared.sites[path]
         around, _, inner = self._shape(path)
         each = jnp.asarray(self._outcomes(path), site.dtype)
-        place = jnp.argmax(mark, len(around))
+        place, made = jnp.argmax(mark, len(around)), jnp.any(mark != 0, len(around))
         count = math.prod(site.spec.shape)
         if inner or count <= 1:
-            return each[place].reshape(site.shape)
+            return jnp.where(made, each[place], 0).reshape(site.shape)  # 0: a branch not taken
         digits = jnp.unravel_index(place, (len(each),) * count)
-        return each[jnp.stack(digits, -1)].reshape(site.shape)
+        found = each[jnp.stack(digits, -1)]
+        return jnp.where(made[..., None], found, 0).reshape(site.shape)
 
     def _law(self, path: Path, mark: jax.Array) -> Any:
         """The law of each element of a choice, from the probabilities of its outcomes."""

@@ -25,7 +25,7 @@ from ppl.effects import sample_p
 from ppl.estimators.flow import Known, Symbol, flows_through
 from ppl.estimators.nodes import graph_of
 from ppl.masks import leading
-from ppl.program import Choice, Factor, Map, Path
+from ppl.program import Choice, Factor, Loop, Map, Path
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
 
@@ -238,6 +238,11 @@ class Gaussians:
 
     def unpack(self, packed: Any, form: Form) -> tuple[list, GaussianLaw]:
         return states.unpack(packed, form)
+
+    def along(
+        self, step: Loop, args: list, law: GaussianLaw, inputs: Any, form: Form
+    ) -> tuple[list, GaussianLaw] | None:
+        return None
 
     def each(
         self, step: Map, args: list, law: Any, inputs: Any, outside: frozenset, run: Callable

@@ -17,7 +17,7 @@ from ppl.program import Spec
 from ppl.quadrature import outcomes
 
 from .several import Several, table_of, through
-from .tables import Lane, Plate, Table, drawn, lanes_of, log_sum, plates_of, total
+from .tables import Lane, Plate, Table, drawn, lanes_of, plates_of, summed, total
 
 
 class Mixed(dist.Distribution):
@@ -74,7 +74,7 @@ class Mixed(dist.Distribution):
 
     def log_prob(self, value: Any) -> jax.Array:
         if not self.apart:
-            return total(self.given(value), log_sum)
+            return total(self.given(value), summed)
         found = self.by_plates(value)
         axes = dict(self._axes())
         return jnp.transpose(found, [list(axes.values()).index(i) for i in range(found.ndim)])
@@ -83,7 +83,7 @@ class Mixed(dist.Distribution):
         """The log density, of elements that are apart with the axes of a table."""
         tables = self.given(value)
         if not self.apart:
-            return total(tables, log_sum)
+            return total(tables, summed)
         return _by_element(tables, tables[-1].plates)
 
     def _axes(self) -> tuple:
@@ -95,7 +95,7 @@ class Mixed(dist.Distribution):
     def sample(self, key: Any, sample_shape: tuple = ()) -> jax.Array:
         assert sample_shape == ()
         first, second = jax.random.split(key)
-        leaves = [_chosen(v, self._marks(first)) if isinstance(v, Several) else v
+        leaves = [chosen(v, self._marks(first)) if isinstance(v, Several) else v
                   for v in self.leaves]  # fmt: skip
         d = self.spec.tree.unflatten(leaves)
         found = distributions.base(d)
@@ -107,12 +107,12 @@ class Mixed(dist.Distribution):
 
     def _marks(self, key: Any) -> dict[Lane, jax.Array]:
         """A joint draw of what the parameters depend on: 1 at one outcome of each element."""
-        return drawn_of(self.tables, _noise(key))
+        return drawn_of(self.tables, key)
 
 
-def drawn_of(tables: Sequence[Table], noise: Any) -> dict[Lane, jax.Array]:
+def drawn_of(tables: Sequence[Table], key: Any) -> dict[Lane, jax.Array]:
     """A joint draw of all lanes of tables, as marks (outcomes, *plates)."""
-    lanes = lanes_of(tables)
+    noise, lanes = _noise(key), lanes_of(tables)
     zeros = [jnp.zeros((n.size, *(p.size for p in n.plates))) for n in lanes]
 
     def mass(tilts: list) -> jax.Array:
@@ -168,7 +168,7 @@ def _where_present(
     return through(of, list(spec.leaves), args)[0]
 
 
-def _chosen(value: Several, marks: dict[Lane, jax.Array]) -> jax.Array:
+def chosen(value: Several, marks: dict[Lane, jax.Array]) -> jax.Array:
     """The value where each lane has the outcome that is marked."""
     rank = value.at.ndim - len(value.lanes)
     places = dict(value.axes)
@@ -203,7 +203,7 @@ def _by_element(tables: Sequence[Table], plates: Sequence[Plate]) -> jax.Array:
             Table(tuple(bare[lane] for lane in t.lanes), (), x[0], x[1], t.of and bare[t.of])
             for t, x in zip(tables, arrays, strict=True)
         ]
-        return total(rows, log_sum)
+        return total(rows, summed)
 
     for _ in plates:
         one = jax.vmap(one)

@@ -67,7 +67,7 @@ def each(
     outs = [v if isinstance(v, Unsaid) else _outer(next(values), v, plate, inner) for v in outs_of]
     left = [_behind(table, plate, inner) for table in found]
     scalars = [table for table in left if not table.lanes]
-    total = jnp.sum(evidence) + sum(jnp.sum(t.logs) for t in scalars if t.logs is not None)
+    total = jnp.sum(evidence) + sum(jnp.sum(log_weights(t)) for t in scalars)
     kept = [*rest.tables, *(table for table in left if table.lanes)]
     return outs, replace(law, tables=kept, evidence=law.evidence + total)
 
@@ -213,5 +213,8 @@ def _apart(tables: list[Table], common: frozenset, reduce: Any) -> tuple[list[Ta
         lanes = [lane for lane in lanes_of(block) if lane not in common]
         message = without([replace(table, of=None) for table in block], lanes, reduce)
         shared += message
-        own += [*block, *(replace(t, logs=-log_weights(t)) for t in message if t.lanes)]
+        own += [
+            *block,
+            *(replace(t, logs=-log_weights(t), chances=None) for t in message if t.lanes),
+        ]
     return shared, own

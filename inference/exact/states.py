@@ -53,6 +53,7 @@ class Form:
       groups: the others that depend on what is summed out.
       blocks: groups, by number, and lanes from outside that depend on each other.
       avals: of all values.
+      exact: whether tables have chances of their own, beside logarithms.
     """
 
     name: tuple
@@ -60,6 +61,7 @@ class Form:
     groups: tuple[Group, ...]
     blocks: tuple[tuple[tuple[int, ...], tuple[Lane, ...]], ...]
     avals: tuple[tuple[tuple[int, ...], Any], ...]
+    exact: bool = False
 
     def lane(self, i: int) -> Lane:
         group = self.groups[i]
@@ -81,7 +83,8 @@ class Form:
                 links.append(({i for i, c in enumerate(classes) if leaves & c}, set(lanes)))
         lost = dict((*self.lost, *other.lost))
         return replace(self, lost=tuple(sorted(lost.items())), groups=groups,
-                       blocks=_blocks(links, len(groups)))  # fmt: skip
+                       blocks=_blocks(links, len(groups)),
+                       exact=self.exact or other.exact)  # fmt: skip
 
 
 def _merged(leaves: set[int], *forms: Form) -> Group:
@@ -155,7 +158,9 @@ def form(
             near = set(lanes_of(connected(tables, [lane])[0]))
             links.append((set(), near & outside))
     shapes = tuple((tuple(a.shape), a.dtype) for a in avals)
-    return Form(name, tuple(lost), tuple(groups), _blocks(links, len(groups)), shapes)
+    kept = {lane for own in lanes for lane in own} | outside
+    exact = any(t.chances is not None and kept.issuperset(t.lanes) for t in tables)
+    return Form(name, tuple(lost), tuple(groups), _blocks(links, len(groups)), shapes, exact)
 
 
 def _shared(one: Group, other: Group, lanes: set[Lane]) -> Group:
@@ -198,9 +203,14 @@ def pack(
         for i in members:
             block = _grouped(block, own[i], new[i], set(outer))
         names = (*outer, *new.values(), *plates_of(lanes))
-        logs = aligned(log_weights(block), (*block.lanes, *block.plates), names)
-        logs = jnp.broadcast_to(logs, tuple(name.size for name in names))
-        found.append(Table(lanes, plates_of(lanes), logs))
+
+        def whole(x: Any, block: Table = block, names: tuple = names) -> Any:
+            if x is None:
+                return None
+            x = aligned(x, (*block.lanes, *block.plates), names)
+            return jnp.broadcast_to(x, tuple(name.size for name in names))
+
+        found.append(Table(lanes, plates_of(lanes), whole(block.logs), whole(block.chances)))
     leaves = [
         _leaf(value, *form.avals[i], *_group_of(form, i, own)) for i, value in enumerate(values)
         if i not in dict(form.lost)
@@ -217,31 +227,38 @@ def _group_of(form: Form, i: int, own: list[list[Lane]]) -> tuple[Group | None, 
 
 def _grouped(block: Table, lanes: list[Lane], lane: Lane, outer: set[Lane]) -> Table:
     """A table in which some lanes are one, with as many outcomes as `lane`."""
-    logs = log_weights(block)
     names = [*block.lanes, *block.plates]
-    for each in lanes:
-        if each in outer:  # it is read outside as well: both are the same
-            copy = each._replace(name=(*each.name, "copy"))
-            at = names.index(each)
-            same = jnp.eye(each.size, dtype=bool)
-            same = same.reshape(*[each.size if j == at else 1 for j in range(len(names))], -1)
-            logs = jnp.where(same, logs[..., None], -jnp.inf)
-            names.append(copy)
-    front = [e._replace(name=(*e.name, "copy")) if e in outer else e for e in lanes]
+    copies = {each: each._replace(name=(*each.name, "copy")) for each in lanes if each in outer}
+    front = [copies.get(each, each) for each in lanes]
     rest = [name for name in names if name not in front]
-    logs = aligned(logs, names, (*front, *rest))
     count = math.prod(each.size for each in lanes)
-    logs = logs.reshape(count, *logs.shape[len(front) :])
-    missing = lane.size - count
-    if missing:
-        logs = jnp.pad(logs, [(0, missing), *[(0, 0)] * (logs.ndim - 1)], constant_values=-jnp.inf)
-    for plate in lane.plates:  # a constant is the same for all elements
-        if plate not in rest:
-            rest.append(plate)
-            logs = jnp.broadcast_to(logs[..., None], (*logs.shape, plate.size))
-    kept_lanes = tuple(name for name in rest if isinstance(name, Lane))
-    kept_plates = tuple(name for name in rest if isinstance(name, Plate))
-    return Table((lane, *kept_lanes), kept_plates, logs)
+    more = [plate for plate in lane.plates if plate not in rest]
+
+    def grouped(x: Any, nothing: float) -> Any:
+        if x is None:
+            return None
+        own = list(names)
+        for each, copy in copies.items():  # it is read outside as well: both are the same
+            at = own.index(each)
+            same = jnp.eye(each.size, dtype=bool)
+            same = same.reshape(*[each.size if j == at else 1 for j in range(len(own))], -1)
+            x = jnp.where(same, x[..., None], nothing)
+            own.append(copy)
+        x = aligned(x, own, (*front, *rest))
+        x = x.reshape(count, *x.shape[len(front) :])
+        if lane.size > count:
+            widths = [(0, lane.size - count), *[(0, 0)] * (x.ndim - 1)]
+            x = jnp.pad(x, widths, constant_values=nothing)
+        for plate in more:  # a constant is the same for all elements
+            x = jnp.broadcast_to(x[..., None], (*x.shape, plate.size))
+        return x
+
+    logs = block.logs
+    if logs is None and (copies or lane.size > count or block.chances is None):
+        logs = jnp.zeros([name.size for name in names])
+    kept = tuple(name for name in rest if isinstance(name, Lane))
+    plates = (*(name for name in rest if isinstance(name, Plate)), *more)
+    return Table((lane, *kept), plates, grouped(logs, -jnp.inf), grouped(block.chances, 1.0))
 
 
 def _leaf(
@@ -259,19 +276,31 @@ def _leaf(
     return jnp.concatenate([at, jnp.broadcast_to(at[:1], (missing, *shape))]) if missing else at
 
 
-def unpack(logs: Sequence[Any], leaves: Sequence[Any], form: Form) -> tuple[list[Table], list]:
+def arrays_of(tables: Sequence[Table], form: Form) -> list[tuple[Any, Any]]:
+    """The log weights and the chances of a form's tables; those alone if it is not exact."""
+    if not form.exact:
+        return [(log_weights(table), None) for table in tables]
+    both = []
+    for table in tables:
+        like = log_weights(table)
+        logs = jnp.zeros_like(like) if table.logs is None else table.logs
+        both.append((logs, jnp.ones_like(like) if table.chances is None else table.chances))
+    return both
+
+
+def unpack(arrays: Sequence[Any], leaves: Sequence[Any], form: Form) -> tuple[list[Table], list]:
     """The tables and the values of a form."""
     tables = []
-    for (members, outer), each in zip(form.blocks, logs, strict=True):
+    for (members, outer), (logs, chances) in zip(form.blocks, arrays, strict=True):
         lanes = (*outer, *(form.lane(i) for i in members))
-        tables.append(Table(lanes, plates_of(lanes), each))
-    lost, arrays = dict(form.lost), iter(leaves)
+        tables.append(Table(lanes, plates_of(lanes), logs, chances))
+    lost, rest = dict(form.lost), iter(leaves)
     values: list[Any] = []
     for i in range(len(form.avals)):
         if i in lost:
             values.append(Unsaid(lost[i]))
             continue
-        array = next(arrays)
+        array = next(rest)
         values.append(array)
         for j, group in enumerate(form.groups):
             if i in group.leaves:

@@ -105,7 +105,7 @@ def _masks(missing: Any) -> dict[Path, Any]:
         return {}
     found = flatten(dict(missing)) if isinstance(missing, Mapping) else {(): missing}
     for path, mask in found.items():
-        if not path or not is_array(mask) or jnp.result_type(mask) != bool:
+        if not path or not is_array(mask) or not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
             raise errors.InvalidArgument(
                 "Missing elements are masks by address.",
                 where=errors.caller(),

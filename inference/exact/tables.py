@@ -71,8 +71,39 @@ def plates_of(lanes: Iterable[Lane]) -> tuple[Plate, ...]:
     return tuple(dict.fromkeys(plate for lane in lanes for plate in lane.plates))
 
 
-Reduce = Callable[[jax.Array, jax.Array | None, int], jax.Array]
+Pair = tuple[jax.Array, jax.Array | None]
+"""Log weights and factors of them."""
+Reduce = Callable[[jax.Array, jax.Array | None, int], Pair]
 """Takes log weights, factors of them, and an axis, to what is left without the axis."""
+
+
+def summed(logs: jax.Array, chances: jax.Array | None, axis: int) -> Pair:
+    """The sum of chances * exp(logs), as log weights without derivative and factors with one.
+
+    The factors are one, or zero where the sum is; so a derivative is right there, too, and goes
+    on through sums of such sums.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference.exact.tables import summed
+    >>> never = lambda p: summed(jnp.zeros(2), p, 0)[1]
+    >>> float(never(jnp.zeros(2))), jax.grad(never)(jnp.zeros(2)).tolist()
+    (0.0, [1.0, 1.0])
+    """
+    total, top = _scaled(logs, chances, axis)
+    scale = jax.lax.stop_gradient(jnp.where(total > 0, total, 1.0))
+    return jnp.log(scale) + jnp.squeeze(top, axis), total / scale
+
+
+def _scaled(logs: jax.Array, chances: jax.Array | None, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The sum over an axis less exp(top), and top, the largest that has a chance."""
+    counted = logs if chances is None else jnp.where(chances > 0, logs, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(counted, axis, keepdims=True))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    # an outcome without chance may be likelier by far: its ratio stays a number
+    most = math.log(jnp.finfo(logs.dtype).max) - 1
+    some = logs > -jnp.inf
+    weights = jnp.where(some, jnp.exp(jnp.minimum(jnp.where(some, logs, 0.0) - top, most)), 0.0)
+    return jnp.sum(weights if chances is None else weights * chances, axis), top
 
 
 def log_sum(logs: jax.Array, chances: jax.Array | None, axis: int) -> jax.Array:
@@ -84,14 +115,7 @@ def log_sum(logs: jax.Array, chances: jax.Array | None, axis: int) -> jax.Array:
     >>> float(log_sum(never, None, 0)), jax.grad(lambda x: log_sum(x, None, 0))(never).tolist()
     (-inf, [0.0, 0.0])
     """
-    counted = logs if chances is None else jnp.where(chances > 0, logs, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(counted, axis, keepdims=True))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    # an outcome without chance may be likelier by far: its ratio stays a number
-    most = math.log(jnp.finfo(logs.dtype).max) - 1
-    some = logs > -jnp.inf
-    weights = jnp.where(some, jnp.exp(jnp.minimum(jnp.where(some, logs, 0.0) - top, most)), 0.0)
-    total = jnp.sum(weights if chances is None else weights * chances, axis)
+    total, top = _scaled(logs, chances, axis)
     found = jnp.log(jnp.where(total > 0, total, 1.0)) + jnp.squeeze(top, axis)
     return jnp.where(total > 0, found, -jnp.inf)
 
@@ -114,23 +138,23 @@ def _whole(logs: jax.Array, chances: jax.Array | None) -> jax.Array:
     return logs + jnp.where(chances > 0, jnp.log(jnp.where(chances > 0, chances, 1)), -jnp.inf)
 
 
-def largest(logs: jax.Array, chances: jax.Array | None, axis: int) -> jax.Array:
+def largest(logs: jax.Array, chances: jax.Array | None, axis: int) -> Pair:
     """The largest; its derivative marks the outcome that it is of, the first if there are more."""
     whole = jax.lax.stop_gradient(_whole(logs, chances))
-    return jnp.max(whole, axis) + _followed(logs, _marked(whole, axis), axis)
+    return jnp.max(whole, axis) + _followed(logs, _marked(whole, axis), axis), None
 
 
 def drawn(gumbel: Callable[[tuple[int, ...], Any], jax.Array]) -> Reduce:
-    """`log_sum`, whose derivative marks one outcome drawn by the weights, not the weights.
+    """`summed`, whose derivative marks one outcome drawn by the weights, not the weights.
 
     Followed back through an elimination, these marks are one joint draw: the last choice is
     drawn from its law, the one before from its law given that, and so on.
     """
 
-    def reduce(logs: jax.Array, chances: jax.Array | None, axis: int) -> jax.Array:
+    def reduce(logs: jax.Array, chances: jax.Array | None, axis: int) -> Pair:
         whole = jax.lax.stop_gradient(_whole(logs, chances))
         noisy = whole + gumbel(whole.shape, whole.dtype)
-        return log_sum(whole, None, axis) + _followed(logs, _marked(noisy, axis), axis)
+        return log_sum(whole, None, axis) + _followed(logs, _marked(noisy, axis), axis), None
 
     return reduce
 
@@ -218,7 +242,7 @@ def eliminated(tables: Sequence[Table], lane: Lane, reduce: Reduce) -> list[Tabl
         assert whole.chances is not None
         logs = jnp.zeros_like(whole.chances)
     left = (*whole.lanes[:axis], *whole.lanes[axis + 1 :])
-    return [*rest, shrunk(Table(left, whole.plates, reduce(logs, whole.chances, axis)))]
+    return [*rest, shrunk(Table(left, whole.plates, *reduce(logs, whole.chances, axis)))]
 
 
 def shrunk(table: Table) -> Table:
@@ -227,9 +251,10 @@ def shrunk(table: Table) -> Table:
     gone = [len(table.lanes) + i for i, p in enumerate(table.plates) if p not in plates]
     if not gone:
         return table
-    assert table.chances is None and table.logs is not None
     kept = tuple(plate for plate in table.plates if plate in plates)
-    return Table(table.lanes, kept, jnp.sum(table.logs, tuple(gone)))
+    logs = None if table.logs is None else jnp.sum(table.logs, tuple(gone))
+    chances = None if table.chances is None else jnp.prod(table.chances, tuple(gone))
+    return Table(table.lanes, kept, logs, chances)
 
 
 def can_go(tables: Sequence[Table], lane: Lane) -> bool:
@@ -265,7 +290,7 @@ def total(tables: Sequence[Table], reduce: Reduce) -> jax.Array:
     if stuck := lanes_of(found):
         refuse_plates(stuck)
     zero = jnp.zeros((), jnp.result_type(float))
-    return sum((table.logs for table in found if table.logs is not None), zero)
+    return sum(map(log_weights, found), zero)
 
 
 class Couples(Exception):
