@@ -556,7 +556,7 @@ call(
     there=const(lambda x, u: (x, u)),
     back=const(None),
 )
-call("sum_out", model=const(coin), selection=const("fair"), missing=const(None))
+call("sum_out", model=const(coin), selection=const("fair"), missing=const(None), along=const(None))
 quiet = sum_out(coin, "fair")
 for _name in ("restore", "most_likely", "beliefs"):
     call(_name, quiet=const(quiet), trace=lambda: quiet.generate({"heads": 1})[0], random=True)

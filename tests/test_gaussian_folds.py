@@ -9,10 +9,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from inference.gaussian import filter
+from inference.gaussian import lanes
 from inference.gaussian.chain import Chain
 from inference.gaussian.evidence import evidence, smooth
-from inference.gaussian.filter import WAYS
+from inference.gaussian.lanes import WAYS
 from inference.gaussian.matern import Matern12, Matern32
 from inference.gaussian.oscillator import SHO
 from inference.gaussian.paths import root
@@ -212,8 +212,9 @@ def moving_chain(seed, n, d):
 @pytest.mark.parametrize("d", [2, 3])
 def test_all_ways_are_the_same_number(d, monkeypatch):
     """Of a chain that is not homogeneous, in value and each gradient, to 1e-9: the steps are more
-    than the blocks, and no multiple of them."""
-    monkeypatch.setattr(filter, "BLOCKS", 3)
+    than the blocks or a piece, and no multiple of them."""
+    monkeypatch.setattr(lanes, "BLOCKS", 3)
+    monkeypatch.setattr(lanes, "PIECE", 4)
     chain, values = moving_chain(d, 10, d)
     found = {
         along: jax.jit(jax.value_and_grad(lambda c, y, a=along: evidence(c, y, a), (0, 1)))(
@@ -221,7 +222,7 @@ def test_all_ways_are_the_same_number(d, monkeypatch):
         )
         for along in WAYS
     }
-    for along in ("blocks", "tree"):
+    for along in WAYS[1:]:
         for a, b in zip(*(jax.tree.leaves(found[x]) for x in (along, "scan")), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -412,7 +413,7 @@ WRONG = {
     "noises": (lambda: gp(ONE, TWO, noise=np.ones(3)), "real numbers: a number, or shape (2,)"),
     "mean": (lambda: gp(ONE, TWO, mean=np.ones(3)), "real numbers: a number, or shape (2,)"),
     "present": (lambda: gp(ONE, TWO, present=np.ones(2)), "bools of shape (2,)"),
-    "along": (lambda: gp(ONE, TWO, along="loop"), '"scan" or "blocks" or "tree"'),
+    "along": (lambda: gp(ONE, TWO, along="loop"), '"scan" or "blocks" or "tree" or "roots"'),
     "value": (lambda: gp(ONE, TWO).log_prob(np.ones(3)), "shape (2,)"),
     "no density": (
         lambda: gp(Constant() + Linear(), np.arange(3.0)).log_prob(np.ones(3)),

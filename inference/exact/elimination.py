@@ -38,6 +38,7 @@ from ppl.sites import Site
 from ppl.walk import construct
 
 from ..targets.series import Again
+from .finite_latents import reads_of
 from .symbolic import aval_of, refused
 
 Inputs = dict[Path, Any]
@@ -252,6 +253,29 @@ def _branch(
     packed = lax.switch(index, [lambda r=r: r(mine, operands, inputs) for r in runs])
     outs, after = sums.unpack(packed, form)
     return outs, sums.both(after, rest)
+
+
+FEWEST = 3
+"""Loops of fewer steps are gone through step by step."""
+
+
+def only_kept(step: Loop, args: list, sums: Sums) -> Choice | None:
+    """The one choice of a loop that is kept, if nothing else in the loop reads it, and what the
+    loop puts out is the choice itself, or depends on what is summed out."""
+    body = step.body
+    if not all(isinstance(each, (Pure, Choice)) for each in body.steps):
+        return None
+    kept = [s for s in body.steps if isinstance(s, Choice) and s.path not in sums.places]
+    if len(kept) != 1 or sums.names(args[: step.constants]) or step.length < FEWEST:
+        return None
+    (value,) = kept[0].outputs
+    read = {slot for each in body.steps for slot in each.inputs} | {*body.outputs[: step.carries]}
+    state = range(step.constants, step.constants + step.carries)
+    labels = [frozenset({()}) if i in state else frozenset() for i in range(len(body.inputs))]
+    found = reads_of(body, labels, frozenset(sums.places))[step.carries :]
+    outs = zip(body.outputs[step.carries :], found, strict=True)
+    alone = value not in read and all(label or slot == value for slot, label in outs)
+    return kept[0] if alone else None
 
 
 MOST_FORMS = 8

@@ -22,20 +22,18 @@ from ppl.effects import sample_p
 from ppl.estimators.flow import Known, Symbol, flows_through
 from ppl.estimators.nodes import graph_of
 from ppl.execute import Execute
-from ppl.program import Choice, Loop, Path, Pure
+from ppl.program import Choice, Loop, Path
 from ppl.randomness import bind_parameters
 from ppl.walk import walk
 
 from . import states
+from .elimination import only_kept
 from .markov import Markov, mass, state_after
 from .mixed import chosen, drawn_of, logs_of
 from .several import Several, table_of
 from .states import Form
 from .symbolic import aval_of
 from .tables import Lane, Table, log_weights, summed
-
-FEWEST = 3
-"""Loops of fewer steps are gone through step by step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,25 +107,17 @@ def _outputs(step: Loop) -> list[tuple[int, Any]]:
 
 def _only_kept(sums: Any, step: Loop, args: list, form: Form) -> Choice | None:
     """The choice of a loop that is kept, if it is the only one and nothing else reads it."""
-    body = step.body
-    if not all(isinstance(each, (Pure, Choice)) for each in body.steps):
-        return None
-    kept = [s for s in body.steps if isinstance(s, Choice) and s.path not in sums.places]
-    if len(kept) != 1 or sums.names(args[: step.constants]) or step.length < FEWEST:
-        return None
-    (value,) = kept[0].outputs
-    read = {slot for each in body.steps for slot in each.inputs} | {*body.outputs[: step.carries]}
+    found = only_kept(step, args, sums)
     plain = set(range(step.carries)) - {i for group in form.groups for i in group.leaves}
     simple = (
-        value not in read
-        and not plain  # all of the state is summed out
+        not plain  # all of the state is summed out
         and not form.lost
         and len(form.blocks) == 1
         and not form.blocks[0][1]
         and not any(group.plates for group in form.groups)
         and (not sums.given or sums.reduce is summed)
     )
-    return kept[0] if simple else None
+    return found if simple else None
 
 
 @jax.tree_util.register_dataclass

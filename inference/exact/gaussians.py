@@ -29,6 +29,7 @@ from ppl.program import Choice, Factor, Loop, Map, Path
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
 
+from . import gaussian_series
 from . import gaussian_states as states
 from .gaussian_states import Form
 from .linear import (
@@ -57,12 +58,14 @@ class Gaussians:
 
     Attributes:
       simulate: whether values are simulated beside those that are given.
+      fold: how series are gone through: "scan", "blocks" or "tree".
     """
 
     places: frozenset[Path]
     sites: dict[Path, Site]
     given: bool = False
     simulate: bool = False
+    fold: str = "scan"
     way: str = "in a linear and Gaussian way"
     expected: str = (
         "Normal or MultivariateNormal choices, whose means are affine in what is summed out, "
@@ -242,7 +245,7 @@ class Gaussians:
     def along(
         self, step: Loop, args: list, law: GaussianLaw, inputs: Any, form: Form
     ) -> tuple[list, GaussianLaw] | None:
-        return None
+        return gaussian_series.along(self, step, args, law, inputs, form)
 
     def each(
         self, step: Map, args: list, law: Any, inputs: Any, outside: frozenset, run: Callable

@@ -16,8 +16,11 @@ FEW = 2
 """Rows up to which a product is written out: of three, a compiler does more than it saves."""
 
 
-def entries(x: jax.Array, rank: int) -> Any:
+def entries(x: jax.Array, rank: int, few: bool | None = None) -> Any:
     """`x` by its entries, if it has few rows: the first `rank` axes are those of the matrix.
+
+    Args:
+      few: whether it has; None to count those of `x`.
 
     >>> import jax.numpy as jnp
     >>> from inference.gaussian.entries import contract, entries, joined
@@ -25,7 +28,7 @@ def entries(x: jax.Array, rank: int) -> Any:
     >>> joined(contract("ij,jk->ik", x, x)).tolist()
     [[2.0, 3.0], [6.0, 11.0]]
     """
-    if x.shape[0] > FEW:
+    if not (x.shape[0] <= FEW if few is None else few):
         return x
     found = np.empty(x.shape[:rank], object)
     for index in np.ndindex(found.shape):
@@ -39,6 +42,14 @@ def joined(x: Any) -> jax.Array:
         flat = jnp.stack([jnp.asarray(each) for each in x.reshape(-1)])
         return flat.reshape(*x.shape, *flat.shape[1:])
     return x
+
+
+def matrices(rows: list[list[jax.Array]]) -> jax.Array:
+    """Matrices `(..., d, d)` of their entries, which are kept apart in memory.
+
+    A loop reads them with times behind, so that the axes are only said to be moved.
+    """
+    return jnp.moveaxis(jnp.stack([jnp.stack(row) for row in rows]), (0, 1), (-2, -1))
 
 
 def contract(formula: str, *factors: Any) -> Any:

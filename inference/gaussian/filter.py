@@ -1,20 +1,23 @@
-"""The Kalman filter, folded along time: in one scan, in blocks side by side, or as a tree.
+"""The Kalman filter, folded along time: in one lane, in some side by side, or as a tree.
 
-All give the law of each state before its own observation. A block of steps is itself a step: a
-transition, what it adds, and what its observations say of the state before it. It is found by
-the same filter from an unknown state, and blocks are composed by a rule that is associative
-(Särkkä & García-Fernández 2021). A tree is as many blocks as there are steps.
+All give the law of the state before each step. A lane of steps is itself a step: a transition,
+what it adds, and what its observations say of the state before it. It is found by the same
+filter from an unknown state, and lanes are composed by a rule that is associative (Särkkä &
+García-Fernández 2021). A tree has as many lanes as there are steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from .chain import Steps
+from .chain import Course, Steps
+from .elimination import whitened
 from .entries import (
     contract,
     entries,
@@ -27,150 +30,207 @@ from .entries import (
     times,
     unpacked,
 )
+from .lanes import Lanes
+from .roots import passed_by_roots
 
-BLOCKS = 32
-"""How many blocks are gone through side by side, whatever the number of steps."""
+UNROLLED = 4
+"""Up to how many numbers, seen at once, a step is written out."""
 
-WAYS = ("scan", "blocks", "tree")
-
-
-def blocks_of(along: str, n: int) -> int:
-    """Into how many blocks n steps are cut."""
-    return {"scan": 1, "blocks": min(BLOCKS, n), "tree": n}[along]
+Make = Callable[[Any, Any], Steps]
+"""Steps, from what is shared and a piece of the rows."""
 
 
-def predicted(steps: Steps, along: str) -> tuple[jax.Array, jax.Array]:
-    """The mean `(d, n)` and covariance `(d, d, n)` of each state, given what precedes it."""
-    d, blocks = steps.dimension, blocks_of(along, steps.count)
-    start = packed(entries(steps.mean, 1), entries(steps.covariance, 2))
-    rows = cut(steps.rows(), blocks)
-    h = steps.sees(0 if blocks == 1 else 1)
-    starts = start if blocks == 1 else _starts(rows, start, h, d)
+def passed(
+    make: Make, course: Course, pieces: Any, lanes: Lanes, told: Callable[[Steps, jax.Array], Any]
+) -> Any:
+    """What is told of each piece, by its steps and the law of the state before each of them.
 
-    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
-        move, noise, seen = _read(row, d)
-        before = _moved(*unpacked(carry, d), move, noise)
-        return packed(*_corrected(*before, h, *seen)), packed(*before)
+    That law is given what is seen earlier: mean and covariance packed, as loops write them,
+    `(depth, k)`, and behind it the lanes.
 
-    _, found = lax.scan(step, starts, rows)
-    mean, covariance = unpacked(uncut(found, steps.count), d)
-    return joined(mean), joined(covariance)
-
-
-def cut(rows: tuple[jax.Array, ...], blocks: int) -> tuple[jax.Array, ...]:
-    """Arrays `(..., n)` as `(steps, ..., blocks)`, or `(n, ...)` of one block.
-
-    What is added at the end is zero: it moves on nothing, and says nothing.
+    Args:
+      pieces: the rows, cut.
     """
+    if lanes.roots:
+        return passed_by_roots(make, course, pieces, lanes, told)
+    d = course.mean.shape[0]
+    start = packed(entries(course.mean, 1), entries(course.covariance, 2))
+    if lanes.lanes > 1:
+        start = _starts(make, course, pieces, lanes, start)
 
-    def one(part: jax.Array) -> jax.Array:
-        if blocks == 1:
-            return jnp.moveaxis(part, -1, 0)
-        length = -(-part.shape[-1] // blocks)
-        spare = [(0, 0)] * (part.ndim - 1) + [(0, length * blocks - part.shape[-1])]
-        cuts = jnp.pad(part, spare).reshape(*part.shape[:-1], blocks, length)
-        return jnp.moveaxis(cuts, -1, 0)
+    def piece(carry: jax.Array, rows: Any) -> tuple[jax.Array, Any]:
+        steps = make(course.shared, rows)
+        read, rows = as_read(steps, lanes)
 
-    return tuple(one(part) for part in rows)
+        def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
+            move, noise, offset, seen = read(row)
+            state = moved(*unpacked(carry, d), move, noise, offset)
+            return packed(*_through(_corrected, state, seen)), carry
 
+        carry, kept = lax.scan(step, carry, rows)
+        return carry, told(steps, kept)
 
-def uncut(found: jax.Array, n: int) -> jax.Array:
-    """The first n of `(steps, k, blocks)`, or of `(n, k)`, as `(k, n)`."""
-    if found.ndim == 2:
-        return found.T
-    return jnp.moveaxis(found, 0, -1).reshape(found.shape[1], -1)[:, :n]
-
-
-def _read(row: tuple, d: int) -> tuple[Any, Any, tuple]:
-    """A, Q, and R, y and whether y is there, of one step."""
-    return entries(row[0], 2), symmetric(row[1], d), row[2:]
+    return lax.scan(piece, start, pieces)[1]
 
 
-def _moved(mean: Any, covariance: Any, move: Any, noise: Any) -> tuple[Any, Any]:
+def as_read(steps: Steps, lanes: Lanes) -> tuple[Callable[[tuple], tuple], tuple]:
+    """How a loop reads A, Q, b, and the rows of what is seen there; and what it reads.
+
+    Noise is made independent, so that numbers are seen one after another.
+    """
+    variance, h, values = whitened(steps.variance, steps.present, steps.observation, steps.values)
+    d, always = steps.dimension, None
+    if h.shape[-1] == 1 != steps.count:
+        always = h[..., 0] if lanes.lanes == 1 else h
+        h = None
+    rows = steps.transition, lower(steps.noise), variance, values, steps.present, steps.offset, h
+
+    def read(row: tuple) -> tuple:
+        move, half, variance, value, present, offset, here = row
+        by = always if here is None else here
+        offset = None if offset is None else entries(offset, 1)
+        return entries(move, 2), symmetric(half, d), offset, (by, variance, value, present)
+
+    return read, jax.tree.map(lanes.rows, rows)
+
+
+def moved(mean: Any, covariance: Any, move: Any, noise: Any, offset: Any) -> tuple[Any, Any]:
+    """Mean and covariance after a transition."""
     half = contract("ij,jk->ik", move, covariance)
-    return contract("ij,j->i", move, mean), mirrored(contract("ij,kj->ik", half, move) + noise)
+    mean = contract("ij,j->i", move, mean)
+    covariance = mirrored(contract("ij,kj->ik", half, move) + noise)
+    return mean if offset is None else mean + offset, covariance
 
 
-def gain_of(covariance: Any, h: Any, variance: Any, present: Any) -> tuple[Any, Any, Any]:
-    """P h, the predicted variance S of an observation, and 1 / S, or 0 where it says nothing.
+def _through(one: Callable[..., tuple], state: tuple, seen: tuple) -> tuple:
+    """A state after each of the numbers that are seen at once: of many, by a loop of their own."""
+    if len(seen[0]) <= UNROLLED:
+        for h, *rest in zip(*seen, strict=True):
+            state = one(*state, entries(h, 1), *rest)
+        return state
+    ranks = [np.ndim(part) for part in state]
+    again = lambda state: [entries(x, rank) for x, rank in zip(state, ranks, strict=True)]  # noqa: E731
+
+    def step(state: tuple, row: tuple) -> tuple[tuple, None]:
+        found = one(*again(state), entries(row[0], 1), *row[1:])
+        return tuple(joined(part) for part in found), None
+
+    return tuple(again(lax.scan(step, tuple(joined(part) for part in state), seen)[0]))
+
+
+def _told(covariance: Any, h: Any, variance: Any, present: Any) -> tuple[Any, Any]:
+    """P h, and 1 / S for the predicted variance S of a number; 0 where it says nothing.
 
     Nothing is said by what is missing, and by what was certain already.
     """
     along = contract("ij,j->i", covariance, h)
     spread = contract("i,i->", h, along) + variance
     says = (present > 0) & (spread > 0)
-    return along, spread, jnp.where(says, 1 / jnp.where(says, spread, 1.0), 0.0)
+    return along, jnp.where(says, 1 / jnp.where(says, spread, 1.0), 0.0)
 
 
 def _corrected(mean, covariance, h, variance, value, present) -> tuple[Any, Any]:
-    along, _, precision = gain_of(covariance, h, variance, present)
+    along, precision = _told(covariance, h, variance, present)
     shift = precision * (value - contract("i,i->", h, mean))
     drop = times(contract("i,j->ij", along, along), precision)
     return mean + times(along, shift), covariance - drop
 
 
-def _starts(rows: tuple, start: jax.Array, h: Any, d: int) -> jax.Array:
-    """The law of the state before each block, packed, `(k, blocks)`."""
-    blocks, dtype = rows[0].shape[-1], start.dtype
+def _corrected_unknown(
+    from_before, mean, covariance, said, weight, h, variance, value, present
+) -> tuple[Any, ...]:
+    """The same of a state that is `from_before` times an unknown one and a known rest.
+
+    `said` and `weight` are what has been seen of the unknown one: its precision, and times mean.
+    """
+    along, precision = _told(covariance, h, variance, present)
+    sees = contract("i,ij->j", h, from_before)
+    shift = precision * (value - contract("i,i->", h, mean))
+    return (
+        from_before - times(contract("i,j->ij", along, sees), precision),
+        mean + times(along, shift),
+        covariance - times(contract("i,j->ij", along, along), precision),
+        said + times(sees, shift),
+        weight + times(contract("i,j->ij", sees, sees), precision),
+    )
+
+
+def _starts(make: Make, course: Course, pieces: Any, lanes: Lanes, start: jax.Array) -> jax.Array:
+    """The law of the state before each lane, packed, `(k, lanes)`."""
+    d, count, dtype = course.mean.shape[0], lanes.lanes, start.dtype
     width = d + size(d)
 
-    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
-        from_before = entries(carry[: d * d].reshape(d, d, -1), 2)
-        said, weight = unpacked(carry[d * d + width :], d)
-        move, noise, (variance, value, present) = _read(row, d)
-        mean, covariance = _moved(*unpacked(carry[d * d : d * d + width], d), move, noise)
-        from_before = contract("ij,jk->ik", move, from_before)
-        along, _, precision = gain_of(covariance, h, variance, present)
-        sees = contract("i,ij->j", h, from_before)
-        shift = precision * (value - contract("i,i->", h, mean))
-        parts = [
-            joined(from_before - times(contract("i,j->ij", along, sees), precision)).reshape(
-                d * d, -1
-            ),
-            packed(mean + times(along, shift),
-                   covariance - times(contract("i,j->ij", along, along), precision)),
-            packed(said + times(sees, shift),
-                   weight + times(contract("i,j->ij", sees, sees), precision)),
-        ]  # fmt: skip
-        return jnp.concatenate(parts), None
+    def piece(carry: jax.Array, rows: Any) -> tuple[jax.Array, None]:
+        read, rows = as_read(make(course.shared, rows), lanes)
 
-    zeros = jnp.zeros((d * d + 2 * width, blocks), dtype)
-    first = zeros.at[: d * d, 1:].set(jnp.eye(d, dtype=dtype).reshape(-1, 1))
+        def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
+            from_before = entries(carry[: d * d].reshape(d, d, -1), 2)
+            said = unpacked(carry[d * d + width :], d)
+            move, noise, offset, seen = read(row)
+            state = moved(*unpacked(carry[d * d : d * d + width], d), move, noise, offset)
+            state = contract("ij,jk->ik", move, from_before), *state, *said
+            from_before, mean, covariance, *said = _through(_corrected_unknown, state, seen)
+            parts = joined(from_before).reshape(d * d, -1), packed(mean, covariance)
+            return jnp.concatenate([*parts, packed(*said)]), None
+
+        return lax.scan(step, carry, rows)[0], None
+
+    first = jnp.zeros((d * d + 2 * width, count), dtype)  # the first lane has a known start
+    first = first.at[: d * d, 1:].set(jnp.eye(d, dtype=dtype).reshape(-1, 1))
     first = first.at[d * d : d * d + width, 0].set(start)
-    whole, _ = lax.scan(step, first, rows)
+    whole, _ = lax.scan(piece, first, pieces)
 
-    mean, covariance = unpacked(whole[d * d : d * d + width], d)
-    said, weight = unpacked(whole[d * d + width :], d)
     ahead = lambda x: jnp.moveaxis(joined(x), -1, 0)  # noqa: E731
-    each = (whole[: d * d].T.reshape(blocks, d, d), ahead(mean), ahead(covariance), ahead(said),
-            ahead(weight))  # fmt: skip
-    found = lax.associative_scan(_composed, each)
-    after = jnp.concatenate([found[1].T, lower(jnp.moveaxis(found[2], 0, -1))])
-    return jnp.concatenate([start[:, None], after[:, :-1]], -1)
+    mean, covariance = (ahead(x) for x in unpacked(whole[d * d : d * d + width], d))
+    said, weight = (ahead(x) for x in unpacked(whole[d * d + width :], d))
+    each = whole[: d * d].T.reshape(count, d, d), mean, covariance, said, weight
+    if lanes.pieces * lanes.depth == 1:
+        found = lax.associative_scan(_composed, each)
+        after = jnp.concatenate([found[1].T, lower(jnp.moveaxis(found[2], 0, -1))])
+        return jnp.concatenate([start[:, None], after[:, :-1]], -1)
+
+    def onward(state: tuple, lane: tuple) -> tuple[tuple, tuple]:
+        return _after(state, lane)[:2], state
+
+    _, before = lax.scan(onward, (course.mean, course.covariance), each)
+    return jnp.concatenate([before[0].T, lower(jnp.moveaxis(before[1], 0, -1))])
 
 
-def _composed(first: tuple, then: tuple) -> tuple:
-    """One block after another (eq. 15): A, b, C of what comes out, η, J of what is said of before.
+def _after(state: tuple, lane: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The law of a state after a lane, and what the lane makes of the state (eq. 15).
 
     Matrices have their axes behind, for `solve`.
     """
+    (b, c), (a2, b2, c2, eta2, j2) = state, lane
+    both = jnp.eye(c.shape[-1], dtype=c.dtype) + c @ j2
+    pulled = _turned(_solved(_turned(both), _turned(a2)))  # a2 (I + c j2)^-1
+    c3 = pulled @ c @ _turned(a2) + c2
+    return _on(pulled, b + _on(c, eta2)) + b2, (c3 + _turned(c3)) / 2, pulled
+
+
+def _composed(first: tuple, then: tuple) -> tuple:
+    """One lane after another: A, b, C of what comes out, η, J of what is said of before."""
     a, b, c, eta, j = first
-    a2, b2, c2, eta2, j2 = then
-    d = a.shape[-1]
-    turned = lambda x: jnp.swapaxes(x, -1, -2)  # noqa: E731
-    on = lambda x, v: (x @ v[..., None])[..., 0]  # noqa: E731
-    both = jnp.eye(d, dtype=a.dtype) + c @ j2
-    pulled = turned(_solved(turned(both), turned(a2)))  # a2 (I + c j2)^-1
-    back = _solved(turned(both), jnp.concatenate([(eta2 - on(j2, b))[..., None], j2 @ a], -1))
-    c3 = pulled @ c @ turned(a2) + c2
-    j3 = turned(a) @ back[..., 1:] + j
+    _, _, _, eta2, j2 = then
+    mean, covariance, pulled = _after((b, c), then)
+    both = jnp.eye(c.shape[-1], dtype=c.dtype) + j2 @ c
+    back = _solved(both, jnp.concatenate([(eta2 - _on(j2, b))[..., None], j2 @ a], -1))
+    j3 = _turned(a) @ back[..., 1:] + j
     return (
         pulled @ a,
-        on(pulled, b + on(c, eta2)) + b2,
-        (c3 + turned(c3)) / 2,
-        on(turned(a), back[..., 0]) + eta,
-        (j3 + turned(j3)) / 2,
+        mean,
+        covariance,
+        _on(_turned(a), back[..., 0]) + eta,
+        (j3 + _turned(j3)) / 2,
     )
+
+
+def _turned(x: jax.Array) -> jax.Array:
+    return jnp.swapaxes(x, -1, -2)
+
+
+def _on(x: jax.Array, vector: jax.Array) -> jax.Array:
+    return (x @ vector[..., None])[..., 0]
 
 
 def _solved(matrix: jax.Array, right: jax.Array) -> jax.Array:

@@ -46,6 +46,29 @@ def check_each(name: str, value: Any, count: int, least: float | None = None) ->
     _check_numbers(name, array, least)
 
 
+def check_table(
+    name: str, value: Any, *shapes: tuple[int, ...], kind: Any = None, least: float | None = None
+) -> None:
+    """Raise `InvalidArgument` unless `value` has one of those shapes, and is of real numbers.
+
+    Args:
+      kind: of another type than numbers, bools.
+      least: what numbers must be finite, and not below.
+    """
+    array = array_of(value)
+    right = _real(array) if kind is None else jnp.issubdtype(array.dtype, kind)
+    if not right or array.shape not in shapes:
+        what = "real numbers" if kind is None else "bools"
+        raise errors.InvalidArgument(
+            f"{name} is no array of that kind.", where=errors.caller(),
+            given=f"{name}={shown(value)}",
+            expected=f"{what} of shape {' or '.join(str(shape) for shape in shapes)}",
+            fix=f"{name}=jnp.{'ones' if kind else 'zeros'}({shapes[-1]})",
+        )  # fmt: skip
+    if least is not None:
+        _check_numbers(name, array, least)
+
+
 def check_values(values: Any, count: int, present: Any) -> None:
     """Raise `InvalidArgument` unless there is a number for each time, finite where present."""
     array = array_of(values)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .entries import matrices
 from .hyperparameters import as_float, check_parameters, record
 from .kernel import Kernel
-from .moments import decay_moments
+from .moments import each_moment
 
 _FAR = 60.0
 """Gaps, times λ, after which exp(-2 λ dt) is zero in any precision."""
@@ -45,19 +46,24 @@ def _constants(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _transition(d: int, x: jax.Array) -> jax.Array:
     a = _constants(d)[0]
-    x = jnp.minimum(as_float(x), 700.0)[..., None, None]  # zero from there on
-    total = jnp.zeros(x.shape, x.dtype)
-    for coefficient in a[::-1].astype(x.dtype):
-        total = total * x + coefficient
-    return jnp.exp(-x) * total
+    x = jnp.minimum(as_float(x), 700.0)  # zero from there on
+    decay, powers = jnp.exp(-x), [x**k for k in range(d)]
+    return matrices([[decay * _sum(a[:, i, j], powers) for j in range(d)] for i in range(d)])
 
 
-def _noise(d: int, x: jax.Array) -> jax.Array:
+def _noise(d: int, x: jax.Array, variance: Any) -> jax.Array:
     q = _constants(d)[1]
     x = jnp.minimum(as_float(x), _FAR)
-    moments = decay_moments(2 * x, 2 * d - 2)
-    powers = jnp.stack([x ** (m + 1) for m in range(2 * d - 1)], -1)
-    return jnp.einsum("...m,mij->...ij", powers * moments, q.astype(x.dtype))
+    moments = each_moment(2 * x, 2 * d - 2)
+    parts = [variance * x ** (m + 1) * moment for m, moment in enumerate(moments)]
+    half = [[_sum(q[:, i, j], parts) for j in range(i + 1)] for i in range(d)]
+    return matrices([[half[max(i, j)][min(i, j)] for j in range(d)] for i in range(d)])
+
+
+def _sum(coefficients: np.ndarray, parts: list[jax.Array]) -> jax.Array:
+    """Of those that are not zero."""
+    found = [float(c) * part for c, part in zip(coefficients, parts, strict=True) if c]
+    return sum(found[1:], found[0])
 
 
 class _Matern(Kernel):
@@ -81,7 +87,7 @@ class _Matern(Kernel):
         return _transition(self.dimension, self._in_units(dt))
 
     def noise(self, dt: Any, at: Any = None) -> jax.Array:
-        return self.sigma**2 * _noise(self.dimension, self._in_units(dt))
+        return _noise(self.dimension, self._in_units(dt), jnp.asarray(self.sigma) ** 2)
 
     def start(self, at: Any) -> jax.Array:
         return jnp.asarray(self.sigma) ** 2 * _constants(self.dimension)[2]

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
 def decay_moments(rate: jax.Array, most: int) -> jax.Array:
     """m_n = ∫_0^1 v^n exp(-rate v) dv for n = 0, ..., most, on a last axis.
 
@@ -25,8 +24,14 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
     >>> [round(float(m), 4) for m in decay_moments(jnp.array(0.0), 3)]  # 1 / (n + 1)
     [1.0, 0.5, 0.3333, 0.25]
     """
+    return jnp.stack(each_moment(rate, most), -1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def each_moment(rate: jax.Array, most: int) -> tuple[jax.Array, ...]:
+    """The same, each by itself: one array of them would be taken apart again."""
     edge = most / 2 + 1
-    slow, fast = jnp.minimum(rate, edge), jnp.maximum(rate, edge)
+    decay, slow, fast = jnp.exp(-rate), jnp.minimum(rate, edge), jnp.maximum(rate, edge)
     # a series for the last one; each before it is a sum of two positive numbers
     terms, coefficients = 1.0, [1 / (most + 1)]
     for k in range(1, 200):
@@ -34,7 +39,6 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
         if terms < 1e-17:
             break
         coefficients.append(coefficients[-1] / (most + 1 + k))
-    decay = jnp.exp(-slow)
     series = jnp.zeros_like(slow)
     for coefficient in reversed(coefficients):
         series = series * slow + coefficient
@@ -42,18 +46,17 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
     for n in reversed(range(most)):
         down.append((decay + slow * down[-1]) / (n + 1))
     # and at fast rates, the other way: little is taken from much
-    decay = jnp.exp(-fast)
-    up = [-jnp.expm1(-fast) / fast]
+    up = [(1 - decay) / fast]
     for n in range(most):
         up.append(((n + 1) * up[-1] - decay) / fast)
-    return jnp.where((rate <= edge)[..., None], jnp.stack(down[::-1], -1), jnp.stack(up, -1))
+    return tuple(jnp.where(rate <= edge, a, b) for a, b in zip(down[::-1], up, strict=True))
 
 
-@decay_moments.defjvp
+@each_moment.defjvp
 def _derivative(most: int, primals: tuple, tangents: tuple) -> tuple:
     (rate,), (turn,) = primals, tangents
-    found = decay_moments(rate, most + 1)
-    return found[..., :-1], -found[..., 1:] * turn[..., None]
+    found = each_moment(rate, most + 1)
+    return found[:-1], tuple(-moment * turn for moment in found[1:])
 
 
 def hyperbolic(square: jax.Array) -> tuple[jax.Array, jax.Array]:

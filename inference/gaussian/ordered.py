@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .chain import Chain
+from .chain import Chain, Course, Steps
 from .kernel import Kernel
 
 
@@ -20,14 +20,39 @@ class Ordered:
       order: the place of each in what was given.
       times, gaps: in order; the first gap is zero.
       certain: what repeats, without noise, what was observed just before it.
-      chain: its law, in which what is certain is left out.
+      before: the time before each; the first is itself.
+      variance, present: of the noise, and whether a value is there and not certain.
     """
 
+    kernel: Kernel
     order: jax.Array
     times: jax.Array
     gaps: jax.Array
     certain: jax.Array
-    chain: Chain
+    before: jax.Array
+    variance: jax.Array
+    present: jax.Array
+
+    @property
+    def chain(self) -> Chain:
+        """Its law, of matrices, in which what is certain is left out."""
+        return Chain(
+            mean=jnp.zeros(self.kernel.dimension),
+            covariance=self.kernel.start(self.times[0]),
+            transition=self.kernel.transition(self.gaps),
+            noise=self.kernel.noise(self.gaps, self.before),
+            observation=self.kernel.observation(),
+            variance=self.variance,
+            present=self.present,
+        )
+
+    def course(self, values: jax.Array) -> Course:
+        """The same, observed at these values in order, for steps that are made `by_kernel`."""
+        cast = lambda x: jnp.asarray(x, values.dtype)  # noqa: E731
+        rows = self.gaps, self.before, self.variance, self.present, values
+        start = cast(self.kernel.start(self.times[0]))
+        zero = jnp.zeros(self.kernel.dimension, values.dtype)
+        return Course(zero, start, self.kernel, tuple(cast(row) for row in rows))
 
     def undone(self, values: jax.Array) -> jax.Array:
         """Values in order, as they were given."""
@@ -62,13 +87,20 @@ def ordered(kernel: Kernel, times: jax.Array, variance: jax.Array, present: jax.
     before = jnp.concatenate([times[:1], times[:-1]])
     gaps = times - before
     certain = jnp.zeros_like(exact).at[1:].set(exact[1:] & exact[:-1] & (gaps[1:] == 0))
-    chain = Chain(
-        mean=jnp.zeros(kernel.dimension),
-        covariance=kernel.start(times[0]),
-        transition=kernel.transition(gaps),
-        noise=kernel.noise(gaps, before),
-        observation=kernel.observation(),
-        variance=variance,
-        present=jnp.where(certain, 0.0, present),
+    present = jnp.where(certain, 0.0, present)
+    return Ordered(kernel, order, times, gaps, certain, before, variance, present)
+
+
+def by_kernel(kernel: Kernel, rows: tuple[jax.Array, ...]) -> Steps:
+    """Steps of a kernel, from the rows of a `course`."""
+    gaps, before, variance, present, values = rows
+    behind = lambda x: jnp.moveaxis(jnp.asarray(x, values.dtype), 0, -1)  # noqa: E731
+    return Steps(
+        transition=behind(kernel.transition(gaps)),
+        noise=behind(kernel.noise(gaps, before)),
+        observation=jnp.asarray(kernel.observation(), values.dtype)[None, :, None],
+        variance=variance[None],
+        present=present[None],
+        values=values[None],
+        offset=None,
     )
-    return Ordered(order, times, gaps, certain, chain)

@@ -54,10 +54,9 @@ class Prediction(dist.Distribution):
         """Mean and variance at the new times, given what is left of the values."""
         n = self.process.event_shape[0]
         both = jnp.concatenate([residuals, jnp.zeros(self.event_shape, residuals.dtype)])
-        h = order.chain.observation
-        means, covariances = smooth(
-            order.chain, both[order.order], way(self.process.kernel, self.process.along)
-        )
+        chain, along = order.chain, way(self.process.kernel, self.process.along)
+        h = chain.observation
+        means, covariances = smooth(chain, both[order.order], along)
         variances = jnp.einsum("i,nij,j->n", h, covariances, h)
         return order.undone(means @ h)[n:], order.undone(variances)[n:]
 

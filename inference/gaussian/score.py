@@ -7,16 +7,21 @@ once: (r r' - N) / 2 in a noise Q, and so on (Koopman & Shephard 1992). They als
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .chain import Steps
-from .entries import contract, entries, joined, mirrored, packed, size, times, unpacked
-from .filter import blocks_of, cut, gain_of, uncut
+from .elimination import eliminated
+from .entries import contract, entries, joined, mirrored, packed, size, unpacked
+from .filter import moved
+from .lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -24,138 +29,201 @@ class Seen:
     """What a filter saw, by entries, with times behind.
 
     Attributes:
+      before, spread: mean and covariance of the state before each step, given the past.
       mean, covariance: m and P, of each state before its observation.
-      along, precision: P h, and 1 / S or 0.
-      spread, error: S, and the innovation e = y - h m.
+      observation: H, `(p, d)`.
+      along, precision, gain: P H', S^-1 and P H' S^-1, of what is present and not certain.
+      shift: S^-1 e, for the innovation e = y - H m.
+      log_density: of all that is present; -inf if something differs from what was certain.
     """
 
+    before: Any
+    spread: Any
     mean: Any
     covariance: Any
+    observation: Any
     along: Any
     precision: Any
-    spread: Any
-    error: Any
+    gain: Any
+    shift: Any
+    log_density: jax.Array
 
 
-def seen(steps: Steps, mean: jax.Array, covariance: jax.Array) -> Seen:
-    """All innovations at once."""
-    h, m, p = steps.sees(1), entries(mean, 1), entries(covariance, 2)
-    along, spread, precision = gain_of(p, h, steps.variance, steps.present)
-    return Seen(m, p, along, precision, spread, steps.values - contract("i,i->", h, m))
+def seen(steps: Steps, kept: jax.Array) -> Seen:
+    """All innovations at once, from the law of the state before each step, packed, `(k, n)`."""
+    before, spread = _states(steps, kept)
+    move, noise = (steps.by_entry(x, 2) for x in (steps.transition, steps.noise))
+    offset = None if steps.offset is None else steps.by_entry(steps.offset, 1)
+    m, p = moved(before, spread, move, noise, offset)
+    h = steps.by_entry(steps.observation, 2)
+    y = steps.by_entry(steps.values, 1)
+    along = contract("ij,pj->ip", p, h)
+    due = contract("pi,iq->pq", h, along) + _full(steps)
+    inverse, pivots, shares = eliminated(due, steps.present)
+    error = y - contract("pi,i->p", h, m)
+    alone = joined(contract("pq,q->p", inverse, error))
+
+    # numbers that are certain, up to the rounding of the sums they are made of
+    size_of = contract("pi,i->p", abs(h), abs(m)) + abs(y)
+    rounding = 4 * (steps.dimension + steps.width) * jnp.finfo(alone.dtype).eps
+    least = rounding * joined(contract("pq,q->p", abs(inverse), size_of))
+    wrong = (steps.present > 0) & (shares == 0) & (abs(alone) > least)
+    logs = jnp.log(jnp.where(shares > 0, 2 * math.pi * pivots, 1.0)) + shares * alone**2
+    log_density = jnp.where(jnp.any(wrong), -jnp.inf, -0.5 * jnp.sum(logs))
+
+    weighed = contract("pq,p->pq", inverse, steps.by_entry(shares, 1))
+    precision = contract("pq,pr->qr", weighed, inverse)
+    gain = contract("ip,pq->iq", along, precision)
+    shift = contract("pq,p->q", weighed, steps.by_entry(alone, 1))
+    return Seen(before, spread, m, p, h, along, precision, gain, shift, log_density)
 
 
-def backwards(steps: Steps, found: Seen, along: str) -> tuple[Any, Any, jax.Array]:
-    """A' r and A' N A of the *next* step, at each step, by entries; and, packed, of the first.
+def _full(steps: Steps) -> Any:
+    """R as a matrix `(p, p)`, by entries."""
+    r = steps.by_entry(steps.variance, steps.variance.ndim - 1)
+    if steps.variance.ndim == 3:
+        return r
+    if isinstance(r, np.ndarray):
+        found = np.zeros((len(r), len(r)), object)
+        for i, each in enumerate(r):
+            found[i, i] = each
+        return found
+    return r[:, None] * jnp.eye(len(r), dtype=r.dtype)[..., None]
 
-    At the last step they are zero.
+
+def backwards(steps: Steps, found: Seen) -> tuple[jax.Array, jax.Array]:
+    """What leads back through each step, as two arrays for a loop: G `(d, d, n)`; v and W packed.
+
+    r of the step is v + G' r of the next, and N is W + G' N G, for G = (I - K H) A: what an
+    observation says, and the transition before it, are one map.
     """
-    d, blocks = steps.dimension, blocks_of(along, steps.count)
-    h = steps.sees(0 if blocks == 1 else 1)
-    gain = joined(times(found.along, found.precision))
-    parts = steps.transition, gain, found.precision, found.precision * found.error
-    rows, dtype = cut(parts, blocks), gain.dtype
+    move = steps.by_entry(steps.transition, 2)
+    sees = contract("pi,ij->pj", found.observation, move)
+    pull = contract("pi,p->i", sees, found.shift)
+    push = contract("iq,qj->ij", contract("pi,pq->iq", sees, found.precision), sees)
+    past = joined(move - contract("ip,pj->ij", found.gain, sees))
+    few = isinstance(push, np.ndarray)
+    return past, packed(pull, push if few else entries(push, 2))
 
-    def read(row: tuple) -> tuple:
-        return entries(row[0], 2), entries(row[1], 1), *row[2:]
 
-    def step(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
-        move, gain, precision, pull = read(row)
-        r, n = _observed(*unpacked(carry, d), h, gain, precision, pull)
-        half = contract("ji,jk->ik", move, n)
-        back = packed(contract("ji,j->i", move, r), mirrored(contract("ij,jk->ik", half, move)))
-        return back, carry
+def back(carry: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
+    """One step back: r and N of the step from those of the next, packed; which it keeps."""
+    past, told = row
+    d = past.shape[0]
+    past = entries(past, 2)
+    r, n = unpacked(carry, d)
+    half = contract("ji,jk->ik", past, n)
+    before = packed(contract("ji,j->i", past, r), mirrored(contract("ij,jk->ik", half, past)))
+    return told + before, carry
 
-    last = jnp.zeros(d + size(d), dtype)
-    if blocks == 1:
-        first, kept = lax.scan(step, last, rows, reverse=True)
-        return *unpacked(kept.T, d), first
 
-    def whole(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
-        move, gain, _, _ = read(row)
+def ends(
+    step_rows: Callable[[Any], tuple], pieces: Any, d: int, dtype: Any, lanes: Lanes
+) -> jax.Array:
+    """r and N after each lane, packed, `(k, lanes)`; with one lane, `(k,)`.
+
+    At the end they are zero.
+
+    Args:
+      step_rows: `backwards` of a piece, as a loop reads it.
+    """
+    width = d + size(d)
+    if lanes.lanes == 1:
+        return jnp.zeros(width, dtype)
+
+    def through(carry: jax.Array, row: tuple) -> tuple[jax.Array, None]:
         pass_on = entries(carry[: d * d].reshape(d, d, -1), 2)
-        less = contract("i,j->ij", h, contract("i,ij->j", gain, pass_on))
-        pass_on = joined(contract("ji,jk->ik", move, pass_on - less)).reshape(d * d, -1)
-        return jnp.concatenate([pass_on, step(carry[d * d :], row)[0]]), None
+        pass_on = joined(contract("ji,jk->ik", entries(row[0], 2), pass_on)).reshape(d * d, -1)
+        return jnp.concatenate([pass_on, back(carry[d * d :], row)[0]]), None
 
-    eye = jnp.eye(d, dtype=dtype).reshape(-1, 1)
-    nothing = jnp.concatenate([jnp.broadcast_to(eye, (d * d, blocks)),
-                               jnp.zeros((last.size, blocks), dtype)])  # fmt: skip
-    each, _ = lax.scan(whole, nothing, rows, reverse=True)
-    r, n = unpacked(each[d * d :], d)
+    def piece(carry: jax.Array, rows: Any) -> tuple[jax.Array, None]:
+        return lax.scan(through, carry, step_rows(rows), reverse=True)[0], None
+
+    eye = jnp.broadcast_to(jnp.eye(d, dtype=dtype).reshape(-1, 1), (d * d, lanes.lanes))
+    nothing = jnp.concatenate([eye, jnp.zeros((width, lanes.lanes), dtype)])
+    each, _ = lax.scan(piece, nothing, pieces, reverse=True)
     ahead = lambda x: jnp.moveaxis(joined(x), -1, 0)  # noqa: E731
-    each_block = (each[: d * d].T.reshape(blocks, d, d), ahead(r), ahead(n))
-    _, r, n = lax.associative_scan(_composed, each_block, reverse=True)
-    after = packed(entries(r.T, 1), entries(jnp.moveaxis(n, 0, -1), 2))
-    starts = jnp.concatenate([after[:, 1:], last[:, None]], -1)
-    first, kept = lax.scan(step, starts, rows, reverse=True)
-    return *unpacked(uncut(kept, steps.count), d), first[:, 0]
+    r, n = (ahead(x) for x in unpacked(each[d * d :], d))
+    passes = each[: d * d].T.reshape(lanes.lanes, d, d)
+    if lanes.pieces * lanes.depth == 1:
+        _, r, n = lax.associative_scan(_composed, (passes, r, n), reverse=True)
+        r, n = (jnp.concatenate([x[1:], jnp.zeros_like(x[:1])]) for x in (r, n))
+    else:  # few lanes, from right to left
 
+        def onward(later: tuple, lane: tuple) -> tuple[tuple, tuple]:
+            return _composed((lane[0], *later), lane)[1:], later
 
-def _observed(r: Any, n: Any, h: Any, gain: Any, precision: Any, pull: Any) -> tuple[Any, Any]:
-    """r and N before an observation, from those after it."""
-    weighed = contract("ij,j->i", n, gain)
-    pull = pull - contract("i,i->", gain, r)
-    push = precision + contract("i,i->", gain, weighed)
-    cross = contract("i,j->ij", h, weighed)
-    other = contract("i,j->ij", weighed, h)
-    return r + times(h, pull), n - cross - other + times(contract("i,j->ij", h, h), push)
+        nothing = jnp.zeros_like(r[0]), jnp.zeros_like(n[0])
+        _, (r, n) = lax.scan(onward, nothing, (passes, r, n), reverse=True)
+    return packed(entries(r.T, 1), entries(jnp.moveaxis(n, 0, -1), 2))
 
 
 def _composed(later: tuple, earlier: tuple) -> tuple:
-    """Back through one block and then through the one before it."""
+    """Back through one lane and then through the one before it."""
     (g, c, d), (g2, c2, d2) = later, earlier
     turned = jnp.swapaxes(g2, -1, -2)
     return g2 @ g, (g2 @ c[..., None])[..., 0] + c2, g2 @ d @ turned + d2
 
 
-def score(steps: Steps, found: Seen, along: str) -> Steps:
+def _states(steps: Steps, kept: jax.Array) -> tuple[Any, Any]:
+    """A vector and a matrix for each step, by entries, of what a loop kept."""
+    vector, matrix = (joined(part) for part in unpacked(kept, steps.dimension))
+    return steps.by_entry(vector, 1), steps.by_entry(matrix, 2)
+
+
+def score(steps: Steps, found: Seen, kept: jax.Array) -> Steps:
     """The derivative of the log evidence in each part of the steps.
 
-    That in a variance R is (u² - D) / 2, that in a value -u, for u = e / S - K' A' r and
-    D = 1 / S + K' A' N A K; what is `present` has none.
+    For u = S^-1 e - K' r and D = S^-1 + K' N K, of r and N after an observation, that in R is
+    (u u' - D) / 2, and that in a value -u. What is `present` has none.
+
+    Args:
+      kept: r and N after each step, packed, `(k, n)`.
     """
-    h = steps.sees(1)
-    after, curve, first = backwards(steps, found, along)
-    gain = times(found.along, found.precision)
-    weighed = contract("ij,j->i", curve, gain)
-    pull = found.precision * found.error - contract("i,i->", gain, after)
-    push = found.precision + contract("i,i->", gain, weighed)
-    r, n = _observed(after, curve, h, gain, found.precision, found.precision * found.error)
+    p, gain = found.covariance, found.gain
+    r, n, pull, push, weighed = _observed(found, *_states(steps, kept))
     square = contract("i,j->ij", r, r) - n
+    half = contract("ij,jk->ik", steps.by_entry(steps.transition, 2), found.spread)
+    turn = contract("i,j->ij", r, found.before) + contract("ij,jk->ik", square, half)
 
-    # the states before each step, given what was seen until then
-    drop = times(contract("i,j->ij", found.along, found.along), found.precision)
-    mean = joined(found.mean + times(gain, found.error))
-    covariance = joined(found.covariance - drop)
-    before = entries(jnp.concatenate([steps.mean[:, None], mean[:, :-1]], -1), 1)
-    spread = jnp.concatenate([steps.covariance[..., None], covariance[..., :-1]], -1)
-    moved = contract("ij,jk->ik", entries(steps.transition, 2), entries(spread, 2))
-    move = contract("i,j->ij", r, before) + contract("ij,jk->ik", square, moved)
-
-    smooth = found.mean + contract("ij,j->i", found.covariance, r)
-    seen_by = gain - contract("ij,j->i", entries(covariance, 2), weighed)
-    start, curve0 = unpacked(first, steps.dimension)
+    filtered = p - contract("ip,jp->ij", gain, found.along)
+    smooth = found.mean + contract("ij,j->i", p, r)
+    seen_by = gain - contract("ij,jp->ip", filtered, weighed)
+    by_row = joined(contract("p,i->pi", pull, smooth) - contract("ip->pi", seen_by))
+    always = steps.observation.shape[-1] == 1
+    noise = joined(contract("p,q->pq", pull, pull) - push) / 2
+    if steps.variance.ndim == 2:
+        noise = jnp.stack([noise[i, i] for i in range(steps.width)])
     return Steps(
-        mean=joined(start),
-        covariance=joined(contract("i,j->ij", start, start) - curve0) / 2,
-        transition=joined(move),
+        transition=joined(turn),
         noise=joined(square) / 2,
-        observation=(joined(times(smooth, pull)) - joined(seen_by)).sum(-1),
-        variance=(pull**2 - push) / 2,
+        observation=by_row.sum(-1, keepdims=True) if always else by_row,
+        variance=noise,
         present=jnp.zeros_like(steps.present),
-        values=-pull,
+        values=-joined(pull),
+        offset=None if steps.offset is None else joined(r),
     )
 
 
-def smoothed(steps: Steps, found: Seen, along: str) -> tuple[jax.Array, jax.Array]:
+def smoothed(steps: Steps, found: Seen, kept: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean `(d, n)` and covariance `(d, d, n)` of each state, given all observations.
 
-    They are m + P r and P - P N P: no covariance is inverted.
+    They are m + P r and P - P N P, for the r and N before an observation: no covariance is
+    inverted.
     """
-    h = steps.sees(1)
-    after, curve, _ = backwards(steps, found, along)
-    gain = times(found.along, found.precision)
-    r, n = _observed(after, curve, h, gain, found.precision, found.precision * found.error)
+    r, n, *_ = _observed(found, *_states(steps, kept))
     p = found.covariance
     drop = contract("ij,jk->ik", contract("ij,jk->ik", p, n), p)
     return joined(found.mean + contract("ij,j->i", p, r)), joined(p - drop)
+
+
+def _observed(found: Seen, after: Any, curve: Any) -> tuple[Any, ...]:
+    """r and N before an observation, from those after it; and u, D and N K (see `score`)."""
+    h, gain = found.observation, found.gain
+    weighed = contract("ij,jp->ip", curve, gain)
+    pull = found.shift - contract("ip,i->p", gain, after)
+    push = found.precision + contract("ip,iq->pq", gain, weighed)
+    cross = contract("pi,jp->ij", h, weighed)
+    back = contract("iq,qj->ij", contract("pi,pq->iq", h, push), h)
+    r = after + contract("pi,p->i", h, pull)
+    return r, curve - cross - contract("ij->ji", cross) + back, pull, push, weighed
