@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inference import gaussian
 from inference.gaussian.carma import CARMA
 from inference.gaussian.kernel import Kernel, Product, Scaled, Sum
 from inference.gaussian.matern import Matern12, Matern32, Matern52, Matern72
@@ -303,3 +304,17 @@ def test_what_is_wrong_is_told(name):
         make()
     assert told.value.expected == expected
     assert "test_gaussian_kernels.py" in told.value.where[0]
+
+
+def test_the_room_has_every_kernel():
+    """`from inference import gaussian` is enough: each kernel of the room is one of its names."""
+    kinds, waiting = set(), [Kernel]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        kinds |= {kind.__name__} if kind.__module__.startswith("inference.gaussian.") else set()
+    public = {name for name in kinds if not name.startswith("_")}
+    assert public <= set(gaussian.__all__)
+    assert all(
+        getattr(gaussian, name).__module__.startswith("inference") for name in gaussian.__all__
+    )

@@ -173,8 +173,11 @@ def conditioned(name):
     return mean[:at] + shift, covariance[:at, :at] - gain @ covariance[seen, :at]
 
 
-@each_way
-@each_case
+ALONG = [(name, "scan") for name in CASES]
+ALONG += [(name, along) for name in ("dependent", "singular") for along in WAYS[1:]]
+
+
+@pytest.mark.parametrize(("name", "along"), ALONG)
 def test_beliefs_and_draws_are_the_conditional_law(name, along):
     """A draw is an affine map of normals: its matrix times itself is the *joint* covariance."""
     parts, present, values = CASES[name]

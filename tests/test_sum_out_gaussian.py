@@ -177,9 +177,9 @@ def test_beliefs_and_the_likeliest_values(name):
 def test_restored_values_are_a_joint_draw(name):
     """Whitened by the exact law, n draws have mean 0 and covariance 1.
 
-    A mean of n standard normals is off by more than 6 / sqrt(n) with probability 2e-9, and a
-    mean of products of two by more than 7 / sqrt(n) (squares: 7 sqrt(2 / n)) less than 1e-10;
-    there are below 100 of them: a false alarm is 2e-7.
+    A mean of n standard normals is off by more than 7 / sqrt(n) with probability 3e-12, and a mean
+    of products of two, whose tails are longer, by more than 8 / sqrt(n) (squares: 8 sqrt(2 / n))
+    with less than that.
     """
     model, chosen = MODELS[name]
     quiet, given = sum_out(model, chosen), given_of(model, chosen, T)
@@ -192,9 +192,9 @@ def test_restored_values_are_a_joint_draw(name):
     n = 4000
     draws = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), n))
     white = np.linalg.solve(np.linalg.cholesky(covariance), (np.asarray(draws) - mode).T)
-    assert np.all(np.abs(white.mean(1)) < 6 / n**0.5)
+    assert np.all(np.abs(white.mean(1)) < 7 / n**0.5)
     off = np.abs(white @ white.T / n - np.eye(len(white)))
-    assert np.all(off < 7 * (1 + (2**0.5 - 1) * np.eye(len(white))) / n**0.5)
+    assert np.all(off < 8 * (1 + (2**0.5 - 1) * np.eye(len(white))) / n**0.5)
 
 
 def test_missing_elements_are_left_out():
@@ -261,12 +261,12 @@ def test_both_kinds_of_choices():
     n = 20_000
     draws = restored(jax.random.split(jax.random.key(1), n))
     chance = float(jnp.exp(each[1][0] - right))
-    # off by more than 6 standard errors with probability 2e-9 each
-    assert abs(np.mean(draws["k"]) - chance) < 6 * (chance * (1 - chance) / n) ** 0.5
+    # off by more than 7 standard errors with probability 3e-12 each
+    assert abs(np.mean(draws["k"]) - chance) < 7 * (chance * (1 - chance) / n) ** 0.5
     for k in (0, 1):
         mine = np.asarray(draws["b"])[np.asarray(draws["k"]) == k]
         _, mode, covariance = each[k]
-        assert abs(mine.mean() - mode[1]) < 6 * (covariance[1, 1] / len(mine)) ** 0.5
+        assert abs(mine.mean() - mode[1]) < 7 * (covariance[1, 1] / len(mine)) ** 0.5
     for f in (beliefs, most_likely):
         with pytest.raises(InvalidArgument, match="Gaussian"):
             f(at_once, trace)
@@ -316,8 +316,8 @@ def test_in_a_posterior():
     weights = jax.nn.softmax(logs)
     mean = float(jnp.sum(weights * jnp.exp(at)))
     sd = float(jnp.sqrt(jnp.sum(weights * (jnp.exp(at) - mean) ** 2)))
-    # 2,000 draws are worth 300 at least: 6 standard errors of the mean are .35 sd
-    assert abs(float(jnp.mean(draws["scale"])) - mean) < 0.35 * sd
+    # 2,000 draws are worth 300 at least: 7 standard errors of the mean are .4 sd
+    assert abs(float(jnp.mean(draws["scale"])) - mean) < 0.4 * sd
 
 
 @gen

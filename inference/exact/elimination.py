@@ -32,6 +32,7 @@ from ppl.program import (
     Pure,
     Remat,
     Step,
+    While,
 )
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
@@ -193,7 +194,20 @@ def _step(
         return _loop(step, args, law, sums, inner, outside)
     if isinstance(step, Map):
         return sums.each(step, args, law, inner, outside, run)
+    if isinstance(step, While):
+        raise errors.UnsupportedControlFlow(
+            "A choice in a `while_loop` cannot be summed out, nor what depends on it in one.",
+            where=(*_places(step, sums), errors.caller()),
+            expected="scan, or fori_loop of static length",
+            fix="bound the loop: lax.scan with a flag that says which steps count",
+        )
     raise refused(step, sums)
+
+
+def _places(step: Step, sums: Sums) -> list[str]:
+    """Where the choices of a step are, those that are summed out first."""
+    summed = sorted(step.paths & frozenset(sums.places)) or sorted(sums.places)
+    return [f"{errors.show(path)} at {sums.sites[path].source}" for path in summed[:1]]
 
 
 def _as_it_is(step: Step, args: list, sums: Sums, inputs: Inputs) -> list:
@@ -339,12 +353,18 @@ def _loop(
     )
     values, after = sums.unpack(packed, form)
     plain = iter(ys)
-    why = f"what a loop at {step.source} puts out"
+    why = put_out(step)
     stacked = [jax.ShapeDtypeStruct((step.length, *a.shape), a.dtype)
                for a in (aval_of(body, slot) for slot in body.outputs[step.carries :])]  # fmt: skip
     outs = [sums.lost(why, aval) if s else next(plain)
             for s, aval in zip(symbolic, stacked, strict=True)]  # fmt: skip
     return [*values, *outs], sums.both(after, rest)
+
+
+def put_out(step: Step) -> str:
+    """What a loop puts out that depends on what is summed out, for messages."""
+    names = ", ".join(map(errors.show, sorted(step.paths)))
+    return f"what a loop with {names} puts out" if names else "what a loop puts out"
 
 
 def _grows(step: Step, sums: Sums) -> errors.InvalidArgument:
@@ -353,7 +373,7 @@ def _grows(step: Step, sums: Sums) -> errors.InvalidArgument:
     return errors.InvalidArgument(
         "The state of a loop depends on more and more choices that are summed out.",
         where=(f"{errors.show(first)} at {sums.sites[first].source}", errors.caller()),
-        given=f"a loop at {step.source} whose state grows by {errors.show(first)} in each step",
+        given=f"a loop whose state grows by {errors.show(first)} in each step",
         expected="a state that depends on a fixed number of the last choices",
         fix="make the next state by one choice, whose probabilities depend on the last; for one "
         "further back carry each on by itself: (z, last), not one array of them",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -27,13 +28,13 @@ from ppl.randomness import bind_parameters
 from ppl.walk import walk
 
 from . import states
-from .elimination import only_kept
+from .elimination import only_kept, put_out
 from .markov import Markov, mass, state_after
-from .mixed import chosen, drawn_of, logs_of
-from .several import Several, table_of
+from .mixed import chosen, drawn_of, table_given
+from .several import Several
 from .states import Form
 from .symbolic import aval_of
-from .tables import Lane, Table, log_weights, summed
+from .tables import Lane, Table, aligned, log_weights, summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +90,9 @@ def along(
     table = Table(lanes, (), last.reshape([lane.size for lane in lanes]))
     _, values = states.unpack([(table.logs, None)], laid.leaves, replace(form, exact=False))
     evidence = law.evidence + mass(chain) if sums.given else law.evidence
-    outs = [value if slot == choice.outputs[0] else sums.lost(_why(step), aval)
+    outs = [value if slot == choice.outputs[0] else sums.lost(put_out(step), aval)
             for slot, aval in _outputs(step)]  # fmt: skip
     return [*values, *outs], replace(law, tables=[table], evidence=evidence)
-
-
-def _why(step: Loop) -> str:
-    return f"what a loop at {step.source} puts out"
 
 
 def _outputs(step: Loop) -> list[tuple[int, Any]]:
@@ -120,7 +117,11 @@ def _only_kept(sums: Any, step: Loop, args: list, form: Form) -> Choice | None:
     return found if simple else None
 
 
-@jax.tree_util.register_dataclass
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["start", "first", "rest", "arguments", "present", "leaves", "before"],
+    meta_fields=["rows"],
+)
 @dataclass(frozen=True, eq=False)
 class Laid:
     """The steps of a loop side by side.
@@ -130,7 +131,7 @@ class Laid:
       first, rest: log weights and chances of pairs of states, of the first step and of the
         others; of these once if they are all the same.
       arguments: of the choice that is kept, of the first step and of the others, with rows
-        where they differ.
+        where `rows` says that they differ.
       present: which elements of it are there, or None.
       leaves: what the state's values are, for each outcome.
       before: what simulation needs: the law of the values at the start, these, and all operands.
@@ -143,6 +144,7 @@ class Laid:
     present: Any
     leaves: list
     before: tuple
+    rows: tuple[bool, ...]
 
     def chain(self, plan: Plan, value: Any) -> Markov:
         """The chain of states, given what was seen of them."""
@@ -151,12 +153,19 @@ class Laid:
         some = lambda i: None if present is None else present[i]  # noqa: E731
         logs, chances = _both(self.start, self.first)
         logs, chances = summed(logs, chances, 0)
-        logs = logs + _emission(plan, one, values[0], some(0))
-        axes = [0 if row else None for row in others[1]]
-        seen = jax.vmap(lambda v, p, *xs: _emission(plan, (list(xs), others[1]), v, p),
-                        (0, None if present is None else 0, *axes))(
-            values[1:], some(slice(1, None)), *others[0])  # fmt: skip
-        return Markov(logs, chances, self.rest[0], self.rest[1], seen)
+        likely = _emission(plan, one, values[0], some(0))
+        if likely[0] is not None:
+            logs = logs + likely[0]
+        if likely[1] is not None:
+            chances = likely[1] if chances is None else chances * likely[1]
+        k, n = len(logs), len(values) - 1
+        axes = [0 if row else None for row in self.rows]
+        seen, shown = jax.vmap(
+            lambda v, p, *xs: _emission(plan, list(xs), v, p),
+            (0, None if present is None else 0, *axes),
+        )(values[1:], some(slice(1, None)), *others)
+        seen = jnp.zeros((n, k)) if seen is None else seen
+        return Markov(logs, chances, self.rest[0], self.rest[1], seen, shown)
 
 
 def _both(start: tuple, pairs: tuple) -> tuple[Any, Any]:
@@ -172,23 +181,18 @@ def _both(start: tuple, pairs: tuple) -> tuple[Any, Any]:
     )
 
 
-def _emission(plan: Plan, arguments: tuple, value: Any, present: Any) -> jax.Array:
-    """The log density of what is seen, for each state."""
-    args, _ = arguments
-    logs = logs_of(plan.choice.spec, value, args, present)
-    return _over_states(plan, table_of(logs))
+def _emission(plan: Plan, args: list, value: Any, present: Any) -> tuple[Any, Any]:
+    """Log densities of what is seen, for each state, or probabilities."""
+    table = table_given(plan.choice.spec, value, args, present)
+    lanes = tuple(plan.form.lane(i) for i in plan.form.blocks[0][0])
+    sizes = [lane.size for lane in lanes]
 
+    def over_states(x: Any) -> Any:
+        if x is None:
+            return None
+        return jnp.broadcast_to(aligned(x, table.lanes, lanes), sizes).reshape(-1)
 
-def _over_states(plan: Plan, table: Table) -> jax.Array:
-    """A table of the next state's own lanes, for each state."""
-    form = plan.form
-    zeros = jnp.zeros([form.lane(i).size for i in form.blocks[0][0]])
-    lanes = tuple(form.lane(i) for i in form.blocks[0][0])
-    places = [lanes.index(lane) for lane in table.lanes]
-    shape = [lane.size if i in places else 1 for i, lane in enumerate(lanes)]
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    logs = jnp.transpose(log_weights(table), order).reshape(shape)
-    return (zeros + logs).reshape(-1)
+    return over_states(table.logs), over_states(table.chances)
 
 
 def _laid_out(
@@ -228,11 +232,12 @@ def _laid_out(
         n = step.length - 1
         logs, chances = (x if x.ndim == 3 else jnp.broadcast_to(x, (n, *x.shape))
                          for x in (logs, chances))  # fmt: skip
-    arguments = ((one.args(found["args"]), ()), (one.args(picked("args")), tuple(varies["args"])))
+    arguments = one.args(found["args"]), one.args(picked("args"))
     before = (law.tables, init, constants, list(xs))
     return Laid(
-        begun, one.pair(found["pairs"]), (logs, chances), arguments, present, leaves, before
-    )
+        begun, one.pair(found["pairs"]), (logs, chances), arguments, present, leaves, before,
+        tuple(varies["args"]),
+    )  # fmt: skip
 
 
 class _Other(Exception):

@@ -26,7 +26,7 @@ from ..gaussian.chain import Chain
 from ..gaussian.evidence import evidence
 from ..gaussian.series import beliefs, chain_of_series, drawn_from
 from . import gaussian_states as states
-from .elimination import only_kept
+from .elimination import only_kept, put_out
 from .gaussian_states import Form
 from .linear import Block, GaussianLaw, Linear, spread
 from .linear_gaussian import _innermost
@@ -75,7 +75,7 @@ def along(
     values, ended = states.unpack((jnp.zeros_like(after[0]), after[1], log, None, ends), form)
     body = step.body
     outs = [value if slot == choice.outputs[0]
-            else sums.lost(f"what a loop at {step.source} puts out", _rows(body, slot, step.length))
+            else sums.lost(put_out(step), _rows(body, slot, step.length))
             for slot in body.outputs[step.carries :]]  # fmt: skip
     return [*values, *outs], ended
 

@@ -32,7 +32,7 @@ class Markov:
         which may be zero and have derivatives there; None for ones.
       logs, chances: likewise of pairs of a state and the next one, `(k, k)`, or `(n, k, k)`;
         None for zeros and for ones.
-      seen: log weights of the states after each step, `(n, k)`.
+      seen, shown: likewise of the states after each step, `(n, k)`.
     """
 
     start: jax.Array
@@ -40,6 +40,7 @@ class Markov:
     logs: jax.Array | None
     chances: jax.Array | None
     seen: jax.Array
+    shown: jax.Array | None = None
 
 
 @jax.custom_jvp
@@ -69,12 +70,13 @@ def state_after(chain: Markov) -> jax.Array:
 
 
 class _Forward(NamedTuple):
-    """Log probabilities of states given what was seen before and there, `(n + 1, k)`; and what
-    the start and each step add to the mass."""
+    """Log probabilities of states given what was seen before and there, `(n + 1, k)`; what the
+    start and each step add to the mass; and probabilities given what was seen before, `(n, k)`."""
 
     states: jax.Array
     first: jax.Array
     amounts: jax.Array
+    predicted: jax.Array
 
 
 def _rows(chain: Markov) -> tuple[tuple, Callable]:
@@ -110,10 +112,11 @@ def _forward(chain: Markov) -> _Forward:
         pairs = jnp.broadcast_to(state[:, None], (state.size, state.size))
         predicted = log_sum(pairs if logs is None else pairs + logs, chances, 0)
         after, amount = _normalised(predicted + see)
-        return after, (after, amount)
+        return after, (after, amount, predicted)
 
-    _, (states, amounts) = lax.scan(step, first, (own, chain.seen))
-    return _Forward(jnp.concatenate([first[None], states]), amount, amounts)
+    seen = _whole(chain.seen, chain.shown)
+    _, (states, amounts, predicted) = lax.scan(step, first, (own, seen))
+    return _Forward(jnp.concatenate([first[None], states]), amount, amounts, predicted)
 
 
 def _total(found: _Forward) -> jax.Array:
@@ -139,10 +142,13 @@ def _back(chain: Markov, found: _Forward) -> tuple[jax.Array, jax.Array]:
         pairs = jnp.exp(before[:, None] + then)
         return (here, total if each else total + pairs), (later, pairs if each else None)
 
-    finite = jnp.where(found.amounts > -jnp.inf, found.amounts, 0.0)
-    rows = (own, found.states[:-1], chain.seen, finite)
+    rows = (own, found.states[:-1], _whole(chain.seen, chain.shown), _finite(found.amounts))
     (first, total), (later, pairs) = lax.scan(step, (nothing[0], nothing), rows, reverse=True)
     return jnp.concatenate([first[None], later]), pairs if each else total
+
+
+def _finite(amounts: jax.Array) -> jax.Array:
+    return jnp.where(amounts > -jnp.inf, amounts, 0.0)
 
 
 @partial(mass.defjvp, symbolic_zeros=True)
@@ -161,8 +167,11 @@ def _derivative(primals: tuple, tangents: tuple) -> tuple:
     def times(amount: Any, factor: Any) -> Any:
         return amount if factor is None else amount * factor
 
-    start = jnp.exp(chain.start - jnp.where(found.first > -jnp.inf, found.first, 0.0) + later[0])
-    total = added(total, jnp.exp(found.states[1:] + later[1:]), turns.seen)
+    start = jnp.exp(chain.start - _finite(found.first) + later[0])
+    amounts = _finite(found.amounts)[:, None]
+    seen = jnp.exp(found.predicted + chain.seen - amounts + later[1:])
+    total = added(total, seen, turns.shown)
+    total = added(total, times(seen, chain.shown), turns.seen)
     total = added(total, start, turns.begun)
     total = added(total, times(start, chain.begun), turns.start)
     total = added(total, pairs, turns.chances)

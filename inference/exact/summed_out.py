@@ -17,6 +17,7 @@ from ppl.execute import Given
 from ppl.masks import check_mask
 from ppl.program import Path
 from ppl.quadrature import outcomes
+from ppl.sites import Site
 
 from ..gaussian.lanes import WAYS
 from ..validation.objects import check_model
@@ -24,6 +25,7 @@ from ..validation.settings import check_option
 from .elimination import Inputs, run
 from .finite import Finite
 from .gaussians import Gaussians
+from .linear_gaussian import _NOISE, _innermost
 from .several import Alike
 from .tables import MOST, Couples, Lane, elements
 
@@ -162,6 +164,8 @@ class SummedOut:
         paths = [path for path in sites if self.selection(path)]
         finite = [path for path in paths if outcomes(sites[path].distribution) is not None]
         others = frozenset(paths) - frozenset(finite)
+        for path in sorted(others):
+            check_gaussian(sites[path])
         if not others:
             return prepared, planned(prepared, frozenset(finite), self.present(prepared))
         if not finite:
@@ -181,6 +185,19 @@ class SummedOut:
                 raise not_found(path, prepared.sites, "`missing`")
             found[path] = Given(None, counts=~check_mask(prepared.sites[path], mask))
         return found
+
+
+def check_gaussian(site: Site) -> None:
+    """Raise `InvalidArgument` for a choice that is of neither kind."""
+    if type(_innermost(site.distribution)) not in _NOISE:
+        raise errors.InvalidArgument(
+            f"{errors.show(site.path)} cannot be summed out.",
+            where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+            given=f"a choice from {site.kind}",
+            expected="finitely many known values (Bernoulli, categorical, ...), or a Normal or "
+            "MultivariateNormal choice",
+            fix="leave it to a kernel, or to the particles",
+        )
 
 
 def planned(prepared: Any, paths: frozenset[Path], inputs: Inputs) -> Finite:
@@ -213,10 +230,16 @@ def _too_many(lane: Lane) -> bool:
 
 def _coupled(lane: Lane) -> errors.CannotEnumerate:
     count = f"{lane.size}^{elements(lane)}"
+    copies = any(plate.name[: len(lane.name)] != lane.name for plate in lane.plates)
     return errors.CannotEnumerate(
         "Many elements of a choice that is summed out are needed together.",
         where=(f"{errors.show(lane.name)} at {lane.source}", errors.caller()),
         given=f"{elements(lane)} elements with {lane.size} outcomes each, {count} together",
-        expected=f"at most {MOST} outcomes together, or elements that are used one by one",
-        fix="let each element of what depends on it depend on one element; or leave it to a kernel",
+        expected="elements that are used one by one"
+        if copies
+        else f"at most {MOST} outcomes together, or elements that are used one by one",
+        fix="make it one choice of an array, instead of one in each copy of a vmap"
+        if copies
+        else "let each element of what depends on it depend on one element; or leave it to a "
+        "kernel",
     )

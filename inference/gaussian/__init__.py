@@ -20,6 +20,7 @@ from .periodic import Cosine, Periodic, quasi_periodic
 from .prediction import Prediction, predict
 from .process import GaussianProcess, gp
 from .smooth import SquaredExponential
+from .space import SpaceTime, SpaceTimePrediction, predict_places, space_time
 from .trends import Constant, IntegratedWiener, Linear, Wiener
 
 __all__ = [
@@ -39,10 +40,14 @@ __all__ = [
     "Prediction",
     "Product",
     "Scaled",
+    "SpaceTime",
+    "SpaceTimePrediction",
     "SquaredExponential",
     "Sum",
     "Wiener",
     "gp",
     "predict",
+    "predict_places",
     "quasi_periodic",
+    "space_time",
 ]

@@ -54,15 +54,18 @@ def _step(carry: tuple, row: tuple) -> tuple[tuple, jax.Array]:
     kept = packed(entries(mean, 1), entries(half @ half.T, 2))
     mean = move @ mean if offset is None else move @ mean + offset
     half = jnp.linalg.qr(jnp.concatenate([move @ half, noise], 1).T, mode="r").T
-    return lax.scan(_corrected, (mean, half), tuple(seen))[0], kept
+    h, variance = seen[:2]
+    rounding = 4 * (sum(h.shape) * jnp.finfo(mean.dtype).eps) ** 2
+    least = rounding * (jnp.sum((h @ half) ** 2, 1) + variance)
+    return lax.scan(_corrected, (mean, half), (*seen, least))[0], kept
 
 
 def _corrected(state: tuple, seen: tuple) -> tuple[tuple, None]:
     mean, half = state
-    h, variance, value, present = seen
+    h, variance, value, present, least = seen
     by = half.T @ h
     spread = by @ by + variance
-    says = (present > 0) & (spread > 0)
+    says = (present > 0) & (spread > least)  # what those before it make certain says nothing
     safe = jnp.where(says, spread, 1.0)
     along = half @ by
     shift = jnp.where(says, 1 / safe, 0.0) * (value - h @ mean)

@@ -1,0 +1,1 @@
+"""What Gaussian series cost: `python -m benchmarks.statespace`."""
