@@ -19,6 +19,7 @@ from ppl.errors import (
     InvalidAddress,
     InvalidArgument,
     MissingSeed,
+    UnsupportedControlFlow,
 )
 
 MOVE = jnp.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.25, 0.25, 0.5]])
@@ -101,7 +102,7 @@ MISTAKES = {
     infinite: (InvalidArgument, "Poisson"),
     continuous: (InvalidArgument, "Gamma"),
     unknown_count: (InvalidArgument, "Binomial"),
-    while_loop: (InvalidArgument, "while"),
+    while_loop: (UnsupportedControlFlow, "while"),
     array_of_lags: (InvalidArgument, "grows"),
     running_count: (InvalidArgument, "grows"),
     read_after_the_loop: (InvalidArgument, "puts out"),

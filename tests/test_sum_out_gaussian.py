@@ -21,6 +21,7 @@ from inference import (
     most_likely,
     nuts,
     restore,
+    sample_posterior,
     sum_out,
     unit,
 )
@@ -310,7 +311,9 @@ def test_in_a_posterior():
     ys = jnp.array([0.1, 0.9, 0.8, 1.7, 2.9, 2.2, 3.5, 3.3])
     quiet = sum_out(walk, "z")
     target = Target(quiet, (0,), {"y": ys})
-    draws = nuts(jax.random.key(0), target, chains=2, draws=1000, progress=False)
+    draws = sample_posterior(
+        jax.random.key(0), target, nuts(target), chains=2, draws=1000, progress=False
+    )
     at = jnp.linspace(-3.0, 2.0, 400)
     logs = jax.jit(jax.vmap(lambda u: quiet.assess({"scale": jnp.exp(u), "y": ys}, 0)[0] + u))(at)
     weights = jax.nn.softmax(logs)
