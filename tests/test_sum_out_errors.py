@@ -166,3 +166,13 @@ def test_wrong_traces():
             of(quiet, other)
     with pytest.raises(MissingSeed):
         restore(quiet, trace)
+
+
+def test_what_is_summed_out_already_is_no_choice_any_more():
+    @gen
+    def model(p):
+        z = sample("z", dist.Bernoulli(p))
+        sample("w", dist.Normal(1.0 * z, 1.0))
+
+    with pytest.raises(AddressNotFound, match='"w"'):
+        sum_out(sum_out(model, "z"), "z").sites(0.3)

@@ -99,14 +99,15 @@ def sum_out(
     """
     check_model(model)
     chosen, masks = as_selection(selection), _masks(missing)
+    stages = (chosen,)
     if along is not None:
         check_option("along", along, WAYS)
     inner = model.fn
     if isinstance(inner, SummedOut):  # summing out twice is once
         both = {**dict(zip(inner.masked, inner.masks, strict=True)), **masks}
-        chosen = inner.selection | chosen
+        stages = (*inner.stages, chosen)
         masks, model, along = both, inner.model, along or inner.along
-    fn = SummedOut(model, [jnp.asarray(m) for m in masks.values()], chosen, tuple(masks), along)
+    fn = SummedOut(model, [jnp.asarray(m) for m in masks.values()], stages, tuple(masks), along)
     return GenerativeFunction(fn, model.fixed, f"sum_out({model.name})")
 
 
@@ -130,7 +131,7 @@ def _masks(missing: Any) -> dict[Path, Any]:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["model", "masks"],
-    meta_fields=["selection", "masked", "along"],
+    meta_fields=["stages", "masked", "along"],
 )
 @dataclass(frozen=True, eq=False)
 class SummedOut:
@@ -138,11 +139,12 @@ class SummedOut:
 
     Attributes:
       masks: which elements are missing, of the choices `masked`.
+      stages: what to sum out; each names choices that those before have left.
     """
 
     model: GenerativeFunction
     masks: list[jax.Array]
-    selection: Selection
+    stages: tuple[Selection, ...]
     masked: tuple[Path, ...]
     along: str | None
 
@@ -159,9 +161,12 @@ class SummedOut:
         """
         prepared = self.model._prepare(args, kwargs)
         sites = prepared.sites
-        self.selection.check(sites)
+        left = dict(sites)
+        for stage in self.stages:
+            stage.check(left)
+            left = {path: site for path, site in left.items() if not stage(path)}
         self.present(prepared)
-        paths = [path for path in sites if self.selection(path)]
+        paths = [path for path in sites if path not in left]
         finite = [path for path in paths if outcomes(sites[path].distribution) is not None]
         others = frozenset(paths) - frozenset(finite)
         for path in sorted(others):
@@ -172,7 +177,7 @@ class SummedOut:
             fastest = "scan" if jax.default_backend() == "cpu" else "tree"
             return prepared, Gaussians(others, sites, fold=self.along or fastest)
         inner = GenerativeFunction(
-            replace(self, selection=select(*others)), self.model.fixed, self.model.name
+            replace(self, stages=(select(*others),)), self.model.fixed, self.model.name
         )
         prepared = inner._prepare(args, kwargs)
         return prepared, planned(prepared, frozenset(finite), {})
