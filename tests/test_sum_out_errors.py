@@ -16,6 +16,7 @@ from ppl import draw, gen, sample, seed, select
 from ppl.errors import (
     AddressNotFound,
     CannotEnumerate,
+    GradientThroughDraw,
     InvalidAddress,
     InvalidArgument,
     MissingSeed,
@@ -176,3 +177,22 @@ def test_what_is_summed_out_already_is_no_choice_any_more():
 
     with pytest.raises(AddressNotFound, match='"w"'):
         sum_out(sum_out(model, "z"), "z").sites(0.3)
+
+
+def test_no_derivative_goes_through_restored_finite_choices():
+    """It would be zero, which is not that of the mean; a discrete draw says so, too."""
+
+    @gen
+    def model(p):
+        z = sample("z", dist.Bernoulli(p))
+        sample("y", dist.Normal(1.0 * z, 1.0))
+
+    quiet = sum_out(model, "z")
+
+    def restored(p):
+        trace, _ = quiet.generate({"y": 0.3}, p)
+        return 1.0 * seed(restore)(jax.random.key(0), quiet, trace)["z"]
+
+    assert restored(0.5) in (0.0, 1.0)
+    with pytest.raises(GradientThroughDraw, match="discrete"):
+        jax.grad(restored)(0.5)

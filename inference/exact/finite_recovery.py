@@ -18,6 +18,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Trace, draw, quadrature
+from ppl.effects import guard
 from ppl.execute import Given
 from ppl.program import Path
 
@@ -43,7 +44,13 @@ class FiniteGiven:
 
     def drawn(self) -> Trace:
         """A joint draw."""
-        return self._trace(self._marks(drawn(_gumbel)))
+        marks = self._marks(drawn(_gumbel))
+        # its law moves with what it is made from, but the draw does not: no derivative is zero
+        source = self.prepared.sites[min(marks)].source if marks else ""
+        given = [*self.prepared.operands, *(old.value for old in self.values.values())]
+        floats = [x for x in given if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+        still = sum((0.0 * jnp.sum(jnp.tanh(guard(x, source))) for x in floats), 0.0)
+        return self._trace({path: mark + still for path, mark in marks.items()})
 
     def likeliest(self) -> Trace:
         return self._trace(self._marks(largest))
