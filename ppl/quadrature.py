@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpyro.distributions as dist
 import scipy.linalg
 
 from . import errors
+from .constants import constants
 from .distributions import elementwise, log_density
 
 _NORMAL = NormalDist()
@@ -79,6 +79,7 @@ def outcomes(d: Any) -> Any:
         return None
 
 
+@constants
 def gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of Gauss's rule for standard normal or uniform base randomness: exact
     for polynomials of degree below 2n. Weights smaller than every float are zero.
@@ -87,14 +88,6 @@ def gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     Newton's method; weights are one over sums of squares of orthonormal polynomials, in which
     nothing cancels, and which are rescaled as they grow.
     """
-    # new arrays each time: JAX 0.10 remembers an array that a 32-bit program has closed over as
-    # rounded, and gives it so to 64-bit ones (findings/jax_numpy_constant_keeps_precision.sh)
-    x, w = _gauss(kind, n)
-    return x.copy(), w.copy()
-
-
-@lru_cache(maxsize=64)
-def _gauss(kind: str, n: int) -> tuple[np.ndarray, np.ndarray]:
     k = np.arange(1, n + 1)
     off = np.sqrt(k) if kind == "normal" else k / np.sqrt(4.0 * k * k - 1)
     x: Any = scipy.linalg.eigvalsh_tridiagonal(np.zeros(n), off[:-1])

@@ -105,6 +105,29 @@ TIMES = np.array([-0.8, 0.0, 1e-6, 0.3, 0.35, 1.0, 2.5, 6.0])
 GAPS = np.array([0.0, 1e-7, 1e-3, 0.1, 0.4, 1.0, 3.0, 20.0])
 
 
+def parts(kernel):
+    """Compiled anew each time, with the constants of the kernel's order in it."""
+    found = jax.jit(lambda k: (k.start(0.3), k.transition(0.7), k.noise(0.7, 0.3), k.observation()))
+    return found, jax.tree.map(np.asarray, found(kernel))
+
+
+@each
+def test_constants_are_those_of_the_precision_in_use(name):
+    """To the bit, whether or not a 32-bit program has had the same constants.
+
+    jax 0.10.2 gives a NumPy array that a 32-bit program has closed over to 64-bit ones as it was
+    rounded there: findings/jax_numpy_constant_keeps_precision.sh.
+    """
+    _, before = parts(ALL[name])
+    with jax.enable_x64(False):
+        kept, _ = parts(ALL[name])
+    _, after = parts(ALL[name])
+    del kept  # until here, as what is remembered goes with it
+    for a, b in zip(before, after, strict=True):
+        assert a.dtype == b.dtype == np.float64
+        np.testing.assert_array_equal(a, b)
+
+
 def turned(x):
     return jnp.swapaxes(x, -1, -2)
 

@@ -6,12 +6,13 @@ With λ = sqrt(2ν) / scale, the state is f^(i) / λ^i, so A and Q are functions
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ppl.constants import constants
 
 from .entries import matrices
 from .hyperparameters import as_float, check_parameters, record
@@ -22,7 +23,7 @@ _FAR = 60.0
 """Gaps, times λ, after which exp(-2 λ dt) is zero in any precision."""
 
 
-@lru_cache
+@constants
 def _constants(d: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The coefficients of A, Q and P of order d, with λ = 1 and variance 1.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import field
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ppl.constants import constants
 
 from ..validation.settings import check_count
 from .doubling import discretised, series
@@ -20,7 +21,7 @@ _DOUBLINGS = 8
 """Of a step of 1/4: at the end all is forgotten."""
 
 
-@lru_cache
+@constants
 def _constants(n: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """λ, the series of A and Q in λ dt, and P, for scale 1 and sigma 1.
 
@@ -41,7 +42,6 @@ def _constants(n: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     return unit, *series(drift, white), (p + p.T) / 2
 
 
-@lru_cache
 def _excess(n: int) -> float:
     """The variance of the cut spectrum, less 1."""
     return float(_constants(n)[3][0, 0] - 1.0)
