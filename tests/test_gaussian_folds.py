@@ -465,3 +465,18 @@ def test_single_precision_at_a_hundred_thousand_values(along):
     np.testing.assert_allclose(single[0], double[0], rtol=1e-5)
     scale = np.abs(double[1]).max()
     np.testing.assert_allclose(single[1], double[1], rtol=1e-3, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("along", ["scan", "blocks", "tree", "roots"])
+def test_no_numbers_go_in_and_none_come_out(along):
+    """A hyperparameter that is no number makes an evidence that is none, not one of zero."""
+    times = jnp.arange(5.0)
+
+    @jax.jit
+    def density(scale, sigma, noise):
+        process = gp(Matern32(scale, sigma), times, noise=noise, along=along)
+        return process.log_prob(jnp.ones(5))
+
+    assert np.isfinite(density(1.0, 1.0, 0.1))
+    for at in ((jnp.nan, 1.0, 0.1), (1.0, jnp.nan, 0.1), (1.0, 1.0, jnp.nan)):
+        assert np.isnan(density(*at))

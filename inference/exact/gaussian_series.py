@@ -19,7 +19,7 @@ from ppl.effects import sample_p
 from ppl.estimators.flow import Known, Symbol, flows_through
 from ppl.estimators.nodes import graph_of
 from ppl.masks import leading
-from ppl.program import Choice, Loop, Program
+from ppl.program import Choice, Loop, Program, Pure
 from ppl.randomness import bind_parameters
 
 from ..gaussian.chain import Chain
@@ -27,8 +27,9 @@ from ..gaussian.evidence import evidence
 from ..gaussian.series import beliefs, chain_of_series, drawn_from
 from . import gaussian_states as states
 from .elimination import only_kept, put_out
+from .factored import covariances, factor_of
 from .gaussian_states import Form
-from .linear import Block, GaussianLaw, Linear, spread
+from .linear import Block, GaussianLaw, Linear, at_of, spread
 from .linear_gaussian import _innermost
 from .symbolic import aval_of
 
@@ -124,13 +125,16 @@ class _Step:
         empty = jnp.zeros(size), jnp.zeros((size, size)), jnp.zeros(()), None, zeros
         values, law = states.unpack(empty, form)
         outputs = body.outputs[: self.step.carries]
-        env = self._run(values, x, replace(law, blocks=(state,)), {})
+        env, spreads = self._run(values, x, replace(law, blocks=(state,)), {})
         after = [env[slot] for slot in outputs]
         read = [v for v in (*after, env["seen"][0]) if isinstance(v, Linear)]
         blocks = tuple(dict.fromkeys((state, *(block for v in read for block in v.blocks))))
         at, by = _stacked(after, blocks)
-        transition, factor = by[:, :size], by[:, size:]
-        made = {"transition": transition, "noise": factor @ factor.T, "offset": at}
+        transition, kicks = by[:, :size], by[:, size:]
+        as_made = [path for path, slot in self._summed() if outputs == (slot,)]
+        alone = spreads.get(Block(as_made[0], size)) if as_made else None
+        noise = _covariance(kicks, blocks[1:], spreads) if alone is None else alone
+        made = {"transition": transition, "noise": noise, "offset": at}
         # what is seen, as a function of the next state if it is one
         following = Block((*form.name, "next"), size)
         eye, start, instead = jnp.eye(size), 0, {}
@@ -140,8 +144,8 @@ class _Step:
             rows = eye[start : start + count].reshape(*shape, size).astype(dtype)
             instead[slot] = Linear(jnp.zeros(shape, dtype), rows, (following,))
             start += count
-        other = self._run(values, x, replace(law, blocks=(state,)), instead)["seen"]
-        mean, root = other
+        other, _ = self._run(values, x, replace(law, blocks=(state,)), instead)
+        mean, root = other["seen"]
         if isinstance(mean, Linear) and mean.blocks == (following,):
             made["observation"], made["level"] = mean.by.reshape(mean.at.size, size), mean.at
         else:
@@ -151,22 +155,43 @@ class _Step:
             made = {
                 "transition": jnp.block([[transition, jnp.zeros((size, k))],
                                          [rows[:, :size], jnp.zeros((k, k))]]),
-                "noise": (lambda f: f @ f.T)(jnp.concatenate([factor, rows[:, size:]])),
+                "noise": _covariance(
+                    jnp.concatenate([kicks, rows[:, size:]]), blocks[1:], spreads
+                ),
                 "offset": jnp.concatenate([at, level]),
                 "observation": jnp.concatenate([jnp.zeros((k, size)), jnp.eye(k)], 1),
             }  # fmt: skip
         like = self.choice.spec.tree.unflatten(self.choice.spec.leaves)
-        independent = isinstance(_innermost(like), dist.Normal)
-        made["variance"] = jnp.diagonal(root) ** 2 if independent else root @ root.T
+        if isinstance(_innermost(like), dist.Normal):
+            made["variance"] = jnp.diagonal(root) ** 2
+        else:
+            found = spreads.get(SEEN)
+            made["variance"] = root @ root.T if found is None else found
         return made
 
-    def _run(self, values: list, x: list, law: GaussianLaw, instead: dict) -> dict:
-        """All values of a step, and under "seen" the mean and the factor of what is kept."""
+    def _summed(self) -> list[tuple[Any, int]]:
+        """The choices that are summed out, and their slots."""
+        choices = [s for s in self.step.body.steps if isinstance(s, Choice)]
+        return [(s.path, s.outputs[0]) for s in choices if s is not self.choice]
+
+    def _run(self, values: list, x: list, law: GaussianLaw, instead: dict) -> tuple[dict, dict]:
+        """All values of a step, under "seen" the mean and the factor of what is kept; and the
+        covariances of blocks and of what is kept, where they need no factor."""
         sums, body = replace(self.sums, given=True), self.step.body
         env: dict[Any, Any] = dict(body.constants)
         env.update(zip(body.inputs, [*self.constants, *values, *x], strict=True))
+        known: dict[int, Any] = {}
+        spreads: dict[Any, Any] = {}
         for step in body.steps:
             args = [env[slot] for slot in step.inputs]
+            avals = [aval_of(body, slot) for slot in step.inputs]
+            if isinstance(step, Choice):
+                place = factor_of(step.spec)
+                covariance = None if place is None else known.get(step.inputs[place])
+                if covariance is not None and not sums.is_symbol(args[place]):
+                    size = covariance.shape[-1]
+                    spreads[SEEN if step is self.choice else Block(step.path, size)] = covariance
+                    args[place] = jnp.eye(size, dtype=covariance.dtype)
             if step is self.choice:
                 env["seen"] = sums._parts(step, args, None)
                 outs = [jnp.zeros(step.spec.shape, step.spec.dtype)]
@@ -174,13 +199,29 @@ class _Step:
                 value, law = sums.choice(step, args, law, None)
                 outs = [value]
             elif any(map(sums.is_symbol, args)):
-                avals = [aval_of(body, slot) for slot in step.inputs]
                 outs = sums.through(step.evaluate, avals, args)
             else:
                 outs = step.evaluate(*args)
+            if isinstance(step, Pure):
+                found = covariances(step.evaluate, avals)
+                known.update((step.outputs[i], f(*map(at_of, args))) for i, f in found.items())
             env.update((slot, instead.get(slot, out))
                        for slot, out in zip(step.outputs, outs, strict=True))  # fmt: skip
-        return env
+        return env, spreads
+
+
+SEEN = "seen"
+"""What is kept, among blocks."""
+
+
+def _covariance(by: jax.Array, blocks: tuple[Block, ...], spreads: dict) -> jax.Array:
+    """Of what depends on blocks, which are standard normals or have these covariances."""
+    total, at = jnp.zeros((len(by),) * 2, by.dtype), 0
+    for block in blocks:
+        part = by[:, at : at + block.size]
+        total = total + (part @ spreads[block] if block in spreads else part) @ part.T
+        at += block.size
+    return total
 
 
 def _stacked(values: list, blocks: tuple[Block, ...]) -> tuple[jax.Array, jax.Array]:

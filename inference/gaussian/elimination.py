@@ -38,7 +38,8 @@ def eliminated(matrix: Any, present: jax.Array) -> tuple[Any, jax.Array, jax.Arr
         left = jnp.concatenate([matrix, eye], 1)
     pivots, shares = [], []
     for j in range(p):
-        says = (present[j] > 0) & (left[j, j] > least * matrix[j, j])
+        # what is no number is nothing that is certain: it goes on into all that follows
+        says = (present[j] > 0) & ~(left[j, j] <= least * matrix[j, j])
         shares.append(jnp.where(says, 1 / jnp.where(says, left[j, j], 1.0), 0.0))
         pivots.append(jnp.where(says, left[j, j], 0.0))
         if j + 1 < p:
