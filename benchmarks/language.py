@@ -10,8 +10,6 @@ Longer than 400 lines because each item stands beside its hand-written twin.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import subprocess
 import sys
@@ -27,6 +25,7 @@ import numpyro.distributions as dist
 from ppl import At, Trace, draw, gen, integrate, sample, seed
 
 from .measure import Figure, best, equations, first_call, flops, medians, stages
+from .report import report
 
 HAND = "hand-written JAX"
 C = 0.5 * math.log(2 * math.pi)
@@ -577,37 +576,8 @@ def figures(quick: bool) -> Iterator[Figure]:
     yield from imports(quick)
 
 
-def table(rows: list[Figure]) -> None:
-    """Print the figures as a table; missed goals are marked."""
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(title=f"ppl on {jax.devices()[0].device_kind}, JAX {jax.__version__}")
-    for heading in ("name", "against", "unit"):
-        shown.add_column(heading)
-    for heading in ("ours", "theirs", "ratio", "goal"):
-        shown.add_column(heading, justify="right")
-    for f in rows:
-        theirs = "" if f.theirs is None else f"{f.theirs:.4g}"
-        goal = "" if f.goal is None else f"{f.goal:g}"
-        ratio = "" if f.ratio is None else f"{f.ratio:.3f}"
-        style = "red" if f.missed else None
-        shown.add_row(f.name, f.against, f.unit, f"{f.ours:.4g}", theirs, ratio, goal, style=style)
-    Console().print(shown)
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.language", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument("--quick", action="store_true", help="fewer particles and repeats")
-    options = parser.parse_args(argv)
-    rows = []
-    for figure in figures(options.quick):
-        rows.append(figure)
-        if options.json:
-            print(json.dumps(figure.row()), flush=True)
-    if not options.json:
-        table(rows)
+    report("benchmarks.language", __doc__, {"language": figures}, argv)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ compile its loops again in each.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import statistics
 import time
@@ -37,8 +35,8 @@ from inference.mcmc.metric import DENSE
 from inference.move import accepted
 from ppl import At, Target, draw, gen, sample, seed
 
-from .language import table
 from .measure import Figure, medians
+from .report import report
 
 CHAINS = 4
 NUMPYRO, BLACKJAX, HAND = "NumPyro", "BlackJAX", "hand-written JAX"
@@ -347,18 +345,7 @@ def sweep(quick: bool) -> Iterator[Figure]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mcmc")
-    parser.add_argument("--quick", action="store_true", help="fewer draws and rounds")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    options = parser.parse_args(argv)
-    figures = []
-    for part in (sweep, samplers):
-        for figure in part(options.quick):
-            figures.append(figure)
-            if options.json:
-                print(json.dumps(figure.row()), flush=True)
-    if not options.json:
-        table(figures)
+    report("benchmarks.mcmc", __doc__, {"sweep": sweep, "samplers": samplers}, argv)
 
 
 if __name__ == "__main__":

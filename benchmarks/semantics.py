@@ -7,8 +7,6 @@ The hand-written programs compute the same numbers (checked before anything is t
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,8 +19,9 @@ from inference import cycle, importance, mh, mixture, multinomial, resample, the
 from ppl import Target, gen, integrate, sample, seed
 from semantics import check_kernel, check_proper, programs
 
-from .language import close, table
+from .language import close
 from .measure import Figure, medians
+from .report import report
 
 HAND = "hand-written JAX"
 P = jnp.array([0.2, 0.3, 0.5])
@@ -127,7 +126,8 @@ def resampled(t: Target):
 
 
 def generated(quick: bool) -> Iterator[Figure]:
-    """300 generated programs checked exactly, after compilation."""
+    """300 generated programs checked exactly, after compilation; in double precision from here."""
+    jax.config.update("jax_enable_x64", True)
     n = 50 if quick else 300
     rows = {
         "trace MH": partial(check_kernel, sweep),
@@ -145,20 +145,8 @@ def generated(quick: bool) -> Iterator[Figure]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.semantics", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument("--quick", action="store_true", help="fewer tapes, chains and programs")
-    options = parser.parse_args(argv)
-    rows = []
-    for part in (tapes, chains):
-        rows += part(options.quick)
-    jax.config.update("jax_enable_x64", True)
-    rows += generated(options.quick)
-    if options.json:
-        for row in rows:
-            print(json.dumps(row.row()), flush=True)
-    else:
-        table(rows)
+    parts = {"tapes": tapes, "chains": chains, "generated": generated}
+    report("benchmarks.semantics", __doc__, parts, argv)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from .estimated.marginalized import marginalize
 from .estimated.normalized import normalize
 from .estimated.pseudo_marginal import filter_series, marginal
 from .estimated.smc2 import smc2
+from .exact.believed import Belief
 from .exact.enumerated import Enumerated
 from .exact.outcomes import Outcomes
-from .exact.rao_blackwell import Belief, rao_blackwell
+from .exact.rao_blackwell import rao_blackwell
 from .exact.recover import beliefs, most_likely, restore
 from .exact.summed_out import sum_out
 from .guides.flow import flow

@@ -13,7 +13,7 @@ from scipy import stats
 from inference import Enumerated, multinomial, particle_filter, rao_blackwell
 from ppl import Masked, draw, factor, gen, integrate, law, repeat, sample, select
 from ppl import seed as seeded
-from ppl.errors import InvalidArgument, ShapeError
+from ppl.errors import CannotEnumerate, InvalidArgument, ShapeError
 from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
@@ -215,6 +215,48 @@ def test_impossible_data_are_evidence_zero():
     assert not np.isnan(found.history.log_evidence).any()
 
 
+def test_elements_that_the_state_does_not_need_are_summed_one_by_one():
+    """Forty bits beside the state: a product of forty sums of two, for each value of the state."""
+
+    @gen
+    def noisy(k, _):
+        k = sample("k", dist.Bernoulli(0.2 + 0.6 * k))
+        bits = sample("bits", dist.Bernoulli(0.3).expand([40]))
+        sample("y", dist.Normal(0.5 * k + bits, 1.0).to_event(1))
+        return k, None
+
+    marginal, start = rao_blackwell(noisy, select("k", "bits"), 1)
+    ys = np.linspace(-1, 2, 40)
+    trace, log_weight = jax.jit(marginal.generate, compiler_options=QUICK)({"y": ys}, start, None)
+    each = [0.7 * stats.norm.pdf(ys, k / 2) + 0.3 * stats.norm.pdf(ys, k / 2 + 1) for k in (0, 1)]
+    joint = np.array([0.2, 0.8]) * np.prod(each, 1)
+    np.testing.assert_allclose(log_weight, np.log(joint.sum()), rtol=1e-12)
+    np.testing.assert_allclose(jnp.exp(trace.retval[0].log_probs), joint / joint.sum(), rtol=1e-12)
+
+
+def test_a_branch_may_leave_the_state_as_it_was():
+    @gen
+    def kept(state, _):
+        k, moves = state
+        moves = sample("moves", dist.Bernoulli(0.4))
+        move = lambda k: sample("k", dist.Categorical(jnp.asarray(MOVES)[0, k]))  # noqa: E731
+        k = lax.cond(moves == 1, move, lambda k: k, k)
+        sample("coin", dist.Bernoulli(jnp.asarray(HEADS)[k]))
+        return (k, moves), None
+
+    marginal, start = rao_blackwell(kept, "k", (1, 0))
+    ys = {"moves": jnp.array([1, 0, 1, 0]), "coin": jnp.array([1, 0, 0, 1])}
+    run = seeded(lambda ys: particle_filter(marginal, start, ys, 1).particles)
+    found = jax.jit(run, compiler_options=QUICK)(jax.random.key(0), ys)
+    alpha = np.array([0.0, 1.0, 0.0])
+    for moves, y in zip(*(np.asarray(ys[name]) for name in ("moves", "coin")), strict=True):
+        alpha = alpha @ (0.4 * MOVES[0] if moves else 0.6 * np.eye(3))
+        alpha = alpha * (HEADS if y else 1 - HEADS)
+    probs, values = np.exp(found.value.log_probs[0]), found.value.state[0][0]
+    np.testing.assert_allclose(np.bincount(values, probs, 3), alpha / alpha.sum(), rtol=1e-12)
+    np.testing.assert_allclose(found.log_weight[0], np.log(alpha.sum()), rtol=1e-12)
+
+
 # -- what cannot be -----------------------------------------------------------------------------
 
 
@@ -266,3 +308,18 @@ def test_probabilities_of_another_number_are_refused():
     with pytest.raises(ShapeError, match="not as many as its values"):
         marginal.sites(Enumerated(start.state, jnp.zeros(3)), None)
     assert marginal.sites(start, None) == {}
+
+
+@pytest.mark.parametrize("names, says", [("a", "2\\^40 together"), ("bcd", "1024 x 1024 x 1024")])
+def test_states_of_too_many_values_are_refused(names, says):
+    """All elements of one array; and of arrays that are few enough each by itself."""
+    size = 40 if names == "a" else 10
+
+    @gen
+    def many(state, _):
+        del state
+        return [sample(name, dist.Bernoulli(0.3).expand([size])) for name in names], None
+
+    with pytest.raises(CannotEnumerate, match=says) as found:
+        rao_blackwell(many, select(*names), [jnp.zeros(size, int)] * len(names))
+    assert "test_finite_latents.py" in str(found.value)

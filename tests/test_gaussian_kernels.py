@@ -12,6 +12,7 @@ from inference.gaussian.matern import Matern12, Matern32, Matern52, Matern72
 from inference.gaussian.moments import decay_moments
 from inference.gaussian.oscillator import SHO
 from inference.gaussian.periodic import Cosine, Periodic, quasi_periodic
+from inference.gaussian.process import gp
 from inference.gaussian.smooth import SquaredExponential
 from inference.gaussian.trends import Constant, IntegratedWiener, Linear, Wiener
 from ppl import PPLError
@@ -126,6 +127,29 @@ def test_constants_are_those_of_the_precision_in_use(name):
     for a, b in zip(before, after, strict=True):
         assert a.dtype == b.dtype == np.float64
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kernel", [Matern12, Matern32])
+def test_third_derivatives_at_the_seam_of_a_series(kernel):
+    """The Hessian of the density is -K^-1, and so moves with the scale; where two formulas of a
+    moment meet, at rates of 2 gap √(2ν) / scale = 1 + most / 2, too. Rates differ by rounding.
+    """
+    nu, most = (0.5, 0) if kernel is Matern12 else (1.5, 2)
+    times = jnp.array([0.0, 0.4])
+    at = 2 * 0.4 * np.sqrt(2 * nu) / (1 + most / 2)
+
+    def curvature(scale):
+        density = lambda x: gp(kernel(scale), times).log_prob(x)  # noqa: E731
+        return jax.hessian(density)(jnp.zeros(2))
+
+    def exact(scale):
+        return -jnp.linalg.inv(kernel(scale).covariance(times[:, None], times))
+
+    for scale in (at, np.nextafter(at, 0.0), np.nextafter(at, 9.0)):
+        # conditions are below 10, and each derivative is a sum of some dozens of terms
+        np.testing.assert_allclose(
+            jax.jacfwd(curvature)(scale), jax.jacfwd(exact)(scale), rtol=1e-12, atol=1e-12
+        )
 
 
 def turned(x):

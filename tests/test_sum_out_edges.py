@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from inference import beliefs, most_likely, restore, sum_out
-from ppl import gen, sample, seed, select
+from ppl import factor, gen, sample, seed, select
 from semantics.compiling import QUICK
 
 EXACT = 1e-10
@@ -264,3 +264,89 @@ def test_elements_cost_as_many_times_one():
             eqn.outvars[0].aval.size for eqn in jax.make_jaxpr(score)().eqns if eqn.outvars
         )
         assert largest <= 60
+
+
+# -- loops ---------------------------------------------------------------------------------------
+
+
+def test_a_state_of_many_lags_is_carried_each_by_itself():
+    """y = z + noise, (1 - 0.1 B - 0.5 B^8) z = noise: y is normal with covariance M M' + 1, for M
+    the inverse of a triangular matrix of numbers below 1; the sum of ten terms is right to
+    1e-10."""
+
+    @gen
+    def lagged():
+        def step(last, _):
+            z = sample("z", dist.Normal(0.1 * last[0] + 0.5 * last[-1], 1.0))
+            sample("y", dist.Normal(z, 1.0))
+            return (z, *last[:-1]), None
+
+        lax.scan(step, (0.0,) * 8, None, length=10)
+
+    ys = jnp.sin(jnp.arange(10.0))
+    moves = np.linalg.inv(np.eye(10) - 0.1 * np.eye(10, k=-1) - 0.5 * np.eye(10, k=-8))
+    expected = dist.MultivariateNormal(jnp.zeros(10), moves @ moves.T + np.eye(10)).log_prob(ys)
+    same(compiled(lambda ys: sum_out(lagged, "z").assess({"y": ys})[0], ys), expected)
+
+
+def test_a_loop_of_factors_alone_is_scored_once_and_left_out_when_restoring():
+    @gen
+    def scored():
+        z = sample("z", dist.Bernoulli(0.25))
+        k = sample("k", dist.Normal(0.0, 1.0))
+        lax.scan(lambda c, x: (c, factor(x * k)), None, jnp.array([0.1, 0.5]))
+        sample("y", dist.Bernoulli(jnp.where(z == 1, 1.0, 0.0)))
+
+    quiet = sum_out(scored, "z")
+    trace, score = quiet.generate({"k": 2.0, "y": 1})
+    same(score, jnp.log(0.25) + dist.Normal(0.0, 1.0).log_prob(2.0) + 1.2)
+    restored = seed(restore)(jax.random.key(0), quiet, trace)
+    assert restored["z"] == 1
+    same(restored.score, score)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_copy_is_the_model_without_copies(shared):
+    """A `vmap` of one: in a `vmap`, with a parent outside, an array of one element; all laws."""
+    ys = jnp.array([[0.7], [-0.2]])
+
+    @gen
+    def model(p):
+        k = sample("k", dist.Bernoulli(p)) if shared else 1
+
+        def outer(ys):
+            def one(y):
+                z = sample("z", dist.Bernoulli(0.3 + 0.4 * k))
+                w = sample("w", dist.Bernoulli(jnp.array([0.2, 0.9])[z] * jnp.ones(1)))
+                sample("x", dist.Normal(z + 2.0 * w[0] + y, 1.0))
+
+            jax.vmap(one)(ys)
+
+        jax.vmap(outer)(ys) if not shared else outer(ys[0])
+
+    chosen = select("z", "w", *(["k"] if shared else []))
+    xs = ys if not shared else ys[0]
+    quiet = sum_out(model, chosen)
+    trace, score = quiet.generate({"x": xs + 0.5}, 0.4)
+
+    def density(x, p):  # of x - y, for one pair, by its four terms
+        z, w = np.meshgrid([0, 1], [0, 1], indexing="ij")
+        seen = np.array([0.2, 0.9])[z]
+        weights = np.where(z, p, 1 - p) * np.where(w, seen, 1 - seen)
+        terms = weights * np.exp(-0.5 * (x - z - 2.0 * w) ** 2) / np.sqrt(2 * np.pi)
+        return terms
+
+    if shared:
+        each = np.array([0.6 * density(0.5, 0.3), 0.4 * density(0.5, 0.7)])
+        total, z = each.sum(), each.sum((0, 2))[1] / each.sum()
+        laws = beliefs(quiet, trace)
+        np.testing.assert_allclose(laws["k"].probs, each[1].sum() / total, rtol=1e-12)
+    else:
+        each = density(0.5, 0.7)
+        total, z = each.sum() ** 2, each.sum(1)[1] / each.sum()
+        laws = beliefs(quiet, trace)
+    np.testing.assert_allclose(score, np.log(total), rtol=1e-12)
+    assert laws["z"].probs.shape == model.sites(0.4)[("z",)].shape
+    np.testing.assert_allclose(laws["z"].probs, z, rtol=1e-12)
+    restored = seed(restore)(jax.random.key(0), quiet, trace)
+    np.testing.assert_allclose(model.assess(restored.choices, 0.4)[0], restored.score)

@@ -1,1 +1,1 @@
-"""What Gaussian series cost: `python -m benchmarks.statespace`."""
+"""What exact inference costs: `python -m benchmarks.statespace`."""

@@ -1,33 +1,28 @@
-"""What Gaussian series cost, against peers, dense matrices and a loop written by hand.
+"""What exact inference costs, against peers, dense matrices and loops written by hand.
 
-    python -m benchmarks.statespace [--quick] [--json] [--no-peers]
+    python -m benchmarks.statespace [--quick] [--json] [--no-peers] [--only PART]
 
+Gaussian processes on a line, the same written as models and summed out, hidden Markov models,
+plates, and posteriors of hyperparameters. All programs of a part must give the same numbers first.
 Peers run in environments of their own, which pip makes in the folder for temporary files; one
 that cannot be had is left out and said. Times are medians, in turns, of the processor.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-
-from ..language import table
-from . import processes
+from ..report import report
+from . import hidden_markov, hyperparameters, plates, processes, written
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.statespace", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter turns")
-    parser.add_argument("--no-peers", action="store_true", help="nothing that must be installed")
-    options = parser.parse_args(argv)
-    rows = []
-    for figure in processes.figures(options.quick, not options.no_peers):
-        rows.append(figure)
-        if options.json:
-            print(json.dumps(figure.row()), flush=True)
-    if not options.json:
-        table(rows)
+    parts = {
+        "processes": processes.figures,
+        "written": written.figures,
+        "hidden_markov": hidden_markov.figures,
+        "plates": plates.figures,
+        "hyperparameters": hyperparameters.figures,
+    }
+    report("benchmarks.statespace", __doc__, parts, argv, peers=True)
 
 
 if __name__ == "__main__":

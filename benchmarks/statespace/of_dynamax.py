@@ -14,7 +14,7 @@ from dynamax.linear_gaussian_ssm.inference import (
     ParamsLGSSMInitial,
     lgssm_filter,
 )
-from problem import run_as_peer
+from problem import data, run_as_peer
 
 
 def density(p, times, values):
@@ -43,4 +43,4 @@ def density(p, times, values):
 
 
 if __name__ == "__main__":
-    run_as_peer(density, int(sys.argv[1]))
+    run_as_peer(density, data(int(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 import sys
 
-from problem import run_as_peer
+from problem import data, run_as_peer
 from tinygp import GaussianProcess
 from tinygp.kernels.quasisep import Matern32
 
@@ -13,4 +13,4 @@ def density(p, times, values):
 
 
 if __name__ == "__main__":
-    run_as_peer(density, int(sys.argv[1]))
+    run_as_peer(density, data(int(sys.argv[1])))

@@ -7,32 +7,27 @@ number first. Growth is told by the time of the processor, since a machine is sh
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.linalg import cho_solve
 
 from inference.gaussian.matern import Matern32
 from inference.gaussian.process import gp
 
 from ..measure import Figure
-from ..vi.environments import begun
-from ..vi.turns import here, medians
-from .problem import data
+from .costs import costs, first_call, peers, slopes
+from .problem import data, prepare
 
-HERE = Path(__file__).parent
+WAYS = ("scan", "blocks")
+PEERS = ("tinygp", "smolgp", "dynamax")
 GOALS = {("scan", "tinygp"): 1 / 5, ("scan", "dynamax"): 1 / 20, ("blocks", "tinygp"): 1 / 1.5}
 """The largest part of a peer's time, at 10,000 values and more."""
 FIRST = {"scan": 3.0, "blocks": 12.0}
 """The longest first call, in seconds of the processor."""
-LONGEST = {"dynamax": 100_000}
-"""What a peer has memory for: reverse mode keeps all matrices of its loop."""
+LONGEST = {"dynamax": 100_000, "by hand": 100_000, "dense": 1_000}
+"""What there is memory and time for: reverse mode keeps all that is made in a loop."""
 
 
 def ours(along: str) -> Callable:
@@ -78,62 +73,33 @@ def by_hand(p, times, values):
     return jax.lax.scan(step, start, (rate * gaps, values))[0][-1]
 
 
-def checked(name: str, right: Any, value: float, slope: Any) -> None:
-    """To 1e-8 of themselves: sums of up to a million terms, each with some units of rounding."""
-    np.testing.assert_allclose(value, right[0], rtol=1e-8, err_msg=name)
-    np.testing.assert_allclose(slope, right[1], rtol=1e-7, err_msg=name)
-
-
-def first_call(f: Callable, args: tuple) -> float:
-    """Seconds of the processor: traced, compiled and run."""
-    start = time.process_time()
-    jax.block_until_ready(f(*args))
-    return time.process_time() - start
-
-
-def figures(quick: bool, peers: bool) -> Iterator[Figure]:
+def figures(quick: bool, installed: bool) -> Iterator[Figure]:
     sizes = (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
-    jax.config.update("jax_enable_x64", True)
+    prepare()
     jax.block_until_ready(jax.jit(jnp.sin)(jnp.ones(3)))
-    costs: dict[tuple[str, int], float] = {}
+    growing: dict[tuple[str, int], float] = {}
     for n in sizes:
-        args, runs = data(n), {}
-        right = None
-        for along in ("scan", "blocks"):
-            run = jax.jit(jax.value_and_grad(ours(along)))
-            spent = first_call(run, args)
+        args = data(n)
+        runs = {along: slopes(ours(along), *args) for along in WAYS}
+        for along in WAYS:
             goal = FIRST[along] if along == "blocks" or n <= 10_000 else None
             name = f"{along}, first call, n = {n:,}"
-            yield Figure(name, "", "CPU s", spent, None, goal, absolute=True)
-            right = right or run(*args)
-            checked(along, right, *run(*args))
-            runs[along] = here(partial(run, *args))
-        assert right is not None
-        others = {"by hand": by_hand} | ({"dense": dense} if n <= 1000 else {})
-        for name, density in others.items():
-            other = jax.jit(jax.value_and_grad(density))
-            checked(name, right, *other(*args))
-            runs[name] = here(partial(other, *args))
-        for name in ("tinygp", "smolgp", "dynamax") if peers else ():
-            if n > LONGEST.get(name, n):
-                continue
-            peer = begun(name, str(HERE / f"of_{name}.py"), n)
-            if peer is not None:
-                checked(name, right, peer.facts["value"], peer.facts["slope"])
-                runs[name] = peer
-        found = medians(list(runs.values()), 3 if quick or n > 100_000 else 7)
-        cost = {name: each.cpu for name, each in zip(runs, found, strict=True)}
-        for along in ("scan", "blocks"):
-            costs[along, n] = cost[along]
-            for name in runs:
-                if name not in ("scan", "blocks"):
+            yield Figure(name, "", "CPU s", first_call(runs[along]), None, goal, absolute=True)
+        for name, density in {"by hand": by_hand, "dense": dense}.items():
+            if n <= LONGEST[name]:
+                runs[name] = slopes(density, *args)
+        able = [name for name in PEERS if n <= LONGEST.get(name, n)] if installed else []
+        others = peers({name: f"of_{name}.py" for name in able}, n)
+        cost = costs(runs, 3 if quick or n > 100_000 else 7, others)
+        for along in WAYS:
+            growing[along, n] = cost[along]
+            for name in cost:
+                if name not in WAYS:
                     goal = GOALS.get((along, name)) if n >= 10_000 else None
                     yield Figure(f"{along}, n = {n:,}", name, "CPU ms", cost[along], cost[name],
                                  goal)  # fmt: skip
-        for run in runs.values():
-            getattr(run, "close", lambda: None)()
     few, many = sizes[1], sizes[-1]
-    for along in ("scan", "blocks") if many > few else ():
-        growth = math.log(costs[along, many] / costs[along, few]) / math.log(many / few)
+    for along in WAYS if many > few else ():
+        growth = math.log(growing[along, many] / growing[along, few]) / math.log(many / few)
         yield Figure(f"{along}, growth from {few:,} to {many:,}", "", "exponent", growth, None,
                      1.10, absolute=True)  # fmt: skip

@@ -11,27 +11,17 @@ medians, in turns, on the clock and of the processor.
 
 from __future__ import annotations
 
-import argparse
-import json
-
-from ..language import table
+from ..report import report
 from . import autoencoder, chains, variance
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.vi", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter turns")
-    parser.add_argument("--no-peers", action="store_true", help="nothing that must be installed")
-    options = parser.parse_args(argv)
-    rows = []
-    for part in (autoencoder, chains, variance):
-        for figure in part.figures(options.quick, not options.no_peers):
-            rows.append(figure)
-            if options.json:
-                print(json.dumps(figure.row()), flush=True)
-    if not options.json:
-        table(rows)
+    parts = {
+        "autoencoder": autoencoder.figures,
+        "chains": chains.figures,
+        "variance": variance.figures,
+    }
+    report("benchmarks.vi", __doc__, parts, argv, peers=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Choices that are summed out exactly: finite ones, and linear Gaussian ones.
 
-`symbolic` is the one walk, with an algebra for each kind of choice; the other files are those
-algebras and the steps made of them. It may use `ppl`, the algebra, `targets`, `mcmc` and `smc`.
+`elimination` is the one walk, with sums for each kind of choice (`finite`, `gaussians`); the other
+files are what these are made of, and what is made of them: `sum_out` of a model, with `recover`,
+and `rao_blackwell` of a step. It may use `ppl`, the algebra, `targets`, `mcmc`, `smc` and
+`gaussian`.
 """

@@ -1,9 +1,10 @@
 """A walk that sums choices out of a program along its own structure, loops and all.
 
-As `symbolic`, whose steps it takes, but that the law of what is summed out need not be held as a
-whole: an algebra forgets what nothing reads any more, and a loop carries on what its state
-depends on. Choices that are kept are made again, so that the walk is part of a model, each from
-its law given those before; or they are given, and the law is followed.
+Some values are symbols: functions of what is summed out. What a symbol is, how code acts on it,
+and what a choice made from one is, is said by the sums over a kind of choices (`Sums`). The law of
+what is summed out is not held as a whole: what nothing reads any more is forgotten, and a loop
+carries on what its state depends on. Choices that are kept are made again, so that the walk is
+part of a model, each from its law given those before; or they are given, and the law is followed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ppl.effects import sample_p
 from ppl.execute import Execute
 from ppl.masks import leading
 from ppl.program import (
+    CHOICE,
+    FACTOR,
     Branch,
     Choice,
     Factor,
@@ -35,45 +38,35 @@ from ppl.program import (
     While,
 )
 from ppl.randomness import bind_parameters
-from ppl.sites import Site
 from ppl.walk import construct
 
 from ..targets.series import Again
-from .finite_latents import reads_of
-from .symbolic import aval_of, refused
+from .reads import aval_of, reads_of
+from .refused import Choices, refused
 
 Inputs = dict[Path, Any]
 
 
-class Sums(Protocol):
+class Sums(Choices, Protocol):
     """What a kind of choices that can be summed out says of itself.
 
     Attributes:
-      places: the choices that are summed out.
-      sites: all choices of the program.
       given: whether the other choices are given; else they are made.
-      way, expected: how a choice may depend on what is summed out, for messages.
     """
 
     @property
-    def places(self) -> Any: ...
-
-    @property
-    def sites(self) -> dict[Path, Site]: ...
-
-    @property
     def given(self) -> bool: ...
-
-    @property
-    def way(self) -> str: ...
-
-    @property
-    def expected(self) -> str: ...
 
     def is_symbol(self, value: Any) -> bool: ...
 
     def lost(self, why: str, aval: Any) -> Any:
         """A symbol that nothing may use."""
+        ...
+
+    def ready(
+        self, step: Step, avals: Sequence[Any], args: list, law: Any
+    ) -> tuple[list, Any]:
+        """The arguments of a step in a form that it can go on with, and the law with that."""
         ...
 
     def through(self, f: Callable, avals: Sequence[Any], args: list) -> list: ...
@@ -147,6 +140,7 @@ def run(
         for slot in gone:
             env.pop(slot, None)
         around = outside | sums.names(list(env.values()))
+        args, law = sums.ready(step, [aval_of(program, i) for i in step.inputs], args, law)
         outs, law = _step(step, args, program, law, sums, inputs, around)
         env.update((s, v) for s, v in zip(step.outputs, outs, strict=True) if s not in gone)
         if any(map(sums.is_symbol, [*args, *outs])):
@@ -206,13 +200,13 @@ def _step(
 
 def _places(step: Step, sums: Sums) -> list[str]:
     """Where the choices of a step are, those that are summed out first."""
-    summed = sorted(step.paths & frozenset(sums.places)) or sorted(sums.places)
+    summed = sorted(step.paths & sums.places) or sorted(sums.places)
     return [f"{errors.show(path)} at {sums.sites[path].source}" for path in summed[:1]]
 
 
 def _as_it_is(step: Step, args: list, sums: Sums, inputs: Inputs) -> list:
     """A step that has nothing to do with what is summed out."""
-    if not step.paths and not isinstance(step, Factor):
+    if not step.effects & {CHOICE, FACTOR}:
         return step.evaluate(*args)
     rule: Any = Execute(sums=()) if sums.given else _Again()
     if isinstance(step, (Choice, Factor)):
@@ -286,14 +280,27 @@ def only_kept(step: Loop, args: list, sums: Sums) -> Choice | None:
     read = {slot for each in body.steps for slot in each.inputs} | {*body.outputs[: step.carries]}
     state = range(step.constants, step.constants + step.carries)
     labels = [frozenset({()}) if i in state else frozenset() for i in range(len(body.inputs))]
-    found = reads_of(body, labels, frozenset(sums.places))[step.carries :]
+    found = reads_of(body, labels, sums.places)[step.carries :]
     outs = zip(body.outputs[step.carries :], found, strict=True)
     alone = value not in read and all(label or slot == value for slot, label in outs)
     return kept[0] if alone else None
 
 
 MOST_FORMS = 8
-"""How often the form of a loop's state may grow before it is refused."""
+"""How often the form of a state may grow, beyond once for each of its values."""
+
+
+def fixed_form(form: Any, after: Callable[[Any], Any]) -> Any:
+    """The smallest form, from this one on, of a state and of what a step makes of it; or None.
+
+    `after` takes the form of a state to that of the next.
+    """
+    for _ in range(MOST_FORMS + len(form.avals)):
+        grown = form.merged(after(form))
+        if grown == form:
+            return form
+        form = grown
+    return None
 
 
 def _loop(
@@ -316,22 +323,21 @@ def _loop(
 
     rows = (list(xs), inputs)
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
-    form = sums.form(mine, init, avals, kept, name)
-    for _ in range(MOST_FORMS):
+
+    def following(form: Any) -> Any:
         found: list = []
 
-        def shape(packed: Any, row: Any, form: Any = form, found: list = found) -> int:
+        def shape(packed: Any, row: Any) -> int:
             carry, _, law = once(packed, row, form)
             found.append(sums.form(law, carry, avals, kept, name))
             return 0
 
-        packed = jax.eval_shape(lambda form=form: sums.pack(mine, init, form))
+        packed = jax.eval_shape(lambda: sums.pack(mine, init, form))
         jax.eval_shape(shape, packed, first)
-        grown = form.merged(found[0])
-        if grown == form:
-            break
-        form = grown
-    else:
+        return found[0]
+
+    form = fixed_form(sums.form(mine, init, avals, kept, name), following)
+    if form is None:
         raise _grows(step, sums)
     at_once = sums.along(step, args, mine, inputs, form)
     if at_once is not None:
@@ -368,7 +374,7 @@ def put_out(step: Step) -> str:
 
 
 def _grows(step: Step, sums: Sums) -> errors.InvalidArgument:
-    names = sorted(step.paths & frozenset(sums.places)) or sorted(sums.places)
+    names = sorted(step.paths & sums.places) or sorted(sums.places)
     first = names[0]
     return errors.InvalidArgument(
         "The state of a loop depends on more and more choices that are summed out.",

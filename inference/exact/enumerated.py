@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ppl import GenerativeFunction, errors
 from ppl.program import Path
+from ppl.sites import Site
 
-from ..smc.step_models import check_pair, check_structure
-from .finite_latents import FiniteLatents, Stack, reads_of, table_of
-from .symbolic import run
-
-_BEFORE = ()  # the label of what the state before makes, which is no address
+from .belief_steps import NAME, avals_of, form_of_state, named, remembered, taken, values_of
+from .elimination import Sums
+from .finite import Finite, FiniteLaw
+from .finite_plan import planned
+from .several import Several
+from .states import Form, Group
+from .tables import Lane, Plate, check_size
 
 
 @jax.tree_util.register_dataclass
@@ -55,17 +58,19 @@ def enumerated(
     model: GenerativeFunction, summed: tuple[Path, ...], init: Any, x: Any
 ) -> tuple[GenerativeFunction, Enumerated]:
     """The step with these finite choices summed out, and the state before the first step."""
-    leaves, tree = jax.tree.flatten(init)
-    stacked, kept = _depends(model, summed, init, x)
-    sites = model.sites(init, x)
-    size = math.prod(len(table_of(sites[path])) for path in kept)
-    rows = [
-        jnp.broadcast_to(jnp.asarray(leaf), (size, *jnp.shape(leaf))) if s else leaf
-        for leaf, s in zip(leaves, stacked, strict=True)
-    ]
-    fn = _Forward(model, summed, stacked, kept)
-    step = GenerativeFunction(fn, model.fixed, f"rao_blackwell({model.name})")
-    start = Enumerated(jax.tree.unflatten(tree, rows), jnp.full(size, -math.log(size)))
+    known = Form(NAME, (), (), (), _shapes(jax.tree.leaves(init)))
+
+    def look(sums: Finite) -> _Forward:
+        of = _Forward(model, summed, known, sums.together, tuple(sums.alike.items()))
+        form = form_of_state(known, lambda form: replace(of, form=form).following(init, x))
+        if form is None:
+            raise of.unheld("the next state", before=True)
+        return replace(of, form=form)
+
+    held = remembered(model, init, x, summed)
+    forward = planned(Finite(frozenset(summed), model.sites(init, x), together=held), look)[1]
+    step = GenerativeFunction(forward, model.fixed, f"rao_blackwell({model.name})")
+    start = forward.start(init)
     step.sites(start, x)  # what is refused is refused here
     return step, start
 
@@ -73,112 +78,113 @@ def enumerated(
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["model"],
-    meta_fields=["summed", "stacked", "kept"],
+    meta_fields=["summed", "form", "together", "alike"],
 )
 @dataclass(frozen=True, eq=False)
 class _Forward:
-    """A step of the forward algorithm. Outcomes are those of the state before, and of all summed
-    choices, a grid in that order; `kept` choices are those that the next state depends on."""
+    """A step of the forward algorithm.
+
+    Attributes:
+      form: of the state, whose leaves that depend on summed choices are one group.
+      together, alike: as those of `Finite`.
+    """
 
     model: GenerativeFunction
     summed: tuple[Path, ...]
-    stacked: tuple[bool, ...]
-    kept: tuple[Path, ...]
+    form: Form
+    together: frozenset[Path]
+    alike: tuple[tuple[Plate, Plate], ...]
 
     def __call__(self, before: Enumerated, x: Any) -> tuple[Enumerated, Any]:
+        (state, y), law, sums = self.taken(before, x)
+        values = values_of(state)
+        form = replace(self.form, avals=_shapes(map(_at_first, values)))
+        # the forward recursion: probabilities of what the next state depends on
+        evidence, arrays, leaves = sums.pack(law, values, form)
+        logs = arrays[0][0] + evidence if arrays else jnp.reshape(evidence, 1)
+        after, beside = jax.tree.structure(state), jax.tree.structure(y)
+        return Enumerated(after.unflatten(leaves), logs), beside.unflatten(values_of(y))
+
+    def start(self, init: Any) -> Enumerated:
+        """A state that is known."""
+        leaves, tree = jax.tree.flatten(init)
+        for i in self._stacked:
+            leaf = jnp.asarray(leaves[i])
+            leaves[i] = jnp.broadcast_to(leaf, (self._size, *leaf.shape))
+        return Enumerated(tree.unflatten(leaves), jnp.full(self._size, -math.log(self._size)))
+
+    def taken(self, before: Enumerated, x: Any) -> tuple[tuple[Any, Any], FiniteLaw, Sums]:
+        """A step of the model: what it returns, and the law of what that depends on."""
         leaves, tree = jax.tree.flatten(before.state)
-        pairs = list(zip(leaves, self.stacked, strict=True))
-        one = jax.tree.unflatten(tree, [leaf[0] if s else leaf for leaf, s in pairs])
-        prepared = self.model._prepare((one, x), {})
-        tables = {path: table_of(prepared.sites[path]) for path in self.summed}
-        size = math.prod(len(tables[path]) for path in self.kept)
-        if jnp.shape(before.log_probs) != (size,):
+        if jnp.shape(before.log_probs) != (self._size,):
             raise errors.ShapeError(
                 "The probabilities of a state are not as many as its values.",
                 where=(errors.defined(self.model.fn), errors.caller()),
                 given=f"shape {jnp.shape(before.log_probs)}",
-                expected=f"shape {(size,)}",
+                expected=f"shape {(self._size,)}",
                 fix="step, start = rao_blackwell(model, summed, init), and replace log_probs",
             )
-        grid = (size, *map(len, tables.values()))
-        first, *digits = np.indices(grid).reshape(len(grid), -1)
-        places = {
-            path: jnp.asarray(table)[i]
-            for (path, table), i in zip(tables.items(), digits, strict=True)
-        }
-        law = before.log_probs[first] - sum(math.log(n) for n in grid[1:])
-        operands: list = list(prepared.operands)
-        at = len(operands) - len(prepared.arguments.leaves)
-        for i, (leaf, s) in enumerate(pairs):
-            if s:
-                operands[at + i] = Stack(leaf[first])
-        counts = {path: len(table) for path, table in tables.items()}
-        algebra = FiniteLatents(places, prepared.sites, counts)
-        outs, law = run(prepared.staged.program, operands, law, algebra)
-        new, y = prepared.staged.rebuild(outs)
-        gone = [i for i, path in enumerate((None, *tables)) if path not in self.kept]
-        # the forward recursion: probabilities of what the next state depends on
-        law = jax.nn.logsumexp(law.reshape(grid), tuple(gone)).reshape(-1)
-        same = tuple(0 if i in gone else slice(None) for i in range(len(grid)))
+        one = [leaf[0] if i in self._stacked else leaf for i, leaf in enumerate(leaves)]
+        if self._stacked:
+            packed = jnp.zeros(()), [(before.log_probs, None)], leaves
+        else:
+            packed = before.log_probs[0], [], leaves
+        return taken(self.model, tree.unflatten(one), x, packed, self.form, self._sums)
 
-        def values(leaf: Any, s: bool) -> Any:
-            """One of each that are alike."""
-            if not isinstance(leaf, Stack):
-                return jnp.broadcast_to(leaf, (size, *jnp.shape(leaf))) if s else leaf
-            shape = leaf.at.shape[1:]
-            return leaf.at.reshape(*grid, *shape)[same].reshape(size, *shape)
+    def following(self, init: Any, x: Any) -> Form:
+        """The form of the state after one that is known."""
+        result, law, sums = self.taken(self.start(init), x)
+        old = {self.form.lane(i) for i in range(len(self.form.groups))}
+        held: dict[Lane, None] = {}
+        for name, value in named(result):
+            lanes = value.lanes if isinstance(value, Several) else ()
+            before = not old.isdisjoint(lanes)
+            if before or (lanes and name.startswith("y")):
+                raise self.unheld(name, before=before)
+            held.update(dict.fromkeys(lanes))
+        check_size(tuple(held))
+        avals = avals_of(jax.tree.leaves(init))
+        return _one_group(sums.form(law, values_of(result[0]), avals, frozenset(), NAME))
 
-        after = jax.tree.leaves(new, is_leaf=lambda leaf: isinstance(leaf, Stack))
-        rows = [values(leaf, s) for leaf, s in zip(after, self.stacked, strict=True)]
-        return Enumerated(jax.tree.unflatten(tree, rows), law), y
+    def unheld(self, name: str, *, before: bool) -> errors.InvalidArgument:
+        """The error for what a state of this kind does not hold."""
+        names = "; ".join(map(errors.show, self.summed))
+        return errors.InvalidArgument(
+            f"A step returns what its state cannot hold once {names} is summed out.",
+            where=(errors.defined(self.model.fn), errors.caller()),
+            given=f"{name}, which depends on " + ("that of the step before" if before else "it"),
+            expected="a state that depends on the step's own summed choices, and a y that "
+            "depends on none",
+            fix="make the next state by one choice, whose probabilities depend on the last",
+        )
 
+    @property
+    def _stacked(self) -> tuple[int, ...]:
+        """The leaves of the state that depend on summed choices."""
+        return self.form.groups[0].leaves if self.form.groups else ()
 
-@dataclass(frozen=True)
-class _Result:
-    """A leaf of a step's result: what it is made from."""
+    @property
+    def _size(self) -> int:
+        return self.form.groups[0].size if self.form.groups else 1
 
-    label: frozenset
-
-
-def _depends(
-    model: GenerativeFunction, summed: tuple[Path, ...], state: Any, x: Any
-) -> tuple[tuple[bool, ...], tuple[Path, ...]]:
-    """Which leaves of the state depend on summed choices, and on which of a step's own."""
-    prepared = model._prepare((state, x), {})
-    leaves = jax.tree.leaves(state)
-    at = len(prepared.operands) - len(prepared.arguments.leaves)
-    labels: list[frozenset] = [frozenset()] * len(prepared.operands)
-    where = (errors.defined(model.fn), errors.caller())
-    names = "; ".join(map(errors.show, summed))
-    while True:
-        found = reads_of(prepared.staged.program, labels, frozenset(summed))
-        result: Any = prepared.staged.rebuild([_Result(label) for label in found])
-        check_result(result, state, model)
-        made = [getattr(leaf, "label", frozenset()) for leaf in jax.tree.leaves(result[0])]
-        grown = [frozenset({_BEFORE}) if label else frozenset() for label in made]
-        if grown == labels[at : at + len(leaves)]:
-            break
-        labels[at : at + len(leaves)] = grown
-    paths = jax.tree.leaves_with_path(result)
-    for path, leaf in paths:
-        label = getattr(leaf, "label", frozenset())
-        first, *rest = path
-        name = ("the next state", "y")[first.idx] + jax.tree_util.keystr(tuple(rest))
-        if (first.idx == 0 and _BEFORE in label) or (first.idx == 1 and label):
-            raise errors.InvalidArgument(
-                f"A step returns what its state cannot hold once {names} is summed out.",
-                where=where,
-                given=f"{name}, which depends on "
-                + ("that of the step before" if _BEFORE in label else "it"),
-                expected="a state that depends on the step's own summed choices, and a y that "
-                "depends on none",
-                fix="make the next state by one choice, whose probabilities depend on the last",
-            )
-    kept = frozenset().union(*made)
-    return tuple(bool(label) for label in made), tuple(p for p in summed if p in kept)
+    def _sums(self, sites: dict[Path, Site]) -> Finite:
+        return Finite(frozenset(self.summed), sites, together=self.together, alike=dict(self.alike))
 
 
-def check_result(result: Any, state: Any, model: GenerativeFunction) -> None:
-    """Raise unless a step returns a state like the one it was given, and something beside it."""
-    check_pair(result, model)
-    check_structure(result[0], state, model)
+def _shapes(values: Iterable[Any]) -> tuple[tuple[tuple[int, ...], Any], ...]:
+    return tuple((aval.shape, aval.dtype) for aval in avals_of(values))
+
+
+def _one_group(form: Form) -> Form:
+    """The form in which all that depends on what is summed out has the same outcomes."""
+    if not form.groups:
+        return form
+    leaves = tuple(sorted(i for group in form.groups for i in group.leaves))
+    size = math.prod(group.size for group in form.groups)
+    whole = Group(leaves, size, (), ((),) * len(leaves), form.groups[-1].source)
+    return replace(form, groups=(whole,), blocks=(((0,), ()),), exact=False)
+
+
+def _at_first(value: Any) -> Any:
+    """A value of the state as it is at the first of its outcomes."""
+    return value.at[(0,) * len(value.lanes)] if isinstance(value, Several) else value

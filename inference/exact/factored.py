@@ -37,7 +37,9 @@ def covariances(f: Callable, avals: Sequence[Any]) -> dict[int, Callable]:
     found = {}
     for i, slot in enumerate(graph.outputs):
         factored = _factored(graph, made, slot)
-        needed = None if factored is None else _ancestors(graph, made, factored)
+        if factored is None:
+            continue
+        needed = _ancestors(graph, made, factored)
         if needed is not None:
             found[i] = partial(_valid, _Upto(graph, needed, factored))
     return found
@@ -59,14 +61,16 @@ def _valid(f: Callable, *args: Any) -> jax.Array:
 
 def factor_of(spec: Spec) -> int | None:
     """Which parameter of a choice is the factor of its covariance, of `MOST` rows at most."""
-    d = spec.tree.unflatten(range(len(spec.leaves)))
-    whole = isinstance(d, dist.MultivariateNormal) and len(spec.shape) == 1
-    return d.scale_tril if whole and spec.shape[0] <= MOST else None
+    d: Any = spec.tree.unflatten(range(len(spec.leaves)))
+    if type(d) is not dist.MultivariateNormal or len(spec.shape) != 1 or spec.shape[0] > MOST:
+        return None
+    place: Any = d.scale_tril
+    return place
 
 
 def _factored(graph: Graph, made: dict, slot: int) -> int | None:
     """What a slot is the lower factor of."""
-    node = made.get(slot)
+    node: Any = made.get(slot)
     if _is(node, "select_n"):  # what is above the diagonal is set to zero
         which, _, slot = node.inputs
         if not _is_lower(graph, made, which):

@@ -15,15 +15,15 @@ import numpy as np
 from ppl import distributions, quadrature
 from ppl.chances import probability
 from ppl.effects import factor_p, sample_p
-from ppl.program import Choice, Factor, Loop, Map, Path
+from ppl.program import Choice, Factor, Loop, Map, Path, Step
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
 
 from . import finite_series, plates, states
 from .mixed import Mixed, has_chances, of_elements, table_given
+from .refused import refused
 from .several import Several, Unsaid, is_symbol, table_of, through
 from .states import Form
-from .symbolic import refused
 from .tables import (
     Lane,
     Plate,
@@ -85,6 +85,11 @@ class Finite:
 
     def names(self, values: list) -> frozenset:
         return frozenset(lane for v in values if isinstance(v, Several) for lane in v.lanes)
+
+    def ready(
+        self, step: Step, avals: Sequence[Any], args: list, law: Any
+    ) -> tuple[list, Any]:
+        return args, law
 
     def through(self, f: Callable, avals: Sequence[Any], args: list) -> list:
         return through(f, avals, args)

@@ -31,9 +31,9 @@ from . import states
 from .elimination import only_kept, put_out
 from .markov import Markov, mass, state_after
 from .mixed import chosen, drawn_of, table_given
+from .reads import aval_of
 from .several import Several
 from .states import Form
-from .symbolic import aval_of
 from .tables import Lane, Table, aligned, log_weights, summed
 
 

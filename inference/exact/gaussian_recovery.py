@@ -19,11 +19,13 @@ import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Trace
 from ppl.execute import Given
-from ppl.program import Path
+from ppl.program import Choice, Path
 
 from .elimination import run
 from .gaussians import Gaussians
-from .linear import Tilt
+from .linear import Block, Tilt
+from .normals import factor_of
+from .process_steps import is_process
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,10 @@ class GaussianGiven:
         return self._trace(self._means())
 
     def laws(self) -> dict[Path, Any]:
-        means = self._means()
+        long = self._processes()
+        means = {path: mean for path, mean in self._means().items() if path not in long}
+        if not means:
+            return long
         zeros = {path: jnp.zeros(self._shape(path)) for path in means}
         bends = {path: jnp.zeros((*mean.shape, mean.shape[-1])) for path, mean in means.items()}
 
@@ -57,18 +62,31 @@ class GaussianGiven:
             return self._evidence(tilts, False)
 
         halves = jax.grad(mass)(bends)
-        return {path: self._law(path, means[path], 2 * half) for path, half in halves.items()}
+        laws = {path: self._law(path, means[path], 2 * half) for path, half in halves.items()}
+        return {**laws, **long}
+
+    def _processes(self) -> dict[Path, Any]:
+        """The laws of processes of which no matrix was needed."""
+        choices = [s for s in self.prepared.staged.program.steps if isinstance(s, Choice)]
+        blocks = [Block(s.path, math.prod(s.spec.shape)) for s in choices
+                  if s.path in self.sums.places and is_process(s.spec)]  # fmt: skip
+        if not blocks:
+            return {}
+        found = self._run({}, False, frozenset(blocks))
+        return {held.block.name: held.law(held.level) for held in found.processes}
 
     def _shape(self, path: Path) -> tuple[int, ...]:
         """The loops around a choice, and how many numbers it is."""
         site = self.prepared.sites[path]
         return (*(size for _, size in site.axes), math.prod(site.spec.shape))
 
-    def _evidence(self, tilts: dict[Path, Tilt], simulate: bool) -> jax.Array:
+    def _run(self, tilts: dict[Path, Tilt], simulate: bool, live: frozenset) -> Any:
         sums = replace(self.sums, given=True, simulate=simulate)
         program, operands = self.prepared.staged.program, self.prepared.operands
-        _, law = run(program, operands, sums.nothing(), sums, {**self.values, **tilts})
-        return sums.evidence(law)
+        return run(program, operands, sums.nothing(), sums, {**self.values, **tilts}, live)[1]
+
+    def _evidence(self, tilts: dict[Path, Tilt], simulate: bool) -> jax.Array:
+        return self.sums.evidence(self._run(tilts, simulate, frozenset()))
 
     def _means(self, simulate: bool = False) -> dict[Path, jax.Array]:
         """The means of all summed choices, flat; or, with `simulate`, a joint draw of them."""
@@ -94,12 +112,3 @@ class GaussianGiven:
             variance = jnp.maximum(covariance[..., 0, 0], 0.0)
             return dist.Normal(mean[..., 0], jnp.sqrt(variance))
         return dist.MultivariateNormal(mean, scale_tril=factor_of(covariance))
-
-
-def factor_of(covariance: jax.Array) -> jax.Array:
-    """A lower factor of a covariance that may be singular."""
-    values, vectors = jnp.linalg.eigh((covariance + jnp.swapaxes(covariance, -1, -2)) / 2)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
-    upper = jnp.linalg.qr(jnp.swapaxes(root, -1, -2), mode="r")
-    signs = jnp.where(jnp.diagonal(upper, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return jnp.swapaxes(signs[..., None] * upper, -1, -2)

@@ -28,10 +28,11 @@ from ..gaussian.series import beliefs, chain_of_series, drawn_from
 from . import gaussian_states as states
 from .elimination import only_kept, put_out
 from .factored import covariances, factor_of
+from .gaussian_choices import innermost
 from .gaussian_states import Form
 from .linear import Block, GaussianLaw, Linear, at_of, spread
-from .linear_gaussian import _innermost
-from .symbolic import aval_of
+from .process_steps import is_process
+from .reads import aval_of
 
 
 def along(
@@ -40,7 +41,8 @@ def along(
     """The outputs of a loop and the law after it; None if it is not such a loop."""
     choice = _only_kept(sums, step, args, form)
     tilted = any(path in sums.places for path in inputs)
-    if choice is None or tilted or sums.simulate or form.outer:
+    long = any(isinstance(s, Choice) and is_process(s.spec) for s in step.body.steps)
+    if choice is None or tilted or long or sums.simulate or form.outer:
         return None
     split = step.constants + step.carries
     constants, init, xs = args[: step.constants], args[step.constants : split], args[split:]
@@ -162,7 +164,7 @@ class _Step:
                 "observation": jnp.concatenate([jnp.zeros((k, size)), jnp.eye(k)], 1),
             }  # fmt: skip
         like = self.choice.spec.tree.unflatten(self.choice.spec.leaves)
-        if isinstance(_innermost(like), dist.Normal):
+        if isinstance(innermost(like), dist.Normal):
             made["variance"] = jnp.diagonal(root) ** 2
         else:
             found = spreads.get(SEEN)
@@ -188,7 +190,7 @@ class _Step:
             if isinstance(step, Choice):
                 place = factor_of(step.spec)
                 covariance = None if place is None else known.get(step.inputs[place])
-                if covariance is not None and not sums.is_symbol(args[place]):
+                if place is not None and covariance is not None:
                     size = covariance.shape[-1]
                     spreads[SEEN if step is self.choice else Block(step.path, size)] = covariance
                     args[place] = jnp.eye(size, dtype=covariance.dtype)
@@ -204,7 +206,8 @@ class _Step:
                 outs = step.evaluate(*args)
             if isinstance(step, Pure):
                 found = covariances(step.evaluate, avals)
-                known.update((step.outputs[i], f(*map(at_of, args))) for i, f in found.items())
+                known.update((step.outputs[i], f(*map(at_of, args))) for i, f in found.items()
+                             if not sums.is_symbol(outs[i]))  # fmt: skip
             env.update((slot, instead.get(slot, out))
                        for slot, out in zip(step.outputs, outs, strict=True))  # fmt: skip
         return env, spreads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +12,10 @@ import jax.numpy as jnp
 
 from ppl.program import Choice, Map, Pure
 
-from .linear import Bent, Block, GaussianLaw, Linear, places, spread
-from .symbolic import aval_of, refused
+from . import picked, process_steps
+from .linear import Bent, Block, GaussianLaw, Linear, Picked, places, spread
+from .reads import aval_of
+from .refused import refused
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,18 @@ def each(
     if any(isinstance(value, Bent) for value in args):
         why = next(value.why for value in args if isinstance(value, Bent))
         raise refused(step, sums, f"a vmap of what is not affine in it, but made by `{why}`")
-    if any(isinstance(value, Linear) for value in args):
+    if any(isinstance(value, (Linear, Picked)) for value in args):
         if all(isinstance(inner, (Pure, Choice)) for inner in step.body.steps):
             return _all_together(sums, step, args, law, inputs)
-        return _one_by_one(sums, step, args, law, inputs, outside, run)
+        alone = replace(law, processes=())
+        outs, after = _one_by_one(sums, step, args, alone, inputs, outside, run)
+        return outs, replace(after, processes=law.processes)
     static: list = []
 
     def one(operands: list, sub: Any) -> tuple[list, Any]:
         before = replace(sums.nothing(), evidence=jnp.zeros_like(law.evidence))
         outs, after = run(step.body, operands, before, sums, sub, frozenset())
+        outs, after = sums.settled(f"the end of a vmap at {step.source}", outs, after)
         after = sums.forget(after, outs, frozenset())
         static[:] = [v if not isinstance(v, Linear) else replace(v, at=None, by=None) for v in outs]
         parts = [(v.at, v.by) if isinstance(v, Linear) else getattr(v, "at", v) for v in outs]
@@ -201,17 +207,21 @@ def _all_together(sums: Any, step: Map, args: list, law: Any, inputs: Any) -> tu
     for inner in body.steps:
         given = [env[slot] for slot in inner.inputs]
         values, mapped = [v for v, _ in given], [m for _, m in given]
+        copies = (step.size, tuple(mapped))
         if isinstance(inner, Pure):
             f = jax.vmap(lambda *xs, e=inner.evaluate: e(*xs), [0 if m else None for m in mapped],
                          axis_size=step.size) if any(mapped) else inner.evaluate  # fmt: skip
             avals = [_stacked(aval_of(body, slot), step.size if m else None)
                      for slot, m in zip(inner.inputs, mapped, strict=True)]  # fmt: skip
+            keeps = partial(picked.keeps, f, avals)
+            values, law = process_steps.fitting(sums, keeps, inner.source, values, law)
             outs = sums.through(f, avals, values)
             env.update((slot, (out, any(mapped)))
                        for slot, out in zip(inner.outputs, outs, strict=True))  # fmt: skip
         else:
             assert isinstance(inner, Choice)
-            copies = (step.size, tuple(mapped))
+            keeps = partial(process_steps.is_kept, sums, inner, copies)
+            values, law = process_steps.fitting(sums, keeps, inner.source, values, law)
             value, law = sums.choice(inner, values, law, inputs.get(inner.path), copies)
             env[inner.outputs[0]] = (value, True)
     outs = []
@@ -227,6 +237,9 @@ def _to_front(value: Any, axis: int | None) -> Any:
     if isinstance(value, Linear):
         moved = [jnp.moveaxis(x, axis, 0) for x in (value.at, value.by)]
         return Linear(moved[0], moved[1], value.blocks)
+    if isinstance(value, Picked):
+        at, by, rows = (jnp.moveaxis(x, axis, 0) for x in (value.at, value.by, value.rows))
+        return Picked(at, by, rows, value.block)
     return jnp.moveaxis(value, axis, 0)
 
 
@@ -241,6 +254,8 @@ def _repeated(value: Any, size: int) -> Any:
 
     if isinstance(value, Linear):
         return Linear(grown(value.at), grown(value.by), value.blocks)
+    if isinstance(value, Picked):
+        return Picked(grown(value.at), grown(value.by), grown(value.rows), value.block)
     return grown(value)
 
 

@@ -8,7 +8,6 @@ depends on what is summed out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 
 from ppl import draw, errors
 from ppl.affine import AFFINE, Order, orders
@@ -25,31 +23,30 @@ from ppl.effects import sample_p
 from ppl.estimators.flow import Known, Symbol, flows_through
 from ppl.estimators.nodes import graph_of
 from ppl.masks import leading
-from ppl.program import Choice, Factor, Loop, Map, Path
+from ppl.program import Choice, Factor, Loop, Map, Path, Step
 from ppl.randomness import bind_parameters
 from ppl.sites import Site
 
-from . import gaussian_series
+from . import gaussian_series, picked, process_steps
 from . import gaussian_states as states
+from .conditioning import conditioned, diagonal, grown, part, tilted
+from .gaussian_choices import is_gaussian, mean_and_factor
 from .gaussian_states import Form
 from .linear import (
     Bent,
     Block,
     GaussianLaw,
     Linear,
-    Tilt,
+    Picked,
     at_of,
     is_symbol,
     order_of,
     places,
     spread,
 )
-from .linear_gaussian import _NOISE, _innermost, _mean_and_factor
-from .normals import alone, log_normal, predicted
-from .symbolic import refused
-
-MOST_ONE_BY_ONE = 8
-"""Observations of so many numbers are taken one number at a time, longer ones at once."""
+from .normals import factor_of, predicted
+from .process_steps import is_process, moments, noisy, seen_moments
+from .refused import refused
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +78,19 @@ class Gaussians:
         return Bent(jnp.zeros(aval.shape, aval.dtype), why)
 
     def names(self, values: list) -> frozenset:
-        return frozenset(block for v in values if isinstance(v, Linear) for block in v.blocks)
+        dense = (block for v in values if isinstance(v, Linear) for block in v.blocks)
+        return frozenset((*dense, *(v.block for v in values if isinstance(v, Picked))))
+
+    def ready(
+        self, step: Step, avals: Sequence[Any], args: list, law: GaussianLaw
+    ) -> tuple[list, GaussianLaw]:
+        return process_steps.ready(self, step, avals, args, law)
 
     def through(self, f: Callable, avals: Sequence[Any], args: list) -> list:
+        if any(isinstance(value, Picked) for value in args):
+            found = picked.through(f, avals, args)
+            assert found is not None  # they are made ready
+            return found
         given = [order_of(value) for value in args]
         out = orders(f, avals, given)
         blocks = tuple(dict.fromkeys(b for v in args if isinstance(v, Linear) for b in v.blocks))
@@ -126,6 +133,13 @@ class Gaussians:
         """`copies`: how many choices there are, as one array, and which arguments are of each."""
         spec, dtype = step.spec, law.mean.dtype
         shape = spec.shape if copies is None else (copies[0], *spec.shape)
+        process = is_process(spec) and step.path in self.places
+        if process:
+            process_steps.check(step)
+            if not copies and not any(map(is_symbol, args)) and not noisy(spec):
+                return process_steps.choice(self, step, args, law, given)
+        if any(isinstance(value, Picked) for value in args):
+            return process_steps.kept(self, step, args, law, given, copies, shape)
         mean, factor = self._parts(step, args, copies)
         factor = factor.astype(dtype)
         at, by, blocks = (mean.at, mean.by, mean.blocks) if is_symbol(mean) else (mean, None, ())
@@ -133,25 +147,29 @@ class Gaussians:
         by = jnp.zeros((at.size, 0), dtype) if by is None else by.astype(dtype)
         if step.path in self.places:
             block = Block(step.path, at.size)
-            law = self._grown(law, block)
+            if process:  # its covariance may be singular, and has no factor then
+                law = self._grown(law, block, factor)
+                factor = jnp.eye(at.size, dtype=dtype)
+            else:
+                law = self._grown(law, block)
             by, blocks = jnp.concatenate([by, factor], -1), (*blocks, block)
             if given is not None:
-                law = _tilted(law, at, spread(by, blocks, law.blocks), given)
+                law = tilted(law, at, spread(by, blocks, law.blocks), given)
             by = by.astype(spec.dtype).reshape(*shape, by.shape[-1])
             return Linear(at.astype(spec.dtype).reshape(shape), by, blocks), law
         by = spread(by, blocks, law.blocks)
         return self._kept(step, shape, at, by, factor, law, given)
 
-    def _grown(self, law: GaussianLaw, block: Block) -> GaussianLaw:
-        """The law with a new block, standard normals that nothing depends on yet."""
-        n, m = law.mean.size, block.size
+    def _grown(self, law: GaussianLaw, block: Block, covariance: Any = None) -> GaussianLaw:
+        """The law with a new block that nothing depends on yet: standard normals, or of that
+        covariance."""
         dtype = law.mean.dtype
-        mean = jnp.concatenate([law.mean, jnp.zeros(m, dtype)])
-        covariance = jnp.eye(n + m, dtype=dtype).at[:n, :n].set(law.covariance)
-        simulated = None
-        if self.simulate:
-            simulated = jnp.concatenate([law.simulated, _normals(m, dtype)])
-        return GaussianLaw((*law.blocks, block), mean, covariance, law.evidence, simulated)
+        simulated = _normals(block.size, dtype) if self.simulate else None
+        if covariance is None:
+            covariance = jnp.eye(block.size, dtype=dtype)
+        elif simulated is not None:
+            simulated = factor_of(covariance) @ simulated
+        return grown(law, block, covariance, simulated)
 
     def _kept(
         self, step: Choice, shape: tuple, at: Any, by: Any, factor: Any, law: Any, given: Any
@@ -175,14 +193,16 @@ class Gaussians:
             leaves, params = bind_parameters(predictive, step.source, errors.show(step.path))
             (value,) = sample_p.bind(*leaves, **params, address=step.path, source=step.source)
             flat = value.reshape(-1).astype(dtype)
-        return value, _conditioned(law, by, factor, flat - at, present)
+        return value, conditioned(law, by, factor, flat - at, present)
 
     def _parts(self, step: Choice, args: list, copies: Any) -> tuple[Any, Any]:
         """The mean of a choice, of shape (k,), and a factor of its covariance, (k, k)."""
         spec = step.spec
-        if type(_innermost(spec.tree.unflatten(spec.leaves))) not in _NOISE:
+        f, avals = partial(mean_and_factor, spec), list(spec.leaves)
+        if is_process(spec):
+            f = partial(moments if step.path in self.places else seen_moments, spec)
+        elif not is_gaussian(spec.tree.unflatten(spec.leaves)):
             raise refused(step, self, f"a choice from {self.sites[step.path].kind}")
-        f, avals = partial(_mean_and_factor, spec), list(spec.leaves)
         if copies is not None:
             size, mapped = copies
             f = partial(_of_copies, jax.vmap(f, [0 if m else None for m in mapped], axis_size=size))
@@ -206,13 +226,14 @@ class Gaussians:
 
     def forget(self, law: GaussianLaw, values: list, outside: frozenset) -> GaussianLaw:
         live = self.names(values) | outside
+        law = process_steps.ended(law, live)
         kept = tuple(block for block in law.blocks if block in live)
-        return law if kept == law.blocks else _part(law, kept)
+        return law if kept == law.blocks else part(law, kept)
 
     def reach(self, law: GaussianLaw, values: list) -> tuple[GaussianLaw, GaussianLaw]:
         """All of the law, if anything of it is read: its blocks may depend on each other."""
         if self.names(values):
-            return law, self.nothing()
+            return replace(law, processes=()), replace(self.nothing(), processes=law.processes)
         inner = replace(self.nothing(), evidence=jnp.zeros_like(law.evidence))
         return inner, law
 
@@ -224,19 +245,27 @@ class Gaussians:
         if self.simulate:
             simulated = jnp.concatenate([rest.simulated, law.simulated])
         return GaussianLaw((*rest.blocks, *law.blocks), jnp.concatenate([rest.mean, law.mean]),
-                           covariance, rest.evidence + law.evidence, simulated)  # fmt: skip
+                           covariance, rest.evidence + law.evidence, simulated,
+                           (*rest.processes, *law.processes))  # fmt: skip
 
     def evidence(self, law: GaussianLaw) -> jax.Array:
-        return law.evidence
+        return process_steps.ended(law, frozenset()).evidence
+
+    def settled(self, place: str, values: list, law: GaussianLaw) -> tuple[list, GaussianLaw]:
+        """Values and the law without what is picked, and without processes."""
+        values, law = process_steps.settled(self, place, values, law)
+        return values, process_steps.ended(law, frozenset())
 
     # -- loops, branches and plates --------------------------------------------------------
 
     def form(
         self, law: GaussianLaw, values: list, avals: list, outside: frozenset, name: tuple
     ) -> Form:
+        values, law = self.settled(_construct(name), values, law)
         return states.form(law, values, avals, outside, name)
 
     def pack(self, law: GaussianLaw, values: list, form: Form) -> Any:
+        values, law = self.settled(_construct(form.name), values, law)
         return states.pack(law, values, form)
 
     def unpack(self, packed: Any, form: Form) -> tuple[list, GaussianLaw]:
@@ -253,10 +282,15 @@ class Gaussians:
         return states.each(self, step, args, law, inputs, outside, run)
 
 
+def _construct(name: tuple) -> str:
+    """What hands on values, for people."""
+    return f"the end of a {name[-1]}" if name else "the end of a construct"
+
+
 def _of_copies(f: Callable, *leaves: Any) -> list:
     """The mean and the factor of independent choices, together."""
     means, factors = f(*leaves)
-    return [means.reshape(-1), _blocks(factors)]
+    return [means.reshape(-1), diagonal(factors)]
 
 
 def _normals(n: int, dtype: Any) -> jax.Array:
@@ -277,90 +311,3 @@ def _reads(
 def _columns(by: jax.Array, blocks: Sequence[Block], own: Sequence[Block]) -> jax.Array:
     """The columns of some of the blocks."""
     return by if tuple(own) == tuple(blocks) else jnp.take(by, places(blocks, own), -1)
-
-
-def _part(law: GaussianLaw, kept: tuple[Block, ...]) -> GaussianLaw:
-    at = places(law.blocks, kept)
-    simulated = None if law.simulated is None else law.simulated[at]
-    return GaussianLaw(kept, law.mean[at], law.covariance[at][:, at], law.evidence, simulated)
-
-
-def _tilted(law: GaussianLaw, at: Any, by: Any, tilt: Tilt) -> GaussianLaw:
-    """The law times a tilt of `at + by e`, to first order in the tilt."""
-    crossed = law.covariance @ by.T
-    here = at + by @ (law.mean if law.simulated is None else law.mean + law.simulated)
-    slope = tilt.slope.reshape(-1).astype(law.mean.dtype)
-    evidence = law.evidence + slope @ here
-    mean = law.mean + crossed @ slope
-    covariance = law.covariance
-    if tilt.bend is not None:
-        bend = _blocks(tilt.bend.astype(mean.dtype))
-        bend = (bend + bend.T) / 2
-        off = here - tilt.centre.reshape(-1)
-        second = by @ crossed + off[:, None] * off
-        evidence = evidence + 0.5 * jnp.sum(bend * second)
-        mean = mean + crossed @ (bend @ off)
-        covariance = covariance + crossed @ bend @ crossed.T
-    return GaussianLaw(law.blocks, mean, covariance, evidence, law.simulated)
-
-
-def _blocks(each: jax.Array) -> jax.Array:
-    """Matrices `(..., k, k)` along the diagonal of one."""
-    k = each.shape[-1]
-    each = each.reshape(-1, k, k)
-    n = len(each)
-    whole = jnp.zeros((n, k, n, k), each.dtype).at[jnp.arange(n), :, jnp.arange(n), :].set(each)
-    return whole.reshape(n * k, n * k)
-
-
-def _conditioned(law: GaussianLaw, by: Any, factor: Any, seen: Any, present: Any) -> GaussianLaw:
-    """The law given that `by e` plus `factor` times standard normals is `seen`, where present."""
-    if seen.size > MOST_ONE_BY_ONE:
-        return _at_once(law, by, factor, seen, present)
-    there = jnp.ones(seen.shape, bool) if present is None else present
-    if seen.size == 1:
-        return _one(law, by[0], jnp.sum(factor**2), seen[0], there[0])
-    # the noise as a part of e: its numbers are not independent
-    n, k = law.mean.size, seen.size
-    covariance = jnp.eye(n + k, dtype=law.covariance.dtype).at[:n, :n].set(law.covariance)
-    mean = jnp.concatenate([law.mean, jnp.zeros(k, law.mean.dtype)])
-    whole = replace(law, mean=mean, covariance=covariance)
-    rows, none = jnp.concatenate([by, factor], -1), jnp.zeros((), by.dtype)
-    for row, value, is_there in zip(rows, seen, there, strict=True):
-        whole = _one(whole, row, none, value, is_there)
-    return replace(whole, mean=whole.mean[:n], covariance=whole.covariance[:n, :n])
-
-
-def _one(law: GaussianLaw, row: Any, noise: Any, value: Any, present: Any) -> GaussianLaw:
-    """The law given one number; where that is certain before, it tells nothing or is impossible."""
-    crossed = law.covariance @ row
-    variance = row @ crossed + noise
-    error = jnp.where(present, value - row @ law.mean, 0.0)
-    some = (variance > 0) & present
-    safe = jnp.where(some, variance, 1 / (2 * math.pi))
-    gain = jnp.where(some, crossed / safe, 0.0)
-    log = -0.5 * (jnp.log(2 * math.pi * safe) + jnp.where(some, error**2 / safe, 0.0))
-    log = jnp.where(some | (error == 0), log, -jnp.inf)
-    # Joseph's form, a sum of squares, which stays positive under rounding
-    left = jnp.eye(law.mean.size, dtype=gain.dtype) - gain[:, None] * row
-    covariance = left @ law.covariance @ left.T + noise * gain[:, None] * gain
-    mean = law.mean + gain * error
-    return replace(law, mean=mean, covariance=(covariance + covariance.T) / 2,
-                   evidence=law.evidence + log)  # fmt: skip
-
-
-def _at_once(law: GaussianLaw, by: Any, factor: Any, seen: Any, present: Any) -> GaussianLaw:
-    noise, error = factor @ factor.T, seen - by @ law.mean
-    if present is not None:  # rows of nothing, with a noise that is neither seen nor counted
-        by, error = jnp.where(present[:, None], by, 0.0), jnp.where(present, error, 0.0)
-        noise = alone(noise, present)
-    crossed = by @ law.covariance
-    root = jnp.linalg.cholesky(crossed @ by.T + noise)
-    white = solve_triangular(root, error, lower=True)
-    half = solve_triangular(root, crossed, lower=True)
-    gain = solve_triangular(root, half, lower=True, trans=1).T
-    log = log_normal(white, root, present)
-    left = jnp.eye(law.mean.size, dtype=gain.dtype) - gain @ by
-    covariance = left @ law.covariance @ left.T + gain @ noise @ gain.T
-    return replace(law, mean=law.mean + gain @ error, covariance=(covariance + covariance.T) / 2,
-                   evidence=law.evidence + log)  # fmt: skip

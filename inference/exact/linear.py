@@ -40,8 +40,21 @@ class Bent:
 
 
 @partial(
+    jax.tree_util.register_dataclass, data_fields=["at", "by", "rows"], meta_fields=["block"]
+)
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """The value `at + by * e[rows]`, element by element, for e the values of one choice."""
+
+    at: jax.Array
+    by: jax.Array
+    rows: jax.Array
+    block: Block
+
+
+@partial(
     jax.tree_util.register_dataclass,
-    data_fields=["mean", "covariance", "evidence", "simulated"],
+    data_fields=["mean", "covariance", "evidence", "simulated", "processes"],
     meta_fields=["blocks"],
 )
 @dataclass(frozen=True, eq=False)
@@ -52,6 +65,7 @@ class GaussianLaw:
       evidence: the log density of what was given so far.
       simulated: values of e drawn from the prior; then `mean` is how much what was given moves
         the mean of e, less how much what was simulated in its place would.
+      processes: long choices that are independent of e and of each other: `Process`.
     """
 
     blocks: tuple[Block, ...]
@@ -59,6 +73,7 @@ class GaussianLaw:
     covariance: jax.Array
     evidence: Any = 0.0
     simulated: Any = None
+    processes: tuple[Any, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +104,7 @@ def spread(by: jax.Array, blocks: Sequence[Block], all_: Sequence[Block]) -> jax
 
 
 def is_symbol(value: Any) -> bool:
-    return isinstance(value, (Linear, Bent))
+    return isinstance(value, (Linear, Bent, Picked))
 
 
 def at_of(value: Any) -> Any:
@@ -99,7 +114,7 @@ def at_of(value: Any) -> Any:
 def order_of(value: Any) -> Order:
     if isinstance(value, Bent):
         return Order(2, value.why)
-    return AFFINE if isinstance(value, Linear) else CONSTANT
+    return AFFINE if is_symbol(value) else CONSTANT
 
 
 def places(blocks: Sequence[Block], own: Sequence[Block]) -> jax.Array:

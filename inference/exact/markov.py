@@ -1,8 +1,9 @@
 """A chain of finitely many states: the log of the sum over all paths, with a pass back.
 
-The forward algorithm in logarithms, so that no path is lost, however unlikely it was at some
-step. The derivative is not that of the loop: it is made of the probabilities of states and of
-pairs of states given everything (the forward-backward algorithm).
+The forward algorithm by products of weights (`markov_weights`); where one of them is too small
+for a number, in logarithms, so that no path is lost, however unlikely it was at some step. The
+derivative is not that of the loop: it is made of the probabilities of states and of pairs of
+states given everything (the forward-backward algorithm).
 
 Source: Rabiner, A tutorial on hidden Markov models (Proc. IEEE 1989).
 """
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .markov_weights import Slopes, filtered, slopes
 from .tables import log_sum
 
 
@@ -61,12 +63,16 @@ def mass(chain: Markov) -> jax.Array:
     >>> jax.grad(paths)(stay).round(4).tolist()
     [[0.25, 1.0], [0.0, 0.125]]
     """
-    return _total(_forward(chain))
+    fast = filtered(chain)
+    return lax.cond(fast.safe(chain), fast.total, lambda: _total(_forward(chain)))
 
 
 def state_after(chain: Markov) -> jax.Array:
     """Log probabilities of the state after the last step, given all that was seen."""
-    return _forward(chain).states[-1]
+    fast = filtered(chain)
+    return lax.cond(
+        fast.safe(chain), lambda: _log(fast.before[-1]), lambda: _forward(chain).states[-1]
+    )
 
 
 class _Forward(NamedTuple):
@@ -96,10 +102,13 @@ def _normalised(logs: jax.Array) -> tuple[jax.Array, jax.Array]:
     return logs - jnp.where(total > -jnp.inf, total, 0.0), total
 
 
+def _log(x: jax.Array) -> jax.Array:
+    """The logarithm, with derivatives that are numbers where it is -inf."""
+    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
+
+
 def _whole(logs: jax.Array, chances: jax.Array | None) -> jax.Array:
-    if chances is None:
-        return logs
-    return logs + jnp.where(chances > 0, jnp.log(jnp.where(chances > 0, chances, 1)), -jnp.inf)
+    return logs if chances is None else logs + _log(chances)
 
 
 def _forward(chain: Markov) -> _Forward:
@@ -154,8 +163,11 @@ def _finite(amounts: jax.Array) -> jax.Array:
 @partial(mass.defjvp, symbolic_zeros=True)
 def _derivative(primals: tuple, tangents: tuple) -> tuple:
     (chain,), (turns,) = primals, tangents
-    found = _forward(chain)
-    later, pairs = _back(chain, found)
+    fast = filtered(chain)
+    quick, fine = slopes(chain, fast)
+    mass, found = lax.cond(
+        fast.safe(chain) & fine, lambda: (fast.total(), quick), lambda: _in_logs(chain)
+    )
     total = jnp.zeros((), chain.seen.dtype)
 
     def added(total: Any, amount: Any, turn: Any) -> Any:
@@ -167,13 +179,20 @@ def _derivative(primals: tuple, tangents: tuple) -> tuple:
     def times(amount: Any, factor: Any) -> Any:
         return amount if factor is None else amount * factor
 
+    total = added(total, found.seen, turns.shown)
+    total = added(total, times(found.seen, chain.shown), turns.seen)
+    total = added(total, found.start, turns.begun)
+    total = added(total, times(found.start, chain.begun), turns.start)
+    total = added(total, found.pairs, turns.chances)
+    total = added(total, times(found.pairs, chain.chances), turns.logs)
+    return mass, total
+
+
+def _in_logs(chain: Markov) -> tuple[jax.Array, Slopes]:
+    """The mass and its derivatives, whatever the weights are."""
+    found = _forward(chain)
+    later, pairs = _back(chain, found)
     start = jnp.exp(chain.start - _finite(found.first) + later[0])
     amounts = _finite(found.amounts)[:, None]
     seen = jnp.exp(found.predicted + chain.seen - amounts + later[1:])
-    total = added(total, seen, turns.shown)
-    total = added(total, times(seen, chain.shown), turns.seen)
-    total = added(total, start, turns.begun)
-    total = added(total, times(start, chain.begun), turns.start)
-    total = added(total, pairs, turns.chances)
-    total = added(total, times(pairs, chain.chances), turns.logs)
-    return _total(found), total
+    return _total(found), Slopes(start, seen, pairs)

@@ -40,6 +40,15 @@ def root_of(covariance: jax.Array) -> jax.Array:
     return jnp.sqrt(covariance) if covariance.shape == (1, 1) else jnp.linalg.cholesky(covariance)
 
 
+def factor_of(covariance: jax.Array) -> jax.Array:
+    """A lower factor of a covariance that may be singular."""
+    values, vectors = jnp.linalg.eigh((covariance + jnp.swapaxes(covariance, -1, -2)) / 2)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[..., None, :]
+    upper = jnp.linalg.qr(jnp.swapaxes(root, -1, -2), mode="r")
+    signs = jnp.where(jnp.diagonal(upper, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+    return jnp.swapaxes(signs[..., None] * upper, -1, -2)
+
+
 def alone(covariance: jax.Array, present: jax.Array) -> jax.Array:
     """A covariance in which what is not present is standard normal and apart from the rest."""
     both = present[:, None] & present

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from ppl.program import Map
 
+from .refused import refused
 from .several import Several, Unsaid
-from .symbolic import refused
 from .tables import Lane, Plate, Table, connected, lanes_of, log_weights, without
 
 
@@ -111,6 +111,9 @@ def _outer(x: Any, like: Any, plate: Plate, inner: dict[Lane, Lane]) -> Any:
 
 
 def _with(lane: Lane, plate: Plate, inner: dict[Lane, Lane]) -> Lane:
+    """A lane of each copy; one copy is no plate: which axis of a value it was, nothing knows."""
+    if plate.size == 1 and lane not in inner:
+        return lane
     return inner.get(lane, lane._replace(plates=(plate, *lane.plates)))
 
 
@@ -130,6 +133,9 @@ def _behind(table: Table, plate: Plate, inner: dict[Lane, Lane]) -> Table:
     if not table.lanes:
         return table
     lanes = tuple(_with(lane, plate, inner) for lane in table.lanes)
+    if not any(plate in lane.plates for lane in lanes):
+        logs, chances = (x if x is None else x[0] for x in (table.logs, table.chances))
+        return replace(table, lanes=lanes, logs=logs, chances=chances)
     n = len(lanes)
     logs, chances = (x if x is None else jnp.moveaxis(x, 0, n) for x in (table.logs, table.chances))
     of = table.of and _with(table.of, plate, inner)

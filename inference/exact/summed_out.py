@@ -20,14 +20,14 @@ from ppl.quadrature import outcomes
 from ppl.sites import Site
 
 from ..gaussian.lanes import WAYS
+from ..gaussian.process import GaussianProcess
 from ..validation.objects import check_model
 from ..validation.settings import check_option
 from .elimination import Inputs, run
 from .finite import Finite
+from .finite_plan import planned
+from .gaussian_choices import DEVIATION, innermost
 from .gaussians import Gaussians
-from .linear_gaussian import _NOISE, _innermost
-from .several import Alike
-from .tables import MOST, Couples, Lane, elements
 
 
 def sum_out(
@@ -172,7 +172,7 @@ class SummedOut:
         for path in sorted(others):
             check_gaussian(sites[path])
         if not others:
-            return prepared, planned(prepared, frozenset(finite), self.present(prepared))
+            return prepared, _plan(prepared, frozenset(finite), self.present(prepared))
         if not finite:
             fastest = "scan" if jax.default_backend() == "cpu" else "tree"
             return prepared, Gaussians(others, sites, fold=self.along or fastest)
@@ -180,7 +180,7 @@ class SummedOut:
             replace(self, stages=(select(*others),)), self.model.fixed, self.model.name
         )
         prepared = inner._prepare(args, kwargs)
-        return prepared, planned(prepared, frozenset(finite), {})
+        return prepared, _plan(prepared, frozenset(finite), {})
 
     def present(self, prepared: Any) -> Inputs:
         """For each choice of which elements are missing, those that are there."""
@@ -194,57 +194,25 @@ class SummedOut:
 
 def check_gaussian(site: Site) -> None:
     """Raise `InvalidArgument` for a choice that is of neither kind."""
-    if type(_innermost(site.distribution)) not in _NOISE:
+    if type(innermost(site.distribution)) not in (*DEVIATION, GaussianProcess):
         raise errors.InvalidArgument(
             f"{errors.show(site.path)} cannot be summed out.",
             where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
             given=f"a choice from {site.kind}",
-            expected="finitely many known values (Bernoulli, categorical, ...), or a Normal or "
-            "MultivariateNormal choice",
+            expected="finitely many known values (Bernoulli, categorical, ...), or a Normal, "
+            "MultivariateNormal or gp choice",
             fix="leave it to a kernel, or to the particles",
         )
 
 
-def planned(prepared: Any, paths: frozenset[Path], inputs: Inputs) -> Finite:
+def _plan(prepared: Any, paths: frozenset[Path], inputs: Inputs) -> Finite:
     """The sums over finite choices, with what a first look at the program shows."""
-    sums = Finite(paths, prepared.sites)
-    while True:
 
-        def look(operands: tuple, inputs: Inputs, sums: Finite = sums) -> int:
+    def look(sums: Finite) -> None:
+        def once(operands: tuple, inputs: Inputs) -> int:
             run(prepared.staged.program, operands, sums.nothing(), sums, inputs)
             return 0
 
-        try:
-            jax.make_jaxpr(look)(prepared.operands, inputs)
-        except Couples as found:
-            lane = found.lane
-            path = lane.name
-            if path not in paths or path in sums.together or _too_many(lane):
-                raise _coupled(lane) from None
-            sums = replace(sums, together=sums.together | {path})
-        except Alike as found:
-            one, other = found.pair
-            sums = replace(sums, alike={**sums.alike, other: one})
-        else:
-            return sums
+        jax.eval_shape(once, prepared.operands, inputs)
 
-
-def _too_many(lane: Lane) -> bool:
-    return lane.size ** elements(lane) > MOST
-
-
-def _coupled(lane: Lane) -> errors.CannotEnumerate:
-    count = f"{lane.size}^{elements(lane)}"
-    copies = any(plate.name[: len(lane.name)] != lane.name for plate in lane.plates)
-    return errors.CannotEnumerate(
-        "Many elements of a choice that is summed out are needed together.",
-        where=(f"{errors.show(lane.name)} at {lane.source}", errors.caller()),
-        given=f"{elements(lane)} elements with {lane.size} outcomes each, {count} together",
-        expected="elements that are used one by one"
-        if copies
-        else f"at most {MOST} outcomes together, or elements that are used one by one",
-        fix="make it one choice of an array, instead of one in each copy of a vmap"
-        if copies
-        else "let each element of what depends on it depend on one element; or leave it to a "
-        "kernel",
-    )
+    return planned(Finite(paths, prepared.sites), look)[0]

@@ -31,7 +31,10 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
 def each_moment(rate: jax.Array, most: int) -> tuple[jax.Array, ...]:
     """The same, each by itself: one array of them would be taken apart again."""
     edge = most / 2 + 1
-    decay, slow, fast = jnp.exp(-rate), jnp.minimum(rate, edge), jnp.maximum(rate, edge)
+    # no minimum: JAX differentiates this too, once it has differentiated backwards, and the
+    # derivative of a minimum at a tie is half of each
+    below = rate <= edge
+    decay, slow, fast = jnp.exp(-rate), jnp.where(below, rate, edge), jnp.where(below, edge, rate)
     # a series for the last one; each before it is a sum of two positive numbers
     terms, coefficients = 1.0, [1 / (most + 1)]
     for k in range(1, 200):
@@ -49,7 +52,7 @@ def each_moment(rate: jax.Array, most: int) -> tuple[jax.Array, ...]:
     up = [(1 - decay) / fast]
     for n in range(most):
         up.append(((n + 1) * up[-1] - decay) / fast)
-    return tuple(jnp.where(rate <= edge, a, b) for a, b in zip(down[::-1], up, strict=True))
+    return tuple(jnp.where(below, a, b) for a, b in zip(down[::-1], up, strict=True))
 
 
 @each_moment.defjvp
