@@ -212,6 +212,25 @@ def test_too_few_sweeps_are_told():
     assert not status.converged and status.iterations == 1 and status.change > 0.01
 
 
+@pytest.mark.parametrize("method", ["power_ep", "conjugate_vi"])
+def test_sites_that_go_astray_have_no_evidence(method):
+    """A prior as wide as e^50 counts: the evidence is that of Laplace's law, or no number."""
+    times, counts = jnp.arange(5.0), jnp.array([1, 0, 2, 0, 1])
+
+    @gen
+    def model(size):
+        f = sample("f", gp(Matern32(1.0, size), times))
+        sample("y", dist.Poisson(jnp.exp(f)))
+
+    for size in (1.0, 20.0, 50.0):
+        target = Target(model, (size,), {"y": counts})
+        found = METHODS[method](target, "f", **settings(method, "counts"))
+        near = laplace(target, "f").log_evidence
+        told = np.isnan(found.log_evidence) or abs(found.log_evidence - near) < 3.0
+        assert told, (size, found.log_evidence, near)
+        assert size > 1.0 or found.status.converged
+
+
 @each_method
 def test_other_data_and_hyperparameters_compile_nothing(method):
     model, y = MODELS["counts"]

@@ -15,7 +15,7 @@ from test_sum_out_gaussian import EXACT, dense, flat_of
 
 from inference import beliefs, gaussian, most_likely, restore, sum_out
 from inference.gaussian import Matern12, Matern32, gp
-from ppl import gen, sample, seed, select
+from ppl import Target, gen, sample, seed, select
 from ppl.addresses import flatten, nest
 from ppl.errors import InvalidArgument
 
@@ -220,6 +220,19 @@ def test_as_the_process_with_its_noise():
 
     for one, other in zip(*map(jax.tree.leaves, both(1.4, 0.3)), strict=True):
         assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_times_and_places_may_be_of_numpy():
+    times, index = np.asarray(TIMES), np.asarray(INDEX)
+
+    @gen
+    def model(t):
+        f = sample("f", gp(Matern32(t), times))
+        sample("y", dist.Normal(f[index], np.full(7, 0.4)))
+
+    target = Target(sum_out(model, "f"), (T,), {"y": np.ones(7)})
+    process = gp(Matern32(T), TIMES[INDEX], noise=0.16)
+    assert_allclose(jax.jit(target.log_density)({}), process.log_prob(jnp.ones(7)), rtol=1e-12)
 
 
 def test_what_takes_too_many_covariances_is_refused():

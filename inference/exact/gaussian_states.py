@@ -133,7 +133,8 @@ def each(
         outs, after = sums.settled(f"the end of a vmap at {step.source}", outs, after)
         after = sums.forget(after, outs, frozenset())
         static[:] = [v if not isinstance(v, Linear) else replace(v, at=None, by=None) for v in outs]
-        parts = [(v.at, v.by) if isinstance(v, Linear) else getattr(v, "at", v) for v in outs]
+        bare = [v.at if isinstance(v, Bent) else v for v in outs]
+        parts = [(v.at, v.by) if isinstance(v, Linear) else v for v in bare]
         return parts, after
 
     copies = jax.vmap(one, (list(step.in_axes), 0), axis_size=step.size, axis_name=step.axis_name)

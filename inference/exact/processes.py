@@ -76,7 +76,8 @@ class Process:
 
     def _noisy(self, rows: Any, variance: Any, present: Any) -> GaussianProcess:
         zero = jnp.zeros((), self.level.dtype)
-        return GaussianProcess(self.kernel, self.times[rows], zero, variance, present, self.along)
+        times = jnp.take(self.times, rows)
+        return GaussianProcess(self.kernel, times, zero, variance, present, self.along)
 
     def _seen(self) -> GaussianProcess:
         return self._noisy(self.rows, self.variance, self.present)
@@ -117,7 +118,7 @@ class Process:
 
     def draw_of(self, key: Any, rows: jax.Array) -> jax.Array:
         """A joint draw of some of the values, given what was seen."""
-        return self._at(self.times[rows]).sample(key)
+        return self._at(jnp.take(self.times, rows)).sample(key)
 
     def tilted(self) -> jax.Array:
         """The log of the tilt's expectation, to first order in it."""

@@ -31,8 +31,10 @@ class Approximation:
     """A posterior of a Gaussian process as a Gaussian process: its prior with Gaussian sites.
 
     Attributes:
-      log_evidence: the approximate log p(observations). Its first derivative in what the target
-        is made of is right to first order in what `status.change` tells; there is no second.
+      log_evidence: the approximate log p(observations); NaN where a site was skipped or would
+        still move by more than a standard deviation, since it would be any number. Its first
+        derivative in what the target is made of is right to first order in what `status.change`
+        tells; there is no second.
       status: whether the sites have settled.
       mean, variance: of each f_i, `(n,)`; constants, without a derivative.
       sites: the natural parameters of the sites, `(n,)` each; constants too.
@@ -148,6 +150,10 @@ def approximated(
     return Approximation(evidence, status, mean, variance, sites, target, path, name)
 
 
+ASTRAY = 1.0
+"""Sites that would still move by so many standard deviations say nothing of the evidence."""
+
+
 @partial(jax.jit, static_argnums=(0, 1))
 def _approximated(
     method: Method, path: Path, target: Target, owners: Owners, damping: Any, tolerance: Any,
@@ -162,4 +168,6 @@ def _approximated(
     folded = fold(walk, sites)
 
     evidence = _differentiable(method, path, target, owners, sites, folded)
+    astray = (status.skipped > 0) | ~(status.change <= ASTRAY)
+    evidence = evidence * jnp.where(astray, jnp.nan, 1.0)
     return evidence, status, folded.mean, folded.variance, sites

@@ -23,9 +23,12 @@ from . import (
     populations,
     proposals,
     resampling,
+    sites,
     slicing,
     smc,
+    statespace,
     stochastic,
+    summed,
     trace_mh,
     translate,
     variational,
@@ -60,6 +63,9 @@ ENTRIES = tuple(
         translate,
         forecasts,
         masks,
+        summed,
+        statespace,
+        sites,
     )
     for entry in family.ENTRIES
 )
