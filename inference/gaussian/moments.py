@@ -31,8 +31,9 @@ def decay_moments(rate: jax.Array, most: int) -> jax.Array:
 def each_moment(rate: jax.Array, most: int) -> tuple[jax.Array, ...]:
     """The same, each by itself: one array of them would be taken apart again."""
     edge = most / 2 + 1
-    # no minimum: JAX differentiates this too, once it has differentiated backwards, and the
-    # derivative of a minimum at a tie is half of each
+    # no minimum, whose derivative at a tie is half of each: a scan that is differentiated
+    # backwards and then forwards forgets the rule below, and differentiates this code
+    # (findings/jax_scan_forgets_custom_jvp.sh)
     below = rate <= edge
     decay, slow, fast = jnp.exp(-rate), jnp.where(below, rate, edge), jnp.where(below, edge, rate)
     # a series for the last one; each before it is a sum of two positive numbers
