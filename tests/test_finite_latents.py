@@ -234,6 +234,32 @@ def test_elements_that_the_state_does_not_need_are_summed_one_by_one():
     np.testing.assert_allclose(jnp.exp(trace.retval[0].log_probs), joint / joint.sum(), rtol=1e-12)
 
 
+def test_copies_and_loops_are_gone_through():
+    """Coins of a `repeat`, and of a loop whose state is summed out: sums written out."""
+
+    @gen
+    def tossed(k, _):
+        k = sample("k", dist.Bernoulli(0.2 + 0.6 * k))
+        sample("coins", repeat(gen(lambda: sample("c", dist.Bernoulli(0.3 + 0.5 * k))), 2)())
+
+        def one(w, _):
+            w = sample("w", dist.Bernoulli(0.1 + 0.7 * w))
+            sample("y", dist.Bernoulli(0.2 + 0.6 * w))
+            return w, None
+
+        return lax.scan(one, k, None, length=3)[0], None
+
+    marginal, start = rao_blackwell(tossed, select("k", "w"), 1)
+    data = {"coins": {"c": jnp.array([1, 0])}, "y": jnp.array([1, 1, 0])}
+    trace, log_weight = jax.jit(marginal.generate, compiler_options=QUICK)(data, start, None)
+    alpha = np.array([0.2, 0.8]) * np.array([0.3 * 0.7, 0.8 * 0.2])
+    for y in (1, 1, 0):
+        seen = np.array([0.2, 0.8])
+        alpha = alpha @ np.array([[0.9, 0.1], [0.2, 0.8]]) * (seen if y else 1 - seen)
+    np.testing.assert_allclose(log_weight, np.log(alpha.sum()), rtol=1e-12)
+    np.testing.assert_allclose(jnp.exp(trace.retval[0].log_probs), alpha / alpha.sum(), rtol=1e-12)
+
+
 def test_a_branch_may_leave_the_state_as_it_was():
     @gen
     def kept(state, _):
@@ -273,9 +299,9 @@ def in_a_branch(state, k):
     return k, None
 
 
-def in_a_loop(state, k):
-    sample("y", repeat(gen(lambda: sample("y", dist.Bernoulli(0.2 + 0.5 * k))), 2)())
-    return k, None
+def put_out(state, k):
+    seen = lambda c, _: (c + 0 * sample("y", dist.Poisson(1.0 + c)), c)  # noqa: E731
+    return lax.scan(seen, k, None, length=2)[1][1], None
 
 
 def with_a_gaussian(state, k):
@@ -287,7 +313,7 @@ REFUSED = {
     "y": (stepping(lambda s, k: (k, 2 * k)), "k", "cannot hold"),
     "remembers": (stepping(lambda s, k: (jnp.maximum(s, k), None)), "k", "the step before"),
     "branch": (stepping(in_a_branch), "k", "a choice between branches"),
-    "loop": (stepping(in_a_loop), "k", "with it inside or as input"),
+    "put out": (stepping(put_out), "k", "the next state, which depends on it"),
     "draw": (stepping(lambda s, k: (k + 0 * draw(dist.Bernoulli(0.1 + 0.5 * k)), None)), "k",
              "A draw does not depend"),
     "two kinds": (stepping(with_a_gaussian), select("k", "z"), "not summed out together"),

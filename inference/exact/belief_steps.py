@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction
-from ppl.program import Loop, Map, Path, Program, Step, While
+from ppl.program import Path
 
 from ..smc.step_models import check_pair, check_structure
 from .elimination import Sums, fixed_form, run
 from .reads import reads_of
-from .refused import refused
 
 NAME = ("", "state")
 """Names what the state depends on: no address of a choice has an empty part."""
@@ -48,8 +47,7 @@ def taken(
       kind: the sums over a program with these choices.
 
     Raises:
-      InvalidArgument: a loop makes what is summed out, or depends on it; the step returns no
-        pair, or a state of another structure.
+      InvalidArgument: the step returns no pair, or a state of another structure.
     """
     prepared = model._prepare((state, x), {})
     sums, program = kind(prepared.sites), prepared.staged.program
@@ -57,7 +55,6 @@ def taken(
     operands = list(prepared.operands)
     at = len(operands) - len(prepared.arguments.leaves)
     operands[at : at + len(values)] = values
-    _refuse_loops(program, operands, sums)
     outs, law = run(program, operands, law, sums, {})
     result = prepared.staged.rebuild([Leaf(out) for out in outs])
     check_pair(result, model)
@@ -92,15 +89,6 @@ def form_of_state(form: Any, step: Callable[[Any], Any]) -> Any:
         return found[0]
 
     return fixed_form(form, after)
-
-
-def _refuse_loops(program: Program, operands: list, sums: Sums) -> None:
-    def look(step: Step, labels: list[frozenset]) -> None:
-        if isinstance(step, (Loop, Map, While)) and (any(labels) or step.paths & sums.places):
-            raise refused(step, sums)
-
-    given = [frozenset({()}) if sums.is_symbol(value) else frozenset() for value in operands]
-    reads_of(program, given, sums.places, look)
 
 
 def values_of(tree: Any) -> list:

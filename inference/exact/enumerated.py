@@ -19,9 +19,9 @@ from .belief_steps import NAME, avals_of, form_of_state, named, remembered, take
 from .elimination import Sums
 from .finite import Finite, FiniteLaw
 from .finite_plan import planned
-from .several import Several
+from .several import Several, Unsaid
 from .states import Form, Group
-from .tables import Lane, Plate, check_size
+from .tables import Couples, Lane, Plate, check_size
 
 
 @jax.tree_util.register_dataclass
@@ -139,8 +139,11 @@ class _Forward:
         for name, value in named(result):
             lanes = value.lanes if isinstance(value, Several) else ()
             before = not old.isdisjoint(lanes)
-            if before or (lanes and name.startswith("y")):
+            if before or isinstance(value, Unsaid) or (lanes and name.startswith("y")):
                 raise self.unheld(name, before=before)
+            for lane in lanes:
+                if lane.plates:  # a choice in each copy of a vmap
+                    raise Couples(lane)
             held.update(dict.fromkeys(lanes))
         check_size(tuple(held))
         avals = avals_of(jax.tree.leaves(init))

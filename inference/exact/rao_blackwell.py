@@ -46,7 +46,7 @@ def rao_blackwell(
 
     Data that are missing at times go into a `lax.cond` on an input (or `ppl.mask`), and are
     observed by a `Masked` value. Branches are gone through, and may be chosen by another
-    choice; loops only where nothing in them is summed out or depends on it.
+    choice; and so are loops, and copies under `vmap`, as by `sum_out`.
 
     Args:
       model: one step, `(state, x) -> (state, y)`.
@@ -61,8 +61,8 @@ def rao_blackwell(
     Raises:
       AddressNotFound: the selection names no choice of the model.
       InvalidArgument: a choice, a factor, a branch, the next state or `y` depends on what is
-        summed out in another way; a summed choice is of another kind, of two, or in a loop; or
-        the next state has another structure.
+        summed out in another way; a summed choice is of another kind, or of two; or the next state
+        has another structure.
       CannotEnumerate: too many outcomes would have to be held together; it says how many.
       ShapeError: raised at a step, when a covariance or `log_probs` is not of the state's size.
 
@@ -94,15 +94,6 @@ def rao_blackwell(
     sites = model.sites(init, x)
     chosen.check(sites)
     paths = tuple(path for path in sites if chosen(path))
-    for path in paths:
-        if sites[path].axes:
-            raise errors.InvalidArgument(
-                f"{errors.show(path)} is made in a loop, so that it cannot be summed out.",
-                where=(f"{errors.show(path)} at {sites[path].source}", errors.caller()),
-                given=", ".join(f"a {kind} of length {n}" for kind, n in sites[path].axes),
-                expected="a choice of the step itself",
-                fix="make one choice of an array: dist.Normal(loc, scale) with a loc of shape (k,)",
-            )
     finite = [_is_finite(sites[path].distribution) for path in paths]
     if all(finite):
         return enumerated(model, paths, init, x)
