@@ -109,6 +109,19 @@ def test_both_ways_have_the_same_derivatives():
     assert_allclose(jax.jacfwd(jax.grad(curved))(1.0), jax.grad(jax.grad(curved))(1.0), rtol=1e-9)
 
 
+def test_copies_of_which_some_need_logarithms():
+    """Side by side, in two `vmap`s, as one by one; what all copies have in common, too."""
+    plain, rare = (weights(x, False) for x in (False, True))
+    many = [jnp.stack([jnp.asarray(x) for x in pair]) for pair in zip(plain, rare, strict=True)]
+    one = jax.value_and_grad(lambda begun, chances, shown: mass(chain_of(begun, chances, shown)))
+    each = [one(*map(jnp.asarray, x)) for x in (plain, rare)]
+    right = jax.tree.map(lambda a, b: jnp.stack([a, b]), *each)
+    twice = jax.jit(jax.vmap(jax.vmap(one), (None, 0, 0)))
+    found = twice(many[0], *(jnp.stack([x, x]) for x in many[1:]))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(right), strict=True):
+        assert_allclose(a, jnp.stack([b, b]), rtol=1e-13)
+
+
 def test_what_is_impossible_has_no_mass_and_no_nan():
     begun, chances, shown = weights(False, False)
     shown[2] = 0.0

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from .guarded import guarded
 from .markov_weights import Slopes, filtered, slopes
 from .tables import log_sum
 
@@ -64,15 +65,13 @@ def mass(chain: Markov) -> jax.Array:
     [[0.25, 1.0], [0.0, 0.125]]
     """
     fast = filtered(chain)
-    return lax.cond(fast.safe(chain), fast.total, lambda: _total(_forward(chain)))
+    return _mass(fast.safe(chain), fast.total(), chain)
 
 
 def state_after(chain: Markov) -> jax.Array:
     """Log probabilities of the state after the last step, given all that was seen."""
     fast = filtered(chain)
-    return lax.cond(
-        fast.safe(chain), lambda: _log(fast.before[-1]), lambda: _forward(chain).states[-1]
-    )
+    return _last(fast.safe(chain), _log(fast.before[-1]), chain)
 
 
 class _Forward(NamedTuple):
@@ -165,9 +164,7 @@ def _derivative(primals: tuple, tangents: tuple) -> tuple:
     (chain,), (turns,) = primals, tangents
     fast = filtered(chain)
     quick, fine = slopes(chain, fast)
-    mass, found = lax.cond(
-        fast.safe(chain) & fine, lambda: (fast.total(), quick), lambda: _in_logs(chain)
-    )
+    mass, found = _both(fast.safe(chain) & fine, (fast.total(), quick), chain)
     total = jnp.zeros((), chain.seen.dtype)
 
     def added(total: Any, amount: Any, turn: Any) -> Any:
@@ -196,3 +193,8 @@ def _in_logs(chain: Markov) -> tuple[jax.Array, Slopes]:
     amounts = _finite(found.amounts)[:, None]
     seen = jnp.exp(found.predicted + chain.seen - amounts + later[1:])
     return _total(found), Slopes(start, seen, pairs)
+
+
+_mass = guarded(lambda chain: _total(_forward(chain)))
+_last = guarded(lambda chain: _forward(chain).states[-1])
+_both = guarded(_in_logs)
