@@ -129,6 +129,7 @@ def test_constants_are_those_of_the_precision_in_use(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [Matern12, Matern32])
 def test_third_derivatives_at_the_seam_of_a_series(kernel):
     """The Hessian of the density is -K^-1, and so moves with the scale; where two formulas of a

@@ -85,6 +85,7 @@ def test_the_sum_over_paths_and_its_derivatives(rare, each):
                 assert_allclose(found[place], by_one, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_ways_have_the_same_derivatives():
     """By the same weights as logarithms and as factors; second derivatives, too."""
     begun, chances, shown = weights(False, False)

@@ -305,7 +305,7 @@ def test_a_loop_of_factors_alone_is_scored_once_and_left_out_when_restoring():
     same(restored.score, score)
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_copy_is_the_model_without_copies(shared):
     """A `vmap` of one: in a `vmap`, with a parent outside, an array of one element; all laws."""
     ys = jnp.array([[0.7], [-0.2]])

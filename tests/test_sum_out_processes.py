@@ -112,9 +112,6 @@ MODELS = {
     "mixed": (mixed, select("level", "f", "g", "h")),
     "apart": (apart, select("f", "g")),
 }
-CASES = [pytest.param(n, marks=[] if n == "read" else [pytest.mark.slow]) for n in MODELS]
-
-
 def given_of(model, chosen):
     random = np.random.default_rng(3)
     sites = model.sites(T)
@@ -122,7 +119,8 @@ def given_of(model, chosen):
                  for path, site in sites.items() if not chosen(path)})  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_as_dense_algebra(name):
     """Density and derivative, means and variances, the likeliest values."""
     model, chosen = MODELS[name]
