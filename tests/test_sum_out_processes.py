@@ -112,6 +112,8 @@ MODELS = {
     "mixed": (mixed, select("level", "f", "g", "h")),
     "apart": (apart, select("f", "g")),
 }
+
+
 def given_of(model, chosen):
     random = np.random.default_rng(3)
     sites = model.sites(T)
