@@ -49,10 +49,10 @@ class Filtered(NamedTuple):
         """
         least = jnp.finfo(self.sums.dtype).tiny ** (1 / 3)
         large = lambda x: jnp.all((x >= least) | (x == 0))  # noqa: E731
-        lost = (self.seen == 0) & (chain.seen > -jnp.inf)
-        fine = large(self.before) & large(self.moves) & large(self.seen) & ~jnp.any(lost)
+        kept = lambda x, logs: jnp.all((x >= least) | (logs == -jnp.inf))  # noqa: E731
+        fine = large(self.before) & large(self.moves) & kept(self.seen, chain.seen)
         if chain.logs is not None:
-            fine &= ~jnp.any((jnp.exp(chain.logs) < least) & (chain.logs > -jnp.inf))
+            fine &= kept(jnp.exp(chain.logs), chain.logs)
         if chain.shown is not None:
             fine &= large(chain.shown) & large(self.weights)
         return fine & jnp.all(self.sums >= least) & (self.first > -jnp.inf)
