@@ -169,5 +169,6 @@ def _approximated(
 
     evidence = _differentiable(method, path, target, owners, sites, folded)
     astray = (status.skipped > 0) | ~(status.change <= ASTRAY)
-    evidence = evidence * jnp.where(astray, jnp.nan, 1.0)
+    possible = evidence > -jnp.inf  # impossible data have that evidence, wherever sites go
+    evidence = evidence * jnp.where(astray & possible, jnp.nan, 1.0)
     return evidence, status, folded.mean, folded.variance, sites
