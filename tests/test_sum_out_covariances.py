@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from inference import sum_out
 from inference.exact.factored import covariances
-from ppl import gen, sample
+from ppl import gen, sample, select
 from ppl.errors import SupportError
 
 GAPS = jnp.array([0.3, 0.1, 1.2, 0.7])
@@ -89,3 +89,25 @@ def test_which_outputs_are_factors():
     s = jnp.array([[2.0, 0.3], [0.3, 1.0]])
     assert_allclose(found[0](s), s, rtol=1e-15)
     assert_allclose(found[4](s), 3 * s, rtol=1e-15)
+
+
+def test_a_covariance_beside_other_noise():
+    """The next state is a choice of this covariance about another choice of the same step."""
+
+    def model(at_once):
+        @gen
+        def twice(rate):
+            def step(x, gap):
+                e = sample("e", dist.Normal(0.0, jnp.array([0.5, 1.5])))
+                shared = jnp.array([[1.0, 0.4], [0.4, 0.9]]) * gap * rate
+                x = sample("x", dist.MultivariateNormal(0.9 * x + e, shared))
+                y = sample("y", dist.Normal(x, 0.3))
+                return x, (None if at_once else (y, 2 * y))
+
+            lax.scan(step, jnp.zeros(2), GAPS)
+
+        return sum_out(twice, select("e", "x"))
+
+    one, other = (jax.value_and_grad(lambda r, q=q: q.assess({"y": YS}, r)[0])
+                  for q in (model(True), model(False)))  # fmt: skip
+    assert_allclose(jax.jit(one)(1.3), jax.jit(other)(1.3), rtol=1e-10)
