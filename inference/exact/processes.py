@@ -52,8 +52,8 @@ class Process:
     >>> from inference.gaussian import Matern12, gp
     >>> process = begun(("f",), gp(Matern12(1.0), jnp.array([0.0, 2.0])), None, None)
     >>> process, log = process.given(process.picked(), jnp.ones(2), jnp.array([3.0, 0.0]), None)
-    >>> process.mean().round(3).tolist()  # K (K + 1)^-1 y, of covariance exp(-2)
-    [1.497, 0.102]
+    >>> [f"{mean:.3f}" for mean in process.mean()]  # K (K + 1)^-1 y, of covariance exp(-2)
+    ['1.493', '0.102']
     """
 
     kernel: Kernel
