@@ -28,6 +28,7 @@ ROOMS = {
     "vi": {"targets", "mcmc", "smc", "exact", "estimated"},
     "results": {"targets", "smc", "vi"},
     "running": {"targets", "mcmc", "smc", "exact", "estimated", "guides", "vi", "results"},
+    "tensors": {"targets", "gaussian", "results", "running"},
 }
 SEMANTIC_ROOMS = {
     # the same of `semantics`, beside `report`, `compiling` and the command line

@@ -7,6 +7,7 @@ import pytest
 
 from inference import gaussian
 from inference.gaussian.carma import CARMA
+from inference.gaussian.exchangeable import Exchangeable
 from inference.gaussian.kernel import Kernel, Product, Scaled, Sum
 from inference.gaussian.matern import Matern12, Matern32, Matern52, Matern72
 from inference.gaussian.moments import decay_moments
@@ -73,6 +74,7 @@ EXACT = {
     "Linear": (Linear(1.3, origin=0.4), lambda s, t: 1.69 * (s - 0.4) * (t - 0.4)),
     "Wiener": (Wiener(2.0, origin=-1.0, level=0.5), wiener),
     "IntegratedWiener": (IntegratedWiener(2.0, -1.0, 0.5, 0.3), integrated),
+    "Exchangeable": (Exchangeable(1.3), lambda s, t: 1.69 * (s == t)),
     "Cosine": (Cosine(1.7, 1.3), lambda s, t: 1.69 * np.cos(2 * np.pi * (s - t) / 1.7)),
     "SHO ringing": (SHO(2.0, 30.0, 1.3), oscillator(2.0, 30.0, 1.3)),
     "SHO": (SHO(2.0, 0.8), oscillator(2.0, 0.8, 1.0)),

@@ -13,6 +13,7 @@ one pass of a Kalman filter, and a gradient by one pass back. It may use `ppl`, 
 """
 
 from .carma import CARMA
+from .exchangeable import Exchangeable
 from .kernel import Kernel, Product, Scaled, Sum
 from .matern import Matern12, Matern32, Matern52, Matern72
 from .oscillator import SHO
@@ -28,6 +29,7 @@ __all__ = [
     "SHO",
     "Constant",
     "Cosine",
+    "Exchangeable",
     "GaussianProcess",
     "IntegratedWiener",
     "Kernel",

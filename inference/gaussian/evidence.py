@@ -57,7 +57,7 @@ def of_course(make: Make, along: str, course: Course) -> jax.Array:
     return jnp.sum(passed(make, course, jax.tree.map(lanes.cut, course.rows), lanes, told))
 
 
-def _prepared(make: Make, along: str, course: Course) -> tuple[Lanes, Any, jax.Array]:
+def prepared(make: Make, along: str, course: Course) -> tuple[Lanes, Any, jax.Array]:
     """The order of the steps, their rows with the laws before them, and r and N at the ends."""
     lanes = lanes_of(along, course.count)
     rows = jax.tree.map(lanes.cut, course.rows)
@@ -65,20 +65,20 @@ def _prepared(make: Make, along: str, course: Course) -> tuple[Lanes, Any, jax.A
 
     def through(piece: tuple) -> tuple:
         steps = make(course.shared, piece[0])
-        return _as_read(steps, seen(steps, lanes.piece(piece[1])), lanes)
+        return as_read(steps, seen(steps, lanes.piece(piece[1])), lanes)
 
     d, dtype = course.mean.shape[0], course.mean.dtype
     return lanes, pieces, ends(through, pieces, d, dtype, lanes)
 
 
-def _as_read(steps: Steps, found: Seen, lanes: Lanes) -> tuple:
+def as_read(steps: Steps, found: Seen, lanes: Lanes) -> tuple:
     return tuple(lanes.rows(each) for each in backwards(steps, found))
 
 
 @partial(of_course.defjvp, symbolic_zeros=True)
 def _derivative(make: Make, along: str, primals: tuple, tangents: tuple) -> tuple:
     (course,), (turns,) = primals, tangents
-    lanes, pieces, end = _prepared(make, along, course)
+    lanes, pieces, end = prepared(make, along, course)
     shared, rows_of = _varying(make, course, turns)
 
     def piece(carry: tuple, each: tuple) -> tuple[tuple, Any]:
@@ -86,14 +86,14 @@ def _derivative(make: Make, along: str, primals: tuple, tangents: tuple) -> tupl
         rows, kept = each
         steps, pull = rows_of(rows)
         found = seen(steps, lanes.piece(kept))
-        end, after = lax.scan(back, end, _as_read(steps, found, lanes), reverse=True)
+        end, after = lax.scan(back, end, as_read(steps, found, lanes), reverse=True)
         more, by_row = pull(score(steps, found, lanes.piece(after)))
         slope = jax.tree.map(jnp.add, slope, more)
         return (end, total + found.log_density, slope), by_row
 
     start = end, jnp.zeros((), end.dtype), [jnp.zeros_like(leaf) for leaf in shared]
     (first, total, slope), by_row = lax.scan(piece, start, pieces, reverse=True)
-    r, n = _first(first, course, lanes)
+    r, n = first_of(first, course, lanes)
     slopes = [r, (r[:, None] * r - n) / 2, *slope, *(lanes.uncut(each) for each in by_row)]
     turned = jnp.zeros((), end.dtype)
     moves = [turns.mean, turns.covariance, *_turning((turns.shared, turns.rows))]
@@ -133,7 +133,7 @@ def _varying(make: Make, course: Course, turns: Course) -> tuple[list, Callable[
     return some(constant, turn), steps_of
 
 
-def _first(first: jax.Array, course: Course, lanes: Lanes) -> tuple[jax.Array, jax.Array]:
+def first_of(first: jax.Array, course: Course, lanes: Lanes) -> tuple[jax.Array, jax.Array]:
     """r and N of the state before the first step."""
     d = course.mean.shape[0]
     r, n = unpacked(first if lanes.lanes == 1 else first[:, 0], d)
@@ -147,17 +147,17 @@ def states(chain: Chain, values: jax.Array, along: str) -> tuple[jax.Array, jax.
     """
     values = jnp.asarray(values, jnp.result_type(values, 0.0))
     course = course_of(chain, jnp.where(chain.present > 0, values, 0.0))
-    lanes, pieces, end = _prepared(given, along, course)
+    lanes, pieces, end = prepared(given, along, course)
 
     def piece(end: jax.Array, each: tuple) -> tuple[jax.Array, tuple]:
         steps = given(course.shared, each[0])
         found = seen(steps, lanes.piece(each[1]))
-        end, after = lax.scan(back, end, _as_read(steps, found, lanes), reverse=True)
+        end, after = lax.scan(back, end, as_read(steps, found, lanes), reverse=True)
         return end, smoothed(steps, found, lanes.piece(after))
 
     first, found = lax.scan(piece, end, pieces, reverse=True)
     mean, covariance = (lanes.uncut(each) for each in found)
-    (r, n), p = _first(first, course, lanes), course.covariance
+    (r, n), p = first_of(first, course, lanes), course.covariance
     mean = jnp.concatenate([(course.mean + p @ r)[:, None], mean], -1)
     return mean, jnp.concatenate([(p - p @ n @ p)[..., None], covariance], -1)
 

@@ -29,6 +29,7 @@ from . import (
     statespace,
     stochastic,
     summed,
+    tensors,
     trace_mh,
     translate,
     variational,
@@ -66,6 +67,7 @@ ENTRIES = tuple(
         summed,
         statespace,
         sites,
+        tensors,
     )
     for entry in family.ENTRIES
 )

@@ -1,0 +1,186 @@
+"""Entries that come in chunks: what earlier ones told stays, and may be looked at again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl import errors
+
+from ..running.progress import bar
+from ..validation.settings import check_count, check_flag, check_number, shown
+from .beliefs import nothing_told
+from .entries import Entries
+from .factorization import Chunk, Factorization
+from .grid import believed, placed, spread_out, together
+from .learning import first_run, going_on, sweep_and_learn
+from .model import check_entries
+from .passing import damping_of
+from .sweep import State
+
+
+def more_entries(
+    found: Factorization,
+    rows: Entries,
+    y: Any,
+    *,
+    sweeps: int = 20,
+    learn: bool = True,
+    rate: float = 0.05,
+    damping: float | None = None,
+    progress: bool = True,
+) -> Factorization:
+    """The factorization given more entries, at old coordinates or new ones.
+
+    The sites of earlier entries stay as they are; those of the new ones are found by sweeps over
+    these alone. So a stream costs what its chunks cost, and its beliefs are near those of all
+    entries at once: `revisit` brings them there.
+
+    Args:
+      rows, y: the new entries, and what they are.
+      sweeps, learn, rate, damping, progress: as for `message_passing`, without a fall of the rate.
+
+    Raises:
+      InvalidArgument: rows are no entries of the model's modes, or y does not fit them.
+      NonFiniteStep: the bound is no finite number.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference.gaussian import Matern32
+    >>> from inference.tensors import cp, entries, message_passing, more_entries
+    >>> from ppl import Target
+    >>> x = jnp.linspace(0.0, 1.0, 20)
+    >>> first = Target(cp(1, {"x": Matern32(0.5)}), (entries({"x": x[::2]}),), {"y": x[::2] ** 2})
+    >>> found = message_passing(jax.random.key(0), first, sweeps=30)
+    >>> more = more_entries(found, entries({"x": x[1::2]}), x[1::2] ** 2)
+    >>> more.target.args[0].count, more.rows.sizes
+    (20, (20,))
+    """
+    check_entries(rows, found.tensor.names)
+    values = _checked(found, rows, y)
+    _check_settings(sweeps, learn, rate, progress)
+    grid = together(found.rows, rows)
+    rows = placed(rows, grid)
+    old = tuple(
+        Chunk(placed(chunk.rows, grid), chunk.y, spread_out(chunk.told, chunk.rows, grid))
+        for chunk in found.chunks
+    )
+    held = spread_out(found.held, found.rows, grid)
+    chunk = Chunk(rows, values, nothing_told(found.tensor, rows.sizes))
+    on = replace(found, chunks=(*old, chunk), held=held)
+    beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
+    on = replace(on, beliefs=beliefs)
+    return _again(on, len(old), sweeps, learn * rate, damping_of(found.tensor, damping), progress)
+
+
+def revisit(
+    found: Factorization,
+    *,
+    rounds: int = 1,
+    sweeps: int = 5,
+    learn: bool = True,
+    rate: float = 0.05,
+    damping: float | None = None,
+    progress: bool = True,
+) -> Factorization:
+    """The factorization after each chunk's sites have been found again, given all others.
+
+    Where it settles is where a run over all entries at once does.
+
+    Args:
+      rounds: how often the chunks are gone through.
+      sweeps: over each chunk.
+      learn, rate, damping, progress: as for `more_entries`.
+
+    Raises:
+      NonFiniteStep: the bound is no finite number.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference.gaussian import Matern32
+    >>> from inference.tensors import cp, entries, message_passing, revisit
+    >>> from ppl import Target
+    >>> x = jnp.linspace(0.0, 1.0, 10)
+    >>> target = Target(cp(1, {"x": Matern32(0.5)}), (entries({"x": x}),), {"y": x**2})
+    >>> found = message_passing(jax.random.key(0), target, sweeps=30)
+    >>> revisit(found, rounds=2).bound > found.bound - 1e-6
+    True
+    """
+    check_count("rounds", rounds)
+    _check_settings(sweeps, learn, rate, progress)
+    damping = damping_of(found.tensor, damping)
+    for _ in range(rounds):
+        for at in range(len(found.chunks)):
+            found = _again(found, at, sweeps, learn * rate, damping, progress)
+    return found
+
+
+def _again(
+    found: Factorization, at: int, sweeps: int, rate: float, damping: float, progress: bool
+) -> Factorization:
+    """Sweeps over one chunk, with what all others have told held."""
+    chunk = found.chunks[at]
+    held = found.told - chunk.told
+    state = going_on(found.tensor, chunk.rows, chunk.y, _state(found, chunk), chunk.told)
+    run, bounds = first_run(found.tensor, state), list(found.bounds)
+    status = f"{sweeps} sweeps over chunk {at + 1} of {len(found.chunks)}"
+    with bar(progress) as advance:
+        try:
+            for done in range(sweeps):
+                made = sweep_and_learn(run, chunk.rows, chunk.y, held, damping, rate)
+                bound = float(made.state.bound)
+                if not math.isfinite(bound):
+                    raise _not_finite(done, bound, found)
+                run = made
+                bounds.append(bound)
+                advance("more entries", done + 1, sweeps)
+        except KeyboardInterrupt:
+            if run.state.bound == -jnp.inf:
+                raise
+            status = f"interrupted in chunk {at + 1} of {len(found.chunks)}"
+    told = replace(chunk, told=run.state.told)
+    chunks = (*found.chunks[:at], told, *found.chunks[at + 1 :])
+    return replace(
+        found, tensor=run.tensor, beliefs=run.state.beliefs, chunks=chunks,
+        bounds=np.asarray(bounds), status=status,
+    )  # fmt: skip
+
+
+def _state(found: Factorization, chunk: Chunk) -> State:
+    nothing = jnp.zeros_like(chunk.y)
+    return State(found.beliefs, chunk.told, nothing, nothing, jnp.asarray(-jnp.inf))
+
+
+def _not_finite(step: int, bound: float, found: Factorization) -> errors.NonFiniteStep:
+    error = errors.NonFiniteStep(
+        f"Sweep {step} over a chunk (from 0) has an evidence bound that is no finite number.",
+        where=errors.caller(), given=f"{bound}", expected="a finite number",
+        fix="a smaller rate, or damping=0.5; more entries in the first chunk",
+    )  # fmt: skip
+    error.fitted = found
+    return error
+
+
+def _checked(found: Factorization, rows: Entries, y: Any) -> jax.Array:
+    values = np.asarray(y)
+    if values.shape != (rows.count,) or values.dtype.kind not in "fiub":
+        raise errors.InvalidArgument(
+            "There is not one number for each new entry.", where=errors.caller(),
+            given=shown(y), expected=f"shape ({rows.count},)", fix="y of the rows that are there",
+        )  # fmt: skip
+    if not np.isfinite(values).all():
+        raise errors.InvalidArgument(
+            "A new entry is no finite number.", where=errors.caller(), given=shown(y),
+            expected="finite numbers", fix="leave out the entries that are missing",
+        )  # fmt: skip
+    return jnp.asarray(values, found.chunks[-1].y.dtype)
+
+
+def _check_settings(sweeps: Any, learn: Any, rate: Any, progress: Any) -> None:
+    check_count("sweeps", sweeps)
+    check_flag("learn", learn)
+    check_flag("progress", progress)
+    check_number("rate", rate, above=0, fix=0.05)
