@@ -3,7 +3,7 @@
     python -m benchmarks.statespace [--quick] [--json] [--no-peers] [--only PART]
 
 Gaussian processes on a line, the same written as models and summed out, hidden Markov models,
-plates, and posteriors of hyperparameters. All programs of a part must give the same numbers first.
+plates, posteriors of hyperparameters, and functional tensors. All programs of a part must give the same numbers first.
 Peers run in environments of their own, which pip makes in the folder for temporary files; one
 that cannot be had is left out and said. Times are medians, in turns, of the processor.
 """
@@ -11,7 +11,7 @@ that cannot be had is left out and said. Times are medians, in turns, of the pro
 from __future__ import annotations
 
 from ..report import report
-from . import hidden_markov, hyperparameters, plates, processes, written
+from . import hidden_markov, hyperparameters, plates, processes, tables, written
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> None:
         "hidden_markov": hidden_markov.figures,
         "plates": plates.figures,
         "hyperparameters": hyperparameters.figures,
+        "tables": tables.figures,
     }
     report("benchmarks.statespace", __doc__, parts, argv, peers=True)
 

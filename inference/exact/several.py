@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ppl.estimators.flow import NOW, Flow, Known, Symbol, flows_through
 from ppl.estimators.nodes import graph_of
 
-from .tables import Couples, Lane, Plate, Table, check_size, plates_of, shrunk
+from .tables import Couples, Lane, Plate, Table, check_size, plates_of, shrunk, spelled
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["at"], meta_fields=["lanes", "axes"])
@@ -151,6 +151,7 @@ def table_of(logs: Any, chances: Any = None, of: Lane | None = None) -> Table:
     first, second = turned(logs), turned(chances)
     behind = tuple(range(front + len(plates), front + len(plates) + len(rest)))
     if behind:
-        first = None if first is None else jnp.sum(first, behind)
-        second = None if second is None else jnp.prod(second, behind)
+        every = spelled(Table(one.lanes, plates, first, second))
+        first = None if every.logs is None else jnp.sum(every.logs, behind)
+        second = None if every.chances is None else jnp.prod(every.chances, behind)
     return shrunk(Table(one.lanes, plates, first, second, of))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -245,6 +245,15 @@ def eliminated(tables: Sequence[Table], lane: Lane, reduce: Reduce) -> list[Tabl
     return [*rest, shrunk(Table(left, whole.plates, *reduce(logs, whole.chances, axis)))]
 
 
+def spelled(table: Table) -> Table:
+    """The same, its chances one or zero: of many, a product is none that is too small to hold."""
+    if table.chances is None:
+        return table
+    size = jax.lax.stop_gradient(jnp.where(table.chances > 0, table.chances, 1.0))
+    logs = jnp.log(size) if table.logs is None else table.logs + jnp.log(size)
+    return replace(table, logs=logs, chances=table.chances / size)
+
+
 def shrunk(table: Table) -> Table:
     """A table without the plates that none of its lanes has: their elements multiply."""
     plates = plates_of(table.lanes)
@@ -252,6 +261,7 @@ def shrunk(table: Table) -> Table:
     if not gone:
         return table
     kept = tuple(plate for plate in table.plates if plate in plates)
+    table = spelled(table)
     logs = None if table.logs is None else jnp.sum(table.logs, tuple(gone))
     chances = None if table.chances is None else jnp.prod(table.chances, tuple(gone))
     return Table(table.lanes, kept, logs, chances)

@@ -26,11 +26,18 @@ from .sums import of_predictor
 
 @dataclass(frozen=True)
 class Chunk:
-    """Entries that were learned from: where they are, what they are, and what they told."""
+    """Entries that were learned from.
+
+    Attributes:
+      rows, y: where they are, and what they are.
+      told: what they told, and
+      constant: the number by which the mean of that is less than their mean log density.
+    """
 
     rows: Entries
     y: jax.Array
     told: Told
+    constant: jax.Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +49,9 @@ class Factorization:
       tensor: its program with the hyperparameters that were learned.
       beliefs: the law of functions, core, constant and precision, independent of each other.
       chunks: the sets of entries, in the order in which they came.
-      held: what entries told that are not kept, see `forget`.
-      bounds: the evidence bound after each sweep, in nats.
+      held, constant: what entries told that are not kept, see `forget`.
+      bounds: the evidence bound after each sweep, in nats. Of several chunks, earlier entries
+        count as they did when they were last looked at: that is right to first order.
       status: "converged after ...", or how it ended before.
       starts: the bound that each start had come to.
 
@@ -64,6 +72,7 @@ class Factorization:
     beliefs: Beliefs
     chunks: tuple[Chunk, ...]
     held: Told
+    constant: jax.Array
     bounds: np.ndarray
     status: str
     starts: tuple[float, ...] = field(default=())
@@ -252,7 +261,7 @@ class Factorization:
         The last chunk is kept, so that the coordinates are.
         """
         *old, last = self.chunks
-        held = self.held
+        held, constant = self.held, self.constant
         for chunk in old:
-            held = held + chunk.told
-        return replace(self, chunks=(last,), held=held)
+            held, constant = held + chunk.told, constant + chunk.constant
+        return replace(self, chunks=(last,), held=held, constant=constant)

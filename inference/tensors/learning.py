@@ -69,7 +69,8 @@ def started(key: Any, tensor: Tensor, rows: Entries, y: jax.Array) -> State:
     else:
         weight = jnp.broadcast_to(precision, y.shape)
         pull = weight * y
-    return State(beliefs, nothing_told(tensor, rows.sizes), weight, pull, jnp.asarray(-jnp.inf))
+    none = jnp.asarray(-jnp.inf)
+    return State(beliefs, nothing_told(tensor, rows.sizes), weight, pull, none, none)
 
 
 @jax.jit
@@ -80,4 +81,5 @@ def going_on(tensor: Tensor, rows: Entries, y: jax.Array, state: State, told: To
         tensor, beliefs.means, beliefs.seconds, beliefs.core, beliefs.level, rows.index
     )
     weight, pull = tensor.noise.seen_as(y, *found, beliefs.precision)  # type: ignore[arg-type]
-    return State(beliefs, told, weight, pull, jnp.asarray(-jnp.inf))
+    none = jnp.asarray(-jnp.inf)
+    return State(beliefs, told, weight, pull, none, none)

@@ -238,9 +238,11 @@ class _Run:
 
     def result(self, status: str) -> Factorization:
         run: Any = self.run
-        chunk = Chunk(self.rows, self.y, run.state.told)
+        state = run.state
+        constant = state.likely - state.beliefs.average(state.told)
+        chunk = Chunk(self.rows, self.y, state.told, constant)
         return Factorization(
-            self.target.model, run.tensor, run.state.beliefs, (chunk,), self.held,
+            self.target.model, run.tensor, state.beliefs, (chunk,), self.held, jnp.zeros(()),
             np.asarray(self.bounds), status, tuple(self.tried),
         )  # fmt: skip
 

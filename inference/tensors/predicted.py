@@ -70,8 +70,9 @@ class Predicted:
     def cdf(self, y: Any) -> jax.Array:
         """The probability that an entry is not above y."""
         law, w = self._at_nodes()
+        at = jnp.asarray(y, self.predictor.dtype)
         try:
-            return w @ law.cdf(jnp.asarray(y))
+            return w @ law.cdf(jnp.floor(at) if _discrete(law) else at)
         except NotImplementedError as error:
             raise errors.InvalidArgument(
                 "The noise has no distribution function.", where=errors.caller(),
@@ -111,7 +112,7 @@ def _quantile(law: Predicted, p: jax.Array) -> jax.Array:
         wider,
         (center, center, everywhere, everywhere, start),
     )
-    discrete = getattr(law._at_nodes()[0].support, "is_discrete", False)
+    discrete = _discrete(law._at_nodes()[0])
 
     def nearer(state: tuple) -> tuple:
         low, high, x, _, count = state
@@ -128,4 +129,9 @@ def _quantile(law: Predicted, p: jax.Array) -> jax.Array:
 
     first = (low + high) / 2
     state = low, high, first, jnp.ones_like(first), 0
-    return lax.while_loop(far, nearer, state)[2]
+    low, _, found, *_ = lax.while_loop(far, nearer, state)
+    return jnp.ceil(low) if discrete else found
+
+
+def _discrete(law: dist.Distribution) -> bool:
+    return bool(getattr(law.support, "is_discrete", False))

@@ -66,11 +66,11 @@ def more_entries(
     grid = together(found.rows, rows)
     rows = placed(rows, grid)
     old = tuple(
-        Chunk(placed(chunk.rows, grid), chunk.y, spread_out(chunk.told, chunk.rows, grid))
+        replace(chunk, rows=placed(chunk.rows, grid), told=spread_out(chunk.told, chunk.rows, grid))
         for chunk in found.chunks
     )
     held = spread_out(found.held, found.rows, grid)
-    chunk = Chunk(rows, values, nothing_told(found.tensor, rows.sizes))
+    chunk = Chunk(rows, values, nothing_told(found.tensor, rows.sizes), jnp.zeros(()))
     on = replace(found, chunks=(*old, chunk), held=held)
     beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
     on = replace(on, beliefs=beliefs)
@@ -124,6 +124,7 @@ def _again(
     """Sweeps over one chunk, with what all others have told held."""
     chunk = found.chunks[at]
     held = found.told - chunk.told
+    constant = found.constant + sum(each.constant for each in found.chunks) - chunk.constant
     state = going_on(found.tensor, chunk.rows, chunk.y, _state(found, chunk), chunk.told)
     run, bounds = first_run(found.tensor, state), list(found.bounds)
     status = f"{sweeps} sweeps over chunk {at + 1} of {len(found.chunks)}"
@@ -135,23 +136,26 @@ def _again(
                 if not math.isfinite(bound):
                     raise _not_finite(done, bound, found)
                 run = made
-                bounds.append(bound)
+                bounds.append(bound + float(constant))
                 advance("more entries", done + 1, sweeps)
         except KeyboardInterrupt:
             if run.state.bound == -jnp.inf:
                 raise
             status = f"interrupted in chunk {at + 1} of {len(found.chunks)}"
-    told = replace(chunk, told=run.state.told)
-    chunks = (*found.chunks[:at], told, *found.chunks[at + 1 :])
+    state = run.state
+    own = state.likely - state.beliefs.average(state.told)
+    again = replace(chunk, told=state.told, constant=own)
+    chunks = (*found.chunks[:at], again, *found.chunks[at + 1 :])
     return replace(
-        found, tensor=run.tensor, beliefs=run.state.beliefs, chunks=chunks,
+        found, tensor=run.tensor, beliefs=state.beliefs, chunks=chunks,
         bounds=np.asarray(bounds), status=status,
     )  # fmt: skip
 
 
 def _state(found: Factorization, chunk: Chunk) -> State:
     nothing = jnp.zeros_like(chunk.y)
-    return State(found.beliefs, chunk.told, nothing, nothing, jnp.asarray(-jnp.inf))
+    none = jnp.asarray(-jnp.inf)
+    return State(found.beliefs, chunk.told, nothing, nothing, none, none)
 
 
 def _not_finite(step: int, bound: float, found: Factorization) -> errors.NonFiniteStep:

@@ -29,13 +29,16 @@ class State:
       beliefs: the law of all choices.
       told: what the entries of this sweep say, of which that law is made, with what is held.
       weight, pull: what each entry says of its predictor.
-      bound: the evidence bound; for a `Likelihood`, with predictors taken as normal.
+      likely: the mean log density of the entries of this sweep, or its bound.
+      bound: the evidence bound; for a `Likelihood`, with predictors taken as normal. What is held
+        counts by what it says of the beliefs, up to a number.
     """
 
     beliefs: Beliefs
     told: Told
     weight: jax.Array
     pull: jax.Array
+    likely: jax.Array
     bound: jax.Array
 
 
@@ -122,4 +125,4 @@ def swept(
 
     likely, by_noise = jax.value_and_grad(expected)(tensor.noise.learned)
     bound = likely + beliefs.average(held) - beliefs.divergence(tensor)
-    return State(beliefs, told, weight, pull, bound), Slopes(tuple(slopes), by_noise)
+    return State(beliefs, told, weight, pull, likely, bound), Slopes(tuple(slopes), by_noise)

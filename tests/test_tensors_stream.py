@@ -1,0 +1,147 @@
+"""Functional tensors on the host: chunks of entries, checkpoints, Ctrl-C, pictures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from inference import tensors, to_datatree
+from inference.gaussian import Exchangeable, Matern12
+from inference.tensors import passing
+from ppl import Target
+from ppl.errors import CheckpointError, NonFiniteStep
+
+RNG = np.random.default_rng(9)
+N = 60
+COLUMNS = {"a": RNG.uniform(0, 2, N).round(1), "b": RNG.integers(0, 4, N)}
+Y = np.sin(3 * COLUMNS["a"]) * (COLUMNS["b"] - 1.4) + 0.1 * RNG.normal(size=N)
+GRID = {name: np.unique(column) for name, column in COLUMNS.items()}
+MODEL = tensors.cp(1, {"a": Matern12(0.8), "b": Exchangeable()})
+KEY = jax.random.key(0)
+
+
+def rows_of(which):
+    return tensors.entries({k: v[which] for k, v in COLUMNS.items()}, coordinates=GRID)
+
+
+def target_of(which=slice(None)):
+    return Target(MODEL, (rows_of(which),), {"y": jnp.asarray(Y[which])})
+
+
+def fit(target, **settings):
+    how = {"learn": False, "sweeps": 60, "starts": 1, "tolerance": 0.0} | settings
+    return tensors.message_passing(KEY, target, **how)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return fit(target_of(), sweeps=1000)
+
+
+def test_chunks_that_are_looked_at_again_are_all_entries_at_once(whole):
+    found = fit(target_of(slice(0, 20)))
+    for start in (20, 40):
+        which = slice(start, start + 20)
+        found = tensors.more_entries(found, rows_of(which), Y[which], learn=False)
+    once = found.predict(rows_of(slice(None))).predictor
+    exact = np.asarray(whole.predict(rows_of(slice(None))).predictor)
+    # 1.6e-3 is left after 60 rounds, and 0.38 of that after each 60 more: 4e-5 after 300
+    again = tensors.revisit(found, rounds=300, sweeps=3, learn=False)
+    settled = again.predict(rows_of(slice(None))).predictor
+    np.testing.assert_allclose(settled, exact, atol=1e-4)
+    # sites that were found of fewer entries are a little off: less than the noise
+    assert 1e-3 < np.max(np.abs(once - exact)) < 0.1
+    np.testing.assert_allclose(
+        again.beliefs.precision.mean, whole.beliefs.precision.mean, rtol=1e-3
+    )
+    np.testing.assert_allclose(again.bound, whole.bound, atol=1e-3)
+    assert again.target.args[0].count == N
+
+
+def test_what_is_forgotten_still_tells(whole):
+    found = fit(target_of(slice(0, 40)))
+    more = tensors.more_entries(found, rows_of(slice(40, N)), Y[40:], learn=False)
+    less = more.forget()
+    assert len(less.chunks) == 1 and less.rows.count == 20
+    one, other = (each.predict(rows_of(slice(None))) for each in (more, less))
+    np.testing.assert_array_equal(one.predictor, other.predictor)
+    settled = tensors.revisit(less, sweeps=30, learn=False)
+    assert len(settled.chunks) == 1
+
+
+def test_new_coordinates_join_the_old_ones():
+    found = fit(target_of(slice(0, 40)))
+    columns = {"a": np.array([0.05, 7.0]), "b": np.array([9, 0])}
+    more = tensors.more_entries(found, tensors.entries(columns), [0.3, -0.2], learn=False)
+    assert more.rows.sizes == (found.rows.sizes[0] + 2, found.rows.sizes[1] + 1)
+    mean, sd = more.functions("b", [9.0])
+    assert mean.shape == sd.shape == (1, 1)
+
+
+class Stop:
+    """`sweep_and_learn`, which is interrupted at one of its calls."""
+
+    def __init__(self, at):
+        self.left, self.sweep = at, passing.sweep_and_learn
+
+    def __call__(self, *args):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.sweep(*args)
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path, monkeypatch):
+    how = {"learn": True, "sweeps": 25, "starts": 2}
+    exact = fit(target_of(), **how)
+    with monkeypatch.context() as patch:
+        patch.setattr(passing, "sweep_and_learn", Stop(33))
+        found = fit(target_of(), **how, checkpoint=tmp_path / "run")
+        assert found.status == "interrupted after 33 sweeps" and not found
+    again = fit(target_of(), **how, checkpoint=tmp_path / "run")
+    np.testing.assert_array_equal(again.bounds, exact.bounds)
+    for a, b in zip(jax.tree.leaves(again.beliefs), jax.tree.leaves(exact.beliefs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(CheckpointError, match="another run"):
+        fit(target_of(), **how | {"sweeps": 26}, checkpoint=tmp_path / "run")
+
+
+def test_an_interrupt_before_the_first_sweep_is_one(monkeypatch):
+    monkeypatch.setattr(passing, "sweep_and_learn", Stop(0))
+    with pytest.raises(KeyboardInterrupt):
+        fit(target_of())
+
+
+def test_a_bound_that_is_no_number_is_told_with_the_sweeps_before():
+    """Entries near the largest float: their squares are infinite."""
+    target = Target(MODEL, (rows_of(slice(None)),), {"y": jnp.asarray(Y) * 1e200})
+    with pytest.raises(NonFiniteStep, match="bound"):
+        fit(target)
+
+
+def test_the_verdict_says_whether_it_has_converged(whole):
+    assert not fit(target_of(), sweeps=5) and whole.bounds.shape == (1000,)
+    found = fit(target_of(), tolerance=1e-4)
+    assert found and found.status.startswith("converged after")
+    gain = (found.bounds[-1] - found.bounds[-11]) / 10 / N
+    assert 0 <= gain < 1e-4
+
+
+def test_components_that_are_not_needed_lose_their_variance():
+    model = tensors.cp(3, {"a": Matern12(0.8), "b": Exchangeable()})
+    target = Target(model, (rows_of(slice(None)),), {"y": jnp.asarray(Y)})
+    found = tensors.message_passing(KEY, target, sweeps=150, tolerance=0.0)
+    share = np.sort(np.asarray(found.relevance()))
+    assert share[-1] > 0.9 and share[:2].max() < 0.01
+
+
+def test_draws_and_pictures(whole):
+    draws = whole.draws(KEY, 50)
+    assert draws["a"].shape == (1, 50, 1, len(GRID["a"]))
+    tree = to_datatree(draws)
+    assert set(tree["posterior"].data_vars) == {"a", "b", "precision"}
+    figure = tensors.plot_functions(whole)
+    assert [ax.get_title() for ax in figure.axes] == ["a 1", "b 1"]
+    figure = tensors.plot_predictions(whole, rows_of(slice(0, 20)), Y[:20])
+    share = figure.axes[1].lines[0].get_ydata()
+    assert (np.diff(share) >= 0).all() and share[-1] == 1.0
