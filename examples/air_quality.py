@@ -50,9 +50,9 @@ COLUMNS = {
     "station": STATION,
 }
 KERNELS = {
-    "temperature": Matern32(20.0),
-    "pressure": Matern32(20.0),
-    "day": Matern12(30.0),
+    "temperature": Matern32(10.0),
+    "pressure": Matern32(10.0),
+    "day": Matern12(5.0),
     "station": Exchangeable(),
 }
 
@@ -86,7 +86,7 @@ class Foretold(NamedTuple):
 
 
 def foretold(found: tensors.Factorization) -> Foretold:
-    """By the model. Its law is symmetric, so that the median of PM2.5 is that of the mean's log."""
+    """By the model. Its law of y is symmetric about the mean, which is the median, then."""
     law = found.predict(rows(OUT))
     median = np.exp(CENTER + SPREAD * np.asarray(law.predictor))
     return Foretold(

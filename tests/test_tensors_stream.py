@@ -38,6 +38,7 @@ def whole():
     return fit(target_of(), sweeps=1000)
 
 
+@pytest.mark.slow
 def test_chunks_that_are_looked_at_again_are_all_entries_at_once(whole):
     found = fit(target_of(slice(0, 20)))
     for start in (20, 40):
@@ -58,6 +59,7 @@ def test_chunks_that_are_looked_at_again_are_all_entries_at_once(whole):
     assert again.target.args[0].count == N
 
 
+@pytest.mark.slow
 def test_what_is_forgotten_still_tells(whole):
     found = fit(target_of(slice(0, 40)))
     more = tensors.more_entries(found, rows_of(slice(40, N)), Y[40:], learn=False)
@@ -69,6 +71,7 @@ def test_what_is_forgotten_still_tells(whole):
     assert len(settled.chunks) == 1
 
 
+@pytest.mark.slow
 def test_new_coordinates_join_the_old_ones():
     found = fit(target_of(slice(0, 40)))
     columns = {"a": np.array([0.05, 7.0]), "b": np.array([9, 0])}
@@ -127,6 +130,7 @@ def test_the_verdict_says_whether_it_has_converged(whole):
     assert 0 <= gain < 1e-4
 
 
+@pytest.mark.slow
 def test_components_that_are_not_needed_lose_their_variance():
     model = tensors.cp(3, {"a": Matern12(0.8), "b": Exchangeable()})
     target = Target(model, (rows_of(slice(None)),), {"y": jnp.asarray(Y)})
@@ -135,6 +139,7 @@ def test_components_that_are_not_needed_lose_their_variance():
     assert share[-1] > 0.9 and share[:2].max() < 0.01
 
 
+@pytest.mark.slow
 def test_draws_and_pictures(whole):
     draws = whole.draws(KEY, 50)
     assert draws["a"].shape == (1, 50, 1, len(GRID["a"]))

@@ -3,7 +3,8 @@
     python -m benchmarks.statespace [--quick] [--json] [--no-peers] [--only PART]
 
 Gaussian processes on a line, the same written as models and summed out, hidden Markov models,
-plates, posteriors of hyperparameters, and functional tensors. All programs of a part must give the same numbers first.
+plates, posteriors of hyperparameters, and functional tensors. All programs of a part that compute
+the same must give the same numbers first.
 Peers run in environments of their own, which pip makes in the folder for temporary files; one
 that cannot be had is left out and said. Times are medians, in turns, of the processor.
 """

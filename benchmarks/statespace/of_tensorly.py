@@ -1,4 +1,4 @@
-"""tensorly's decompositions of the means of bins: PYTHON benchmarks/statespace/of_tensorly.py FORM"""
+"""tensorly's decompositions of bins' means: PYTHON benchmarks/statespace/of_tensorly.py FORM"""
 
 import sys
 

@@ -17,7 +17,7 @@ PEERS = {
     "tinygp": ("tinygp==0.3.1", "jax==0.10.2", "jaxlib==0.10.2"),
     "smolgp": ("smolgp==0.4.3", "jax==0.10.2", "jaxlib==0.10.2"),
     "dynamax": ("dynamax==1.0.3",),
-    "tensorly": ("tensorly==0.9.0", "numpy", "scipy"),
+    "tensorly": ("tensorly==0.10.0", "numpy", "scipy"),
     "NumPyro": ("numpyro==0.22.0", "jax==0.10.2", "jaxlib==0.10.2", "funsor", "optax"),
 }
 """What each peer needs; NumPyro's enumeration needs funsor, which is not one of ours."""
