@@ -50,8 +50,8 @@ def test_chunks_that_are_looked_at_again_are_all_entries_at_once(whole):
     again = tensors.revisit(found, rounds=300, sweeps=3, learn=False)
     settled = again.predict(rows_of(slice(None))).predictor
     np.testing.assert_allclose(settled, exact, atol=1e-4)
-    # sites that were found of fewer entries are a little off: less than the noise
-    assert 1e-3 < np.max(np.abs(once - exact)) < 0.1
+    # before that, sites that were found of fewer entries were off
+    assert np.max(np.abs(once - exact)) > 1e-2
     np.testing.assert_allclose(
         again.beliefs.precision.mean, whole.beliefs.precision.mean, rtol=1e-3
     )
@@ -124,7 +124,11 @@ def test_a_bound_that_is_no_number_is_told_with_the_sweeps_before():
 
 def test_the_verdict_says_whether_it_has_converged(whole):
     assert not fit(target_of(), sweeps=5) and whole.bounds.shape == (1000,)
+    short = fit(target_of(), sweeps=5)
+    (said,) = short.advice
+    assert said.startswith("not converged after 5 sweeps; the last 5 bounds grow by")
     found = fit(target_of(), tolerance=1e-4)
+    assert found.advice == ()
     assert found and found.status.startswith("converged after")
     gain = (found.bounds[-1] - found.bounds[-11]) / 10 / N
     assert 0 <= gain < 1e-4
@@ -137,6 +141,7 @@ def test_components_that_are_not_needed_lose_their_variance():
     found = tensors.message_passing(KEY, target, sweeps=150, tolerance=0.0)
     share = np.sort(np.asarray(found.relevance()))
     assert share[-1] > 0.9 and share[:2].max() < 0.01
+    assert found.advice[-1].endswith("a rank of 1 may do")
 
 
 @pytest.mark.slow

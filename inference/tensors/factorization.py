@@ -14,6 +14,7 @@ from ppl.randomness import checked_key
 
 from ..results.draws import Draws
 from ..validation.settings import check_count, shown
+from .advice import advice_on
 from .beliefs import Beliefs, Told
 from .entries import Entries, entries
 from .grid import believed, placed, spread_out, together
@@ -85,6 +86,11 @@ class Factorization:
         count = sum(chunk.rows.count for chunk in self.chunks)
         modes = ", ".join(self.tensor.names)
         return f"Factorization({self.prior.name} of {modes}; {count} entries; {self.status})"
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What to do to have a better one: a sentence each; none if there is nothing."""
+        return advice_on(self)
 
     @property
     def bound(self) -> float:
