@@ -35,9 +35,9 @@ def test_the_data_are_those_of_the_paper():
 def test_the_means_are_those_of_the_training_rows():
     x = standardised(PM25)
     for at in (0, 5000, 16964):
-        same = (DAY == DAY[at]) & ~OUT
+        same = (DAY[at] == DAY) & ~OUT
         assert by_day(x)[at] == pytest.approx(x[same].mean(), rel=1e-12)
-        own = (STATION == STATION[at]) & ~OUT
+        own = (STATION[at] == STATION) & ~OUT
         more = (x - by_day(x))[own].mean()
         assert by_day_and_station(x)[at] == pytest.approx(x[same].mean() + more, rel=1e-12)
 

@@ -295,9 +295,9 @@ def test_quantiles_are_those_of_the_distribution_function():
     for p in (0.05, 0.5, 0.9):
         np.testing.assert_allclose(predicted.cdf(predicted.quantile(p)), p, atol=1e-6)
     # a normal predictor and normal noise of known variance: a normal law
-    sure = Precision(jnp.array(4e9), jnp.array(1e9))
+    sure = Precision(jnp.array(4e5), jnp.array(1e5))  # 8e5 degrees of freedom: 1e-6 off
     law = tensors.Predicted(jnp.array([1.0]), jnp.array([0.3]), tensors.NormalNoise(), sure)
     exact = stats.norm(1.0, np.hypot(0.3, 0.5))
-    np.testing.assert_allclose(law.log_prob(0.4), exact.logpdf(0.4), atol=1e-6)
+    np.testing.assert_allclose(law.log_prob(0.4)[0], exact.logpdf(0.4), atol=1e-5)
     np.testing.assert_allclose(law.quantile(0.9), exact.ppf(0.9), atol=1e-5)
-    np.testing.assert_allclose(law.variance, 0.34, atol=1e-6)
+    np.testing.assert_allclose(law.variance, 0.34, atol=1e-5)

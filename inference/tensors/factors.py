@@ -17,12 +17,12 @@ from .sites import Sites, drawn, folded
 class Factors(dist.Distribution):
     """The law of p functions at n coordinates, `(p, n)`: independent, or given sites.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from inference.gaussian.matern import Matern12
     >>> from inference.tensors.factors import Factors
-    >>> two = Matern12(scale=jnp.ones(2), sigma=jnp.array([1.0, 2.0]))
+    >>> two = jax.tree.map(lambda x: jnp.full(2, x), Matern12(scale=1.0, sigma=2.0))
     >>> Factors(two, jnp.zeros(1)).variance.tolist()
-    [[1.0], [4.0]]
+    [[4.0], [4.0]]
     """
 
     arg_constraints: dict = {}  # noqa: RUF012  (numpyro's)

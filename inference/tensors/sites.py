@@ -62,10 +62,10 @@ class Mode:
 def folded(kernels: Kernel, coordinates: jax.Array, sites: Sites) -> Mode:
     """The law of functions of these kernels, whose leaves are `(p,)`, given their sites.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from inference.gaussian.matern import Matern12
     >>> from inference.tensors.sites import Sites, folded
-    >>> two = Matern12(scale=jnp.ones(2), sigma=jnp.ones(2))
+    >>> two = jax.tree.map(lambda x: jnp.full(2, x), Matern12(1.0))
     >>> sites = Sites(jnp.eye(2)[None], jnp.array([[1.0, 0.0]]))
     >>> mode = folded(two, jnp.zeros(1), sites)
     >>> mode.mean.tolist(), round(float(mode.mass), 4)  # log 2^-1 + 1/4
@@ -95,7 +95,7 @@ def drawn(kernels: Kernel, coordinates: jax.Array, sites: Sites, key: Any) -> ja
     >>> from inference.gaussian.matern import Matern12
     >>> from inference.tensors.sites import Sites, drawn
     >>> sure = Sites(1e12 * jnp.eye(1)[None], 2e12 * jnp.ones((1, 1)))
-    >>> one = Matern12(scale=jnp.ones(1), sigma=jnp.ones(1))
+    >>> one = jax.tree.map(lambda x: jnp.full(1, x), Matern12(1.0))
     >>> drawn(one, jnp.zeros(1), sure, jax.random.key(0)).round(3).tolist()
     [[2.0]]
     """
