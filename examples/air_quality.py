@@ -152,7 +152,7 @@ def better(ours, theirs) -> float:
 
 
 def figure(found: tensors.Factorization, law: Foretold, path: str) -> None:
-    """Main effects, the component that varies most, and predictions beside what was held out."""
+    """Main effects, and the component that varies most, of the last 120 days; and predictions."""
     try:
         import matplotlib
 
@@ -169,13 +169,14 @@ def figure(found: tensors.Factorization, law: Foretold, path: str) -> None:
         at = np.asarray(found.rows.coordinates[k])
         mean, sd = (np.asarray(x) for x in found.functions(name))
         for row, (kind, r) in enumerate(chosen.items()):
-            ax, wide = fig.add_subplot(grid[row, k]), 1.645 * sd[r]
+            ax, shown = fig.add_subplot(grid[row, k]), slice(-120 if name == "day" else 0, None)
+            x, y, wide = at[shown], mean[r, shown], 1.645 * sd[r, shown]
             if name == "station":
-                ax.errorbar(at, mean[r], wide, fmt="o", ms=3, lw=1)
-                ax.set_xticks(at, STATIONS, rotation=60, ha="right", fontsize=6)
+                ax.errorbar(x, y, wide, fmt="o", ms=3, lw=1)
+                ax.set_xticks(x, STATIONS, rotation=60, ha="right", fontsize=6)
             else:
-                ax.fill_between(at, mean[r] - wide, mean[r] + wide, alpha=0.3, lw=0)
-                ax.plot(at, mean[r], lw=0.6)
+                ax.fill_between(x, y - wide, y + wide, alpha=0.3, lw=0)
+                ax.plot(x, y, lw=0.8)
                 ax.set_xlabel(units[name], fontsize=8)
             ax.set_title(f"{name}: {kind}", fontsize=9)
             ax.tick_params(labelsize=7)

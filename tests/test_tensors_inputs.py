@@ -8,6 +8,7 @@ import pytest
 
 from inference import tensors
 from inference.gaussian import Exchangeable, Matern12, Matern32
+from inference.tensors.learning import sweep_and_learn
 from ppl import Target, gen, sample
 from ppl.errors import InvalidArgument
 
@@ -53,9 +54,7 @@ WRONG = {
         lambda: tensors.tucker((2, 2), KERNELS, core=jnp.ones((2, 3))), "(2, 2)",
     ),
     "no entries": (lambda: MODEL.sites(3.0), "entries with the modes a, b"),
-    "modes of another order": (
-        lambda: MODEL.sites(tensors.entries({"b": [0], "a": [1.0]})), "a, b, in this order",
-    ),
+    "modes of other names": (lambda: MODEL.sites(tensors.entries({"b": [0], "c": [1.0]})), "a, b"),
     "another model": (
         lambda: tensors.message_passing(KEY, Target(other, (), {})), "`cp` or `tucker`",
     ),
@@ -104,6 +103,23 @@ def test_what_is_wrong_with_later_entries_is_said(found):
         with pytest.raises(InvalidArgument) as raised:
             make()
         assert expected in raised.value.expected and raised.value.fix
+
+
+def test_columns_may_come_in_any_order(found):
+    turned = tensors.entries({"b": [1, 0], "a": [0.0, 1.0]})
+    straight = tensors.entries({"a": [0.0, 1.0], "b": [1, 0]})
+    one, other = (found.predict(rows).predictor for rows in (turned, straight))
+    np.testing.assert_array_equal(one, other)
+    value = {"a": jnp.ones((1, 2)), "b": jnp.array([[1.0, 2.0]]), "precision": 1.0, "y": Y}
+    np.testing.assert_array_equal(MODEL.assess(value, turned)[0], MODEL.assess(value, straight)[0])
+
+
+def test_a_sweep_is_compiled_once():
+    """Types after a sweep are those before it: with Student-t noise, whose numbers are learned."""
+    model = tensors.cp(1, KERNELS, noise=tensors.StudentTNoise(), effects=True)
+    before = sweep_and_learn._cache_size()
+    tensors.message_passing(KEY, Target(model, (ROWS,), {"y": Y}), sweeps=3, starts=1)
+    assert sweep_and_learn._cache_size() == before + 1
 
 
 def test_components_of_a_core_are_refused():

@@ -126,7 +126,7 @@ def test_the_verdict_says_whether_it_has_converged(whole):
     assert not fit(target_of(), sweeps=5) and whole.bounds.shape == (1000,)
     short = fit(target_of(), sweeps=5)
     (said,) = short.advice
-    assert said.startswith("not converged after 5 sweeps; the last 5 bounds grow by")
+    assert said.startswith("not converged after 5 sweeps; the last 5 bounds move by")
     found = fit(target_of(), tolerance=1e-4)
     assert found.advice == ()
     assert found and found.status.startswith("converged after")

@@ -23,9 +23,9 @@ def advice_on(found: Factorization) -> tuple[str, ...]:
     count = sum(chunk.rows.count for chunk in found.chunks)
     if not found:
         last = found.bounds[-1 - LOOK :]
-        gain = (last[-1] - last[0]) / max(1, len(last) - 1)
-        told = f"{found.status}; the last {len(last)} bounds grow by {gain:.3g} nats a sweep"
-        said.append(f"{told}: take more sweeps, or a larger tolerance than {gain / count:.1g}")
+        moved = float(np.mean(np.abs(np.diff(last)))) if len(last) > 1 else np.inf
+        told = f"{found.status}; the last {len(last)} bounds move by {moved:.3g} nats a sweep"
+        said.append(f"{told}: take more sweeps, or a tolerance above {moved / count:.3g}")
     tried = np.asarray(found.starts)
     if len(tried) > 1 and np.ptp(tried) > 0.01 * count:
         said.append(
@@ -35,8 +35,15 @@ def advice_on(found: Factorization) -> tuple[str, ...]:
         share = np.asarray(found.relevance())
         few = [str(r + 1) for r in np.flatnonzero(share < SMALL)]
         if few and len(share) > 1:
+            many = (
+                f"component {few[0]} has" if len(few) == 1 else f"components {', '.join(few)} have"
+            )
             said.append(
-                f"components {', '.join(few)} have less than {SMALL:.0%} of the variance: a rank "
-                f"of {len(share) - len(few)} may do"
+                f"{many} less than {SMALL:.0%} of the variance: "
+                + (
+                    f"a rank of {len(share) - len(few)} may do"
+                    if len(few) < len(share)
+                    else "take more starts, or larger sigmas of the kernels"
+                )
             )
     return tuple(said)

@@ -19,7 +19,7 @@ from .beliefs import Beliefs, Told
 from .entries import Entries, entries
 from .grid import believed, placed, spread_out, together
 from .law import law_of
-from .model import Tensor, check_entries
+from .model import Tensor, in_order
 from .predicted import Predicted
 from .sites import drawn
 from .sums import of_predictor
@@ -168,7 +168,7 @@ class Factorization:
 
     def _on(self, rows: Entries) -> tuple[Beliefs, Told, Entries]:
         """The beliefs, what was told, and the rows, on a grid that holds their coordinates."""
-        check_entries(rows, self.tensor.names)
+        rows = in_order(rows, self.tensor.names)
         grid = together(self.rows, rows)
         told = spread_out(self.told, self.rows, grid)
         if all(a.size == b.size for a, b in zip(grid, self.rows.coordinates, strict=True)):

@@ -34,8 +34,13 @@ def _learned(tensor: Tensor) -> tuple[Any, dict[str, Any]]:
 
 
 def first_run(tensor: Tensor, state: State) -> Run:
-    """A run before its first sweep."""
+    """A run before its first sweep, whose types are those after it: it is compiled once."""
+    tensor, state = jax.tree.map(_strong, (tensor, state))
     return Run(tensor, state, ADAM.init(_learned(tensor)))
+
+
+def _strong(x: Any) -> jax.Array:
+    return jax.lax.convert_element_type(x, jnp.result_type(x))
 
 
 @jax.jit

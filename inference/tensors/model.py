@@ -58,7 +58,7 @@ class Tensor:
         return isinstance(self.form, Tucker) and self.known_core is None
 
     def __call__(self, rows: Entries) -> jax.Array:
-        check_entries(rows, self.names)
+        rows = in_order(rows, self.names)
         level = sample("level", dist.Normal(0.0, self.level)) if self.effects else 0.0
         each = zip(self.names, self.kernels, rows.coordinates, strict=True)
         functions = [sample(name, Factors(kernels, at)) for name, kernels, at in each]
@@ -90,20 +90,28 @@ def _gamma(noise: Any) -> dist.Distribution:
     return dist.Gamma(noise.shape, noise.rate)
 
 
-def check_entries(rows: Any, names: tuple[str, ...]) -> None:
-    """Raise `InvalidArgument` unless these are entries with those modes."""
+def in_order(rows: Any, names: tuple[str, ...]) -> Entries:
+    """The entries, with their modes in this order.
+
+    Raises:
+      InvalidArgument: these are no entries, or their modes have other names.
+    """
     if not isinstance(rows, Entries):
         raise errors.InvalidArgument(
             "A functional tensor has entries.", where=errors.caller(), given=shown(rows),
             expected=f"entries with the modes {', '.join(names)}",
             fix=f"entries({{{', '.join(f'{name!r}: ...' for name in names)}}})",
         )  # fmt: skip
-    if rows.names != names:
+    if sorted(rows.names) != sorted(names):
         raise errors.InvalidArgument(
             "The modes of the entries are not those of the model.", where=errors.caller(),
-            given=", ".join(rows.names), expected=", ".join(names) + ", in this order",
-            fix="columns named and ordered as the kernels of the model",
+            given=", ".join(rows.names), expected=", ".join(names),
+            fix="columns named as the kernels of the model",
         )  # fmt: skip
+    if rows.names == names:
+        return rows
+    order = [rows.names.index(name) for name in names]
+    return Entries(tuple(rows.coordinates[k] for k in order), rows.index[:, order], names)
 
 
 def cp(

@@ -24,7 +24,7 @@ from .beliefs import nothing_told
 from .entries import Entries
 from .factorization import Chunk, Factorization
 from .learning import Run, first_run, started, sweep_and_learn
-from .model import Tensor, tensor_of
+from .model import Tensor, in_order, tensor_of
 from .noise import Likelihood
 
 TRIAL = 20
@@ -68,8 +68,8 @@ def message_passing(
       damping: the share of the way that natural parameters go in a sweep; 1 by default, and 0.5
         for a `Likelihood`.
       starts: how many; after 20 sweeps each the one with the largest bound goes on.
-      tolerance: of what the bound still gains in a sweep, in nats for each entry: below it the
-        fit has converged, and stops.
+      tolerance: of how much a sweep still moves the bound, in nats for each entry: below it, in
+        the mean of ten sweeps, the fit has converged, and stops.
       progress: a bar, on a terminal only.
       checkpoint: a folder, written to every 10 sweeps; a run that finds one of itself there goes
         on from it, to the same bits.
@@ -128,6 +128,11 @@ def message_passing(
     return run.result(status)
 
 
+def change(bounds: list[float]) -> float:
+    """By how much the last sweeps moved the bound, up or down, in the mean."""
+    return float(np.mean(np.abs(np.diff(bounds[-1 - LOOK :]))))
+
+
 def damping_of(tensor: Tensor, damping: Any) -> float:
     """The damping that is asked for, or that which suits the noise."""
     if damping is None:
@@ -155,7 +160,8 @@ def checked(target: Any) -> tuple[Tensor, Entries, jax.Array]:
     if list(target.observed) != [("y",)] or isinstance(target.observed["y",], Masked):
         raise errors.InvalidArgument(
             'Message passing takes a target that observes "y", all of it.',
-            where=errors.caller(), given=f"{target!r:.300}",
+            where=errors.caller(),
+            given=", ".join(errors.show(path) for path in target.observed) or "nothing observed",
             expected='Target(model, (rows,), {"y": values})',
             fix="leave out the entries that are missing; choices that are known: nuts",
         )  # fmt: skip
@@ -167,7 +173,7 @@ def checked(target: Any) -> tuple[Tensor, Entries, jax.Array]:
             expected="known numbers", fix="a loop over fits, of which the second compiles nothing",
         )  # fmt: skip
     y = target.observations["y"]
-    return tensor, target.args[0], jnp.asarray(y)
+    return tensor, in_order(target.args[0], tensor.names), jnp.asarray(y)
 
 
 class _Run:
@@ -231,10 +237,10 @@ class _Run:
         return self.rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, step / self.sweeps)))
 
     def gain(self) -> float:
-        """What a sweep still adds to the bound of an entry; infinite while that is not known."""
+        """By how much a sweep moves the bound of an entry; infinite while that is not known."""
         if self.done <= self.trial * self.starts or len(self.bounds) <= LOOK:
             return math.inf
-        return abs(self.bounds[-1] - self.bounds[-1 - LOOK]) / LOOK / self.y.size
+        return change(self.bounds) / self.y.size
 
     def result(self, status: str) -> Factorization:
         run: Any = self.run

@@ -19,8 +19,8 @@ from .entries import Entries
 from .factorization import Chunk, Factorization
 from .grid import believed, placed, spread_out, together
 from .learning import first_run, going_on, sweep_and_learn
-from .model import check_entries
-from .passing import damping_of
+from .model import in_order
+from .passing import change, damping_of
 from .sweep import State
 
 
@@ -33,6 +33,7 @@ def more_entries(
     learn: bool = True,
     rate: float = 0.05,
     damping: float | None = None,
+    tolerance: float = 1e-4,
     progress: bool = True,
 ) -> Factorization:
     """The factorization given more entries, at old coordinates or new ones.
@@ -44,6 +45,8 @@ def more_entries(
     Args:
       rows, y: the new entries, and what they are.
       sweeps, learn, rate, damping, progress: as for `message_passing`, without a fall of the rate.
+      tolerance: of how much the last sweeps moved the bound, in nats for each entry: below it
+        the status says that it has converged. All sweeps are made.
 
     Raises:
       InvalidArgument: rows are no entries of the model's modes, or y does not fit them.
@@ -60,9 +63,9 @@ def more_entries(
     >>> more.target.args[0].count, more.rows.sizes
     (20, (20,))
     """
-    check_entries(rows, found.tensor.names)
+    rows = in_order(rows, found.tensor.names)
     values = _checked(found, rows, y)
-    _check_settings(sweeps, learn, rate, progress)
+    _check_settings(sweeps, learn, rate, tolerance, progress)
     grid = together(found.rows, rows)
     rows = placed(rows, grid)
     old = tuple(
@@ -72,9 +75,11 @@ def more_entries(
     held = spread_out(found.held, found.rows, grid)
     chunk = Chunk(rows, values, nothing_told(found.tensor, rows.sizes), jnp.zeros(()))
     on = replace(found, chunks=(*old, chunk), held=held)
-    beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
-    on = replace(on, beliefs=beliefs)
-    return _again(on, len(old), sweeps, learn * rate, damping_of(found.tensor, damping), progress)
+    if rows.sizes != found.rows.sizes:
+        beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
+        on = replace(on, beliefs=beliefs)
+    damping = damping_of(found.tensor, damping)
+    return _again(on, len(old), sweeps, learn * rate, damping, tolerance, progress)
 
 
 def revisit(
@@ -85,6 +90,7 @@ def revisit(
     learn: bool = True,
     rate: float = 0.05,
     damping: float | None = None,
+    tolerance: float = 1e-4,
     progress: bool = True,
 ) -> Factorization:
     """The factorization after each chunk's sites have been found again, given all others.
@@ -94,7 +100,7 @@ def revisit(
     Args:
       rounds: how often the chunks are gone through.
       sweeps: over each chunk.
-      learn, rate, damping, progress: as for `more_entries`.
+      learn, rate, damping, tolerance, progress: as for `more_entries`.
 
     Raises:
       NonFiniteStep: the bound is no finite number.
@@ -110,24 +116,26 @@ def revisit(
     True
     """
     check_count("rounds", rounds)
-    _check_settings(sweeps, learn, rate, progress)
+    _check_settings(sweeps, learn, rate, tolerance, progress)
     damping = damping_of(found.tensor, damping)
     for _ in range(rounds):
         for at in range(len(found.chunks)):
-            found = _again(found, at, sweeps, learn * rate, damping, progress)
+            found = _again(found, at, sweeps, learn * rate, damping, tolerance, progress)
     return found
 
 
 def _again(
-    found: Factorization, at: int, sweeps: int, rate: float, damping: float, progress: bool
-) -> Factorization:
+    found: Factorization, at: int, sweeps: int, rate: float, damping: float, tolerance: float,
+    progress: bool,
+) -> Factorization:  # fmt: skip
     """Sweeps over one chunk, with what all others have told held."""
     chunk = found.chunks[at]
     held = found.told - chunk.told
     constant = found.constant + sum(each.constant for each in found.chunks) - chunk.constant
     state = going_on(found.tensor, chunk.rows, chunk.y, _state(found, chunk), chunk.told)
     run, bounds = first_run(found.tensor, state), list(found.bounds)
-    status = f"{sweeps} sweeps over chunk {at + 1} of {len(found.chunks)}"
+    place = f"chunk {at + 1} of {len(found.chunks)}"
+    status = f"not converged after {sweeps} sweeps over {place}"
     with bar(progress) as advance:
         try:
             for done in range(sweeps):
@@ -141,7 +149,10 @@ def _again(
         except KeyboardInterrupt:
             if run.state.bound == -jnp.inf:
                 raise
-            status = f"interrupted in chunk {at + 1} of {len(found.chunks)}"
+            status = f"interrupted in {place}"
+    made = bounds[len(found.bounds) :]
+    if len(made) > 1 and change(made) / chunk.rows.count < tolerance:
+        status = f"converged after {len(made)} sweeps over {place}"
     state = run.state
     own = state.likely - state.beliefs.average(state.told)
     again = replace(chunk, told=state.told, constant=own)
@@ -183,8 +194,9 @@ def _checked(found: Factorization, rows: Entries, y: Any) -> jax.Array:
     return jnp.asarray(values, found.chunks[-1].y.dtype)
 
 
-def _check_settings(sweeps: Any, learn: Any, rate: Any, progress: Any) -> None:
+def _check_settings(sweeps: Any, learn: Any, rate: Any, tolerance: Any, progress: Any) -> None:
     check_count("sweeps", sweeps)
     check_flag("learn", learn)
     check_flag("progress", progress)
     check_number("rate", rate, above=0, fix=0.05)
+    check_number("tolerance", tolerance, least=0, fix=1e-4)
