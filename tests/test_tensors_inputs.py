@@ -114,6 +114,7 @@ def test_columns_may_come_in_any_order(found):
     np.testing.assert_array_equal(MODEL.assess(value, turned)[0], MODEL.assess(value, straight)[0])
 
 
+@pytest.mark.slow
 def test_a_sweep_is_compiled_once():
     """Types after a sweep are those before it: with Student-t noise, whose numbers are learned."""
     model = tensors.cp(1, KERNELS, noise=tensors.StudentTNoise(), effects=True)
@@ -122,6 +123,7 @@ def test_a_sweep_is_compiled_once():
     assert sweep_and_learn._cache_size() == before + 1
 
 
+@pytest.mark.slow
 def test_components_of_a_core_are_refused():
     model = tensors.tucker(1, KERNELS)
     made = tensors.message_passing(KEY, Target(model, (ROWS,), {"y": Y}), sweeps=2, starts=1)

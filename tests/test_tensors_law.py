@@ -46,7 +46,8 @@ def some_sites(rank):
     return precision, np.einsum("npr,nr->np", half, rng.normal(size=(4, rank)))
 
 
-@pytest.mark.parametrize("rank", [pytest.param(2, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [2, 1])
 def test_functions_given_sites_are_those_by_dense_matrices(rank):
     precision, linear = some_sites(rank)
     mean, covariance, _ = dense(precision, linear)
