@@ -39,8 +39,9 @@ def more_entries(
     """The factorization given more entries, at old coordinates or new ones.
 
     The sites of earlier entries stay as they are; those of the new ones are found by sweeps over
-    these alone. So a stream costs what its chunks cost, and its beliefs are near those of all
-    entries at once: `revisit` brings them there.
+    these alone. So a stream costs what its chunks cost, but sites of few entries, found when little
+    was known of the other modes, stay too: beliefs may be well off those of all entries at once.
+    `revisit` goes there slowly, to the same place where there is only one.
 
     Args:
       rows, y: the new entries, and what they are.
@@ -95,7 +96,7 @@ def revisit(
 ) -> Factorization:
     """The factorization after each chunk's sites have been found again, given all others.
 
-    Where it settles is where a run over all entries at once does.
+    Where it settles, a run over all entries at once would stay; there may be several such places.
 
     Args:
       rounds: how often the chunks are gone through.
