@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.scipy.special import gammaln
 
 from .distributions import log_density
 
@@ -37,7 +38,25 @@ def probability(d: Any, value: Any) -> jax.Array:
         return _picked(d.probs, value)
     if isinstance(d, dist.CategoricalLogits):
         return _picked(jax.nn.softmax(d.logits, -1), value)
+    if isinstance(d, dist.BinomialProbs):
+        return _binomial(d, value)
     return jnp.exp(log_density(d, value))
+
+
+def _binomial(d: Any, value: Any) -> jax.Array:
+    ok = d.support(value)
+    # a power of zero has derivatives if its exponent is an int
+    k = jnp.where(ok, jnp.asarray(value).astype(int), 0)
+    rest = jnp.asarray(d.total_count).astype(int) - k
+    ways = jnp.exp(gammaln(d.total_count + 1.0) - gammaln(k + 1) - gammaln(rest + 1))
+    each = jax.lax.pow(*_alike(d.probs, k)) * jax.lax.pow(*_alike(1 - d.probs, rest))
+    return jnp.where(ok, ways * each, 0.0)
+
+
+def _alike(x: Any, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+    shape = jnp.broadcast_shapes(jnp.shape(x), k.shape)
+    x = jnp.asarray(x, jnp.result_type(x, 0.0))
+    return jnp.broadcast_to(x, shape), jnp.broadcast_to(k, shape)
 
 
 def _picked(p: Any, value: Any) -> jax.Array:

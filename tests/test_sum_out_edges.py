@@ -13,7 +13,7 @@ import pytest
 from jax import lax
 
 from inference import beliefs, most_likely, restore, sum_out
-from ppl import factor, gen, sample, seed, select
+from ppl import draw, factor, gen, integrate, sample, seed, select
 from semantics.compiling import QUICK
 
 EXACT = 1e-10
@@ -350,3 +350,26 @@ def test_one_copy_is_the_model_without_copies(shared):
     np.testing.assert_allclose(laws["z"].probs, z, rtol=1e-12)
     restored = seed(restore)(jax.random.key(0), quiet, trace)
     np.testing.assert_allclose(model.assess(restored.choices, 0.4)[0], restored.score)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize("copies", [False, True])
+def test_slopes_of_a_binomial_at_its_edges(p, copies):
+    """Only 0 and 1 successes, or n - 1 and n, have a probability with a slope there."""
+    hits = np.array([0.1, 0.4, 0.7, 0.9])
+
+    @gen
+    def model(p):
+        n = sample("n", dist.Binomial(3, p))
+        if copies:
+            jax.vmap(lambda _: sample("y", dist.Bernoulli(jnp.asarray(hits)[n])))(jnp.zeros(2))
+        else:
+            sample("y", dist.Bernoulli(jnp.asarray(hits)[n]))
+
+    y = np.ones(2, int) if copies else 1
+    like = hits ** (2 if copies else 1)
+    slope = 3 * (like[1] - like[0]) / like[0] if p == 0 else 3 * (like[3] - like[2]) / like[3]
+    found = jax.grad(lambda p: sum_out(model, "n").assess({"y": y}, p)[0])(p)
+    np.testing.assert_allclose(found, slope, rtol=1e-12)
+    mean = jax.grad(lambda p: integrate(lambda: jnp.asarray(like)[draw(dist.Binomial(3, p))])())(p)
+    np.testing.assert_allclose(mean, slope * like[0 if p == 0 else 3], rtol=1e-12)

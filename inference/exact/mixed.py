@@ -146,7 +146,7 @@ def has_chances(d: Any) -> bool:
     """Whether probabilities are parameters, which have derivatives where they are zero."""
     while isinstance(d, (dist.Independent, dist.ExpandedDistribution)):
         d = d.base_dist
-    return isinstance(d, (dist.BernoulliProbs, dist.CategoricalProbs))
+    return isinstance(d, (dist.BernoulliProbs, dist.CategoricalProbs, dist.BinomialProbs))
 
 
 def table_given(spec: Spec, value: Any, args: list, present: Any = None) -> Table:
