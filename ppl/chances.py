@@ -44,13 +44,19 @@ def probability(d: Any, value: Any) -> jax.Array:
 
 
 def _binomial(d: Any, value: Any) -> jax.Array:
+    """By powers where p is 0 or 1, and else by logarithms, as there are many ways to succeed."""
+    edge = (d.probs == 0) | (d.probs == 1)
+    inner = dist.BinomialProbs(jnp.where(edge, 0.5, d.probs), d.total_count)
     ok = d.support(value)
     # a power of zero has derivatives if its exponent is an int
     k = jnp.where(ok, jnp.asarray(value).astype(int), 0)
     rest = jnp.asarray(d.total_count).astype(int) - k
-    ways = jnp.exp(gammaln(d.total_count + 1.0) - gammaln(k + 1) - gammaln(rest + 1))
-    each = jax.lax.pow(*_alike(d.probs, k)) * jax.lax.pow(*_alike(1 - d.probs, rest))
-    return jnp.where(ok, ways * each, 0.0)
+    ways = gammaln(d.total_count + 1.0) - gammaln(k + 1.0) - gammaln(rest + 1.0)
+    # where they are more, what they are multiplied with is zero, and so is its slope
+    ways = jnp.exp(jnp.minimum(ways, 80.0))
+    p = jnp.where(edge, d.probs, 0.0)
+    each = ways * jax.lax.pow(*_alike(p, k)) * jax.lax.pow(*_alike(1 - p, rest))
+    return jnp.where(ok, jnp.where(edge, each, jnp.exp(log_density(inner, value))), 0.0)
 
 
 def _alike(x: Any, k: jax.Array) -> tuple[jax.Array, jax.Array]:

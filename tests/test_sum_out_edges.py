@@ -11,9 +11,11 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from jax import lax
+from scipy import stats
 
 from inference import beliefs, most_likely, restore, sum_out
 from ppl import draw, factor, gen, integrate, sample, seed, select
+from ppl.chances import probability
 from semantics.compiling import QUICK
 
 EXACT = 1e-10
@@ -373,3 +375,12 @@ def test_slopes_of_a_binomial_at_its_edges(p, copies):
     np.testing.assert_allclose(found, slope, rtol=1e-12)
     mean = jax.grad(lambda p: integrate(lambda: jnp.asarray(like)[draw(dist.Binomial(3, p))])())(p)
     np.testing.assert_allclose(mean, slope * like[0 if p == 0 else 3], rtol=1e-12)
+
+
+def test_many_ways_to_succeed_are_no_infinity():
+    """Of 3,000 trials the middle count has more ways than a float holds."""
+    n, k = 3000, np.arange(1490, 1510)
+    found = probability(dist.Binomial(n, 0.5), k)
+    np.testing.assert_allclose(found, stats.binom(n, 0.5).pmf(k), rtol=1e-10)
+    at_edge = jax.jacfwd(lambda p: probability(dist.Binomial(n, p), np.array([0, 1, 1500])))(0.0)
+    np.testing.assert_allclose(at_edge, [-n, n, 0.0], rtol=1e-10)
