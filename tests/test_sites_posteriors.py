@@ -14,7 +14,18 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from inference import by_importance, collapse, log_evidence, nuts, sample_posterior, unit
+from inference import (
+    annealed,
+    by_importance,
+    collapse,
+    elliptical_slice,
+    iterate,
+    log_evidence,
+    log_evidence_error,
+    nuts,
+    sample_posterior,
+    unit,
+)
 from inference.gaussian.matern import Matern32
 from inference.gaussian.process import gp
 from inference.sites import conjugate_vi, laplace, power_ep
@@ -104,6 +115,22 @@ def test_evidence_is_that_of_importance_from_the_law(name):
         assert abs(by_sites(method, name).log_evidence - log_evidence(drawn)) < 0.1
     # a bound, and close to it: at most four errors above
     assert by_sites("conjugate_vi", name).log_evidence < log_evidence(drawn) + 0.02
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_evidence_is_that_of_annealing_on_the_dense_process(name):
+    """Within .1 nat, five errors of the annealing: 4000 particles without resampling."""
+    target = Target(dense, (name,), {"y": SERIES[name]})
+    step = annealed(
+        target, 4000, lambda t: iterate(elliptical_slice(t, "z"), 6), powers=100, threshold=0
+    )
+    drawn = jax.jit(seed(lambda: step(unit())))(jax.random.key(4))
+    error = log_evidence_error(drawn.log_weight)
+    assert error < 0.02
+    for method in ("power_ep", "conjugate_vi"):
+        off = by_sites(method, name).log_evidence - log_evidence(drawn)
+        print(name, method, off, error)
+        assert abs(off) < 0.1
 
 
 @gen

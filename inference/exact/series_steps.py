@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from ppl.estimators.flow import Known, Symbol, flows_through
@@ -14,7 +15,9 @@ from ppl.estimators.nodes import graph_of
 from ppl.program import Choice, Loop, Pure
 
 from ..gaussian.chain import Steps
+from ..gaussian.entries import FEW
 from . import gaussian_states as states
+from .by_entries import ByEntries, is_known
 from .factored import covariances, factor_of
 from .gaussian_choices import innermost
 from .gaussian_states import Form
@@ -168,14 +171,55 @@ def which_vary(one: OneStep, first: list) -> frozenset[str]:
 
 
 def laid_out(one: OneStep, vary: frozenset[str], rows: list, length: int) -> dict[str, jax.Array]:
-    """The matrices of all steps, once where they are the same in all."""
-    found = one([x[0] for x in rows])
-    if vary:
-        each = jax.vmap(one, axis_size=length)(rows)
-        found = {name: each[name] if name in vary else found[name] for name in found}
+    """The matrices of all steps, once where they are the same in all; no offsets that are zero."""
+    first = [x[0] for x in rows]
+    like = jax.eval_shape(lambda *x: one(list(x)), *first)
+    names = sorted(like)
+    made = None
+    if max(like["transition"].shape[0], like["observation"].shape[0]) <= FEW:
+        made = ByEntries(lambda *x: list(map(one(list(x)).get, names)), *first)
+    if made is None or not made.able:
+        found = one(first)
+        if vary:
+            each = jax.vmap(one, axis_size=length)(rows)
+            found = {name: each[name] if name in vary else found[name] for name in found}
+    else:
+        found = _by_entries(made, names, like, vary, rows, length)
     if found["variance"].ndim == 2 and "variance" not in vary:
         found["variance"] = found["variance"][None]
     return found
+
+
+def _by_entries(
+    made: ByEntries, names: list[str], like: dict, vary: frozenset[str], rows: list, length: int
+) -> dict[str, jax.Array]:
+    known: dict[tuple[str, tuple], Any] = {}
+
+    def entries(*x: Any) -> dict[tuple[str, tuple], Any]:
+        """Of matrices, those that are not known."""
+        found = {}
+        for name, matrix in zip(names, made(*x), strict=True):
+            for index in np.ndindex(matrix.shape):
+                into = known if is_known(matrix[index]) else found
+                into[name, index] = matrix[index]
+        return found
+
+    first = entries(*(x[0] for x in rows))
+    each = jax.vmap(entries, axis_size=length)(*rows) if vary else {}
+
+    def matrix(name: str) -> jax.Array:
+        shape, kind = like[name].shape, like[name].dtype
+        of = each if name in vary else first
+        size = (length,) if name in vary else ()
+        flat = [jnp.broadcast_to(jnp.asarray(known.get((name, i), of.get((name, i))), kind), size)
+                for i in np.ndindex(shape)]  # fmt: skip
+        return jnp.moveaxis(jnp.stack(flat), 0, -1).reshape(*size, *shape)
+
+    def is_zero(name: str) -> bool:
+        return all(known.get((name, i), 1) == 0 for i in np.ndindex(like[name].shape))
+
+    return {name: matrix(name) for name in names
+            if name not in ("offset", "level") or not is_zero(name)}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,18 +247,18 @@ class Pieces:
         def each(name: str, rank: int) -> jax.Array:
             x = jnp.asarray(found[name], kind)
             x = jnp.moveaxis(x, 0, -1) if x.ndim > rank else x[..., None]
-            return jnp.broadcast_to(x, (*x.shape[:-1], n)) * valid
+            return jnp.broadcast_to(x, (*x.shape[:-1], n))
 
         seen = found["variance"]
         independent = seen.ndim == (2 if "variance" in self.vary else 1)
         sees = jnp.asarray(found["observation"], kind)
         level = each("level", 1) if "level" in found else 0.0
         return Steps(
-            transition=each("transition", 2),
+            transition=each("transition", 2) * valid,  # so that nothing grows where nothing is seen
             noise=each("noise", 2),
             observation=jnp.moveaxis(sees, 0, -1) if sees.ndim == 3 else sees[..., None],
             variance=each("variance", 1 if independent else 2),
             present=present,
             values=values - level,
-            offset=each("offset", 1),
+            offset=each("offset", 1) if "offset" in found else None,
         )
