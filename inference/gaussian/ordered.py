@@ -83,8 +83,7 @@ def ordered(kernel: Kernel, times: jax.Array, variance: jax.Array, present: jax.
         lambda: jnp.arange(times.size),
         lambda: jnp.lexsort((~exact, fixed)).astype(jnp.arange(1).dtype),
     )
-    rows = (x.at[order].get(mode="promise_in_bounds", unique_indices=True) for x in (times, variance, present, exact))
-    times, variance, present, exact = rows
+    times, variance, present, exact = (x[order] for x in (times, variance, present, exact))
     before = jnp.concatenate([times[:1], times[:-1]])
     gaps = times - before
     certain = jnp.zeros_like(exact).at[1:].set(exact[1:] & exact[:-1] & (gaps[1:] == 0))

@@ -20,7 +20,8 @@ from .factorization import Chunk, Factorization
 from .grid import believed, placed, spread_out, together
 from .learning import first_run, going_on, sweep_and_learn
 from .model import in_order
-from .passing import change, damping_of
+from .passing import damping_of
+from .stages import change
 from .sweep import State
 
 
