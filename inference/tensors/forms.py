@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Tucker:
     ranks: tuple[int, ...]
 
     def width(self, ranks: tuple[int, ...]) -> int:
-        return math.prod(ranks) ** 2 // min(ranks) ** 2
+        pairs = [rank * (rank + 1) // 2 for rank in ranks]
+        return math.prod(pairs) // min(pairs)
 
     def partial(self, k: int, vectors: Sequence[Any], core: Any) -> Any:
         mean = jnp.moveaxis(core[0].reshape(self.ranks), k, -1).reshape(-1, self.ranks[k])
@@ -65,14 +67,16 @@ class Tucker:
 
     def square(self, k: int, matrices: Sequence[Any], core: Any) -> Any:
         rank, count = self.ranks[k], len(self.ranks)
-        second = jnp.moveaxis(core[1].reshape(*self.ranks, *self.ranks), (k, count + k), (-2, -1))
-        others = [r for j, r in enumerate(self.ranks) if j != k]
+        second = core[1].reshape(*self.ranks, *self.ranks)
         # each pair of axes of a mode side by side, as in the product of its matrices
-        pairs = [axis + half * len(others) for axis in range(len(others)) for half in (0, 1)]
-        second = second.transpose(*pairs, -2, -1).reshape(-1, rank * rank)
-        flat = [m.reshape(*m.shape[:1], -1) for m in matrices]
-        found = products([m for j, m in enumerate(flat) if j != k], flat[k]) @ second
-        return found.reshape(-1, rank, rank)
+        second = second.transpose([axis + half * count for axis in range(count) for half in (0, 1)])
+        second = jnp.moveaxis(second, (2 * k, 2 * k + 1), (-2, -1))
+        others = [r for j, r in enumerate(self.ranks) if j != k]
+        for axis, r in enumerate(others):
+            second = _folded(second, axis, r)
+        flat = [_halves(m) for m in matrices]
+        found = products([m for j, m in enumerate(flat) if j != k], flat[k])
+        return (found @ second.reshape(-1, rank * rank)).reshape(-1, rank, rank)
 
     def outer(self, vectors: Sequence[Any]) -> Any:
         """What the core is multiplied with, `(N, S)`."""
@@ -80,14 +84,37 @@ class Tucker:
 
     def outer_square(self, matrices: Sequence[Any], weight: Any) -> Any:
         """The mean square of that, weighed and summed over entries, `(S, S)`."""
-        flat = [m.reshape(*m.shape[:1], -1) for m in matrices]
+        flat = [_halves(m) for m in matrices]
         half = products(flat[:-1], flat[-1]) * weight[:, None]
-        found = half.T @ flat[-1]
-        count = len(self.ranks)
-        sides = [r for rank in self.ranks for r in (rank, rank)]
+        found = (half.T @ flat[-1]).reshape([m.shape[-1] for m in flat])
+        for k, rank in enumerate(self.ranks):  # both halves again, one pair of axes for each mode
+            found = jnp.take(found, _places(rank), 2 * k)
+        count, size = len(self.ranks), math.prod(self.ranks)
         order = [2 * k + half for half in (0, 1) for k in range(count)]
-        size = math.prod(self.ranks)
-        return found.reshape(sides).transpose(order).reshape(size, size)
+        return found.transpose(order).reshape(size, size)
+
+
+def _places(rank: int) -> np.ndarray:
+    """Where each entry of a symmetric matrix is among those of its lower half."""
+    found = np.zeros((rank, rank), int)
+    below = np.tril_indices(rank)
+    found[below] = found.T[below] = np.arange(len(below[0]))
+    return found
+
+
+def _halves(matrices: Any) -> Any:
+    """The lower halves of symmetric matrices, row by row."""
+    return jnp.concatenate([matrices[:, i, : i + 1] for i in range(matrices.shape[-1])], -1)
+
+
+def _folded(x: Any, axis: int, rank: int) -> Any:
+    """What two axes of a symmetric matrix are summed with, as one axis of its lower half."""
+    shape = (*x.shape[:axis], rank * rank, *x.shape[axis + 2 :])
+    onto = np.zeros((rank * rank, rank * (rank + 1) // 2))
+    onto[np.arange(rank * rank), _places(rank).reshape(-1)] = 1.0
+    return jnp.moveaxis(
+        jnp.tensordot(x.reshape(shape), jnp.asarray(onto, x.dtype), (axis, 0)), -1, axis
+    )
 
 
 def products(vectors: Sequence[Any], like: Any) -> Any:
