@@ -23,6 +23,7 @@ from .model import Tensor, in_order
 from .predicted import Predicted
 from .sites import drawn
 from .sums import of_predictor
+from .trimming import shares
 
 
 @dataclass(frozen=True)
@@ -256,10 +257,7 @@ class Factorization:
             )  # fmt: skip
         index = jnp.concatenate([chunk.rows.index for chunk in self.chunks])
         y = jnp.concatenate([chunk.y for chunk in self.chunks])
-        product = jnp.ones((index.shape[0], self.tensor.ranks[0]))
-        for k, mode in enumerate(self.beliefs.modes):
-            product = product * mode.mean[index[:, k], : self.tensor.ranks[0]]
-        return jnp.divide(jnp.var(product, axis=0), jnp.var(y))
+        return shares(self.beliefs.means, index, y)[: self.tensor.ranks[0]]
 
     def forget(self) -> Factorization:
         """The same without the entries, of which what they told is kept: for long streams.

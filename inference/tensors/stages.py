@@ -22,16 +22,13 @@ from .forms import CP
 from .learning import Run, first_run, started, sweep_and_learn
 from .model import Tensor
 from .noise import Likelihood
-from .trimming import shares, switched_off
+from .trimming import NEEDED, shares, switched_off
 
 TRIAL = 20
 """Sweeps of each start, after which the best one goes on; and of each component taken out."""
 
 LOOK = 10
 """Sweeps over which the bound is looked at, and between which a checkpoint is written."""
-
-NEEDED = 1e-6
-"""The share of the variance below which a component is off already."""
 
 STARTS, CLIMB, TRIM, AGAIN, OVER = range(5)
 
@@ -162,7 +159,8 @@ class Fit:
     def _needed(self, at: At) -> tuple[int, ...]:
         """Components that are not off, the smallest first."""
         assert at.run is not None
-        share = np.asarray(shares(at.run, self.rows.index, self.y))
+        share = np.asarray(shares(at.run.state.beliefs.means, self.rows.index, self.y))
+        share = share[: self.first.ranks[0]]
         return tuple(int(r) for r in np.argsort(share) if share[r] > NEEDED)
 
     def _rate(self) -> float:

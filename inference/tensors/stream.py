@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,18 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl import errors
+from ppl.randomness import checked_key
 
 from ..running.progress import bar
 from ..validation.settings import check_count, check_flag, check_number, shown
-from .beliefs import nothing_told
+from .beliefs import Told, nothing_told
 from .entries import Entries
 from .factorization import Chunk, Factorization
+from .forms import CP
 from .grid import believed, placed, spread_out, together
 from .learning import first_run, going_on, sweep_and_learn
-from .model import in_order
+from .model import in_order, tensor_of
 from .passing import damping_of
 from .stages import change
 from .sweep import State
+from .trimming import NEEDED, begun_again, untold
 
 
 def more_entries(
@@ -36,6 +40,7 @@ def more_entries(
     damping: float | None = None,
     tolerance: float = 1e-4,
     progress: bool = True,
+    key: jax.Array | None = None,
 ) -> Factorization:
     """The factorization given more entries, at old coordinates or new ones.
 
@@ -49,6 +54,9 @@ def more_entries(
       sweeps, learn, rate, damping, progress: as for `message_passing`, without a fall of the rate.
       tolerance: of how much the last sweeps moved the bound, in nats for each entry: below it
         the status says that it has converged. All sweeps are made.
+      key: one PRNG key, with which components of a CP model that are off, as earlier entries had
+        no need of them, are begun again; they stay if the bound is larger with them. None to
+        leave them off.
 
     Raises:
       InvalidArgument: rows are no entries of the model's modes, or y does not fit them.
@@ -81,7 +89,11 @@ def more_entries(
         beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
         on = replace(on, beliefs=beliefs)
     damping = damping_of(found.tensor, damping)
-    return _again(on, len(old), sweeps, learn * rate, damping, tolerance, progress)
+
+    def swept(begin: Factorization) -> Factorization:
+        return _again(begin, len(old), sweeps, learn * rate, damping, tolerance, progress)
+
+    return _better(on, swept, key)
 
 
 def revisit(
@@ -94,6 +106,7 @@ def revisit(
     damping: float | None = None,
     tolerance: float = 1e-4,
     progress: bool = True,
+    key: jax.Array | None = None,
 ) -> Factorization:
     """The factorization after each chunk's sites have been found again, given all others.
 
@@ -102,7 +115,7 @@ def revisit(
     Args:
       rounds: how often the chunks are gone through.
       sweeps: over each chunk.
-      learn, rate, damping, tolerance, progress: as for `more_entries`.
+      learn, rate, damping, tolerance, progress, key: as for `more_entries`.
 
     Raises:
       NonFiniteStep: the bound is no finite number.
@@ -120,10 +133,46 @@ def revisit(
     check_count("rounds", rounds)
     _check_settings(sweeps, learn, rate, tolerance, progress)
     damping = damping_of(found.tensor, damping)
-    for _ in range(rounds):
-        for at in range(len(found.chunks)):
-            found = _again(found, at, sweeps, learn * rate, damping, tolerance, progress)
-    return found
+
+    def gone_through(begin: Factorization) -> Factorization:
+        for _ in range(rounds):
+            for at in range(len(begin.chunks)):
+                begin = _again(begin, at, sweeps, learn * rate, damping, tolerance, progress)
+        return begin
+
+    return _better(found, gone_through, key)
+
+
+def _better(
+    found: Factorization, on: Callable[[Factorization], Factorization], key: Any
+) -> Factorization:
+    """What goes on as it is; or with components begun again, if that has the larger bound."""
+    as_it_is = on(found)
+    with_more = None if key is None else _with_all(found, checked_key(key))
+    if with_more is None or as_it_is.status.startswith("interrupted"):
+        return as_it_is
+    other = on(with_more)
+    return other if other.bound > as_it_is.bound else as_it_is
+
+
+def _with_all(found: Factorization, key: jax.Array) -> Factorization | None:
+    """With all components at work; None if they are, or if there are none by themselves."""
+    prior = tensor_of(found.prior)
+    if not isinstance(found.tensor.form, CP) or prior is None:
+        return None
+    width = found.tensor.ranks[0] + found.tensor.effects
+    off = np.zeros(width, bool)
+    off[: found.tensor.ranks[0]] = np.asarray(found.relevance()) < NEEDED
+    if not off.any():
+        return None
+
+    def less(told: Told) -> Told:
+        return replace(told, modes=tuple(untold(sites, off) for sites in told.modes))
+
+    y = jnp.concatenate([chunk.y for chunk in found.chunks])
+    tensor, beliefs = begun_again(key, found.tensor, prior, found.beliefs, found.rows, y, off)
+    chunks = tuple(replace(chunk, told=less(chunk.told)) for chunk in found.chunks)
+    return replace(found, tensor=tensor, beliefs=beliefs, chunks=chunks, held=less(found.held))
 
 
 def _again(
