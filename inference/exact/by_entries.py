@@ -33,8 +33,8 @@ class ByEntries:
     >>> f = ByEntries(lambda x: [x @ jnp.eye(2), 0 * x], jnp.ones((2, 2)))
     >>> [float(each) for each in f(jnp.array([[1.0, 2.0], [3.0, 4.0]]))[0].ravel()]
     [1.0, 2.0, 3.0, 4.0]
-    >>> f(jnp.ones((2, 2)))[1].tolist()
-    [[0.0, 0.0], [0.0, 0.0]]
+    >>> [float(each) for each in f(jnp.ones((2, 2)))[1].ravel()]
+    [0.0, 0.0, 0.0, 0.0]
     >>> "dot_general" in str(jax.make_jaxpr(lambda x: f(x)[0].tolist())(jnp.eye(2)))
     False
     """
