@@ -23,6 +23,7 @@ from .forms import CP
 from .grid import believed, placed, spread_out, together
 from .learning import first_run, going_on, sweep_and_learn
 from .model import in_order, tensor_of
+from .noise import Likelihood
 from .passing import damping_of
 from .stages import change
 from .sweep import State
@@ -56,10 +57,11 @@ def more_entries(
         the status says that it has converged. All sweeps are made.
       key: one PRNG key, with which components of a CP model that are off, as earlier entries had
         no need of them, are begun again; they stay if the bound is larger with them. None to
-        leave them off.
+        leave them off, as they are with a `Likelihood`, whose bound does not tell.
 
     Raises:
       InvalidArgument: rows are no entries of the model's modes, or y does not fit them.
+      InvalidKey: `key` is not one PRNG key.
       NonFiniteStep: the bound is no finite number.
 
     >>> import jax, jax.numpy as jnp
@@ -118,6 +120,7 @@ def revisit(
       learn, rate, damping, tolerance, progress, key: as for `more_entries`.
 
     Raises:
+      InvalidKey: `key` is not one PRNG key.
       NonFiniteStep: the bound is no finite number.
 
     >>> import jax, jax.numpy as jnp
@@ -147,18 +150,21 @@ def _better(
     found: Factorization, on: Callable[[Factorization], Factorization], key: Any
 ) -> Factorization:
     """What goes on as it is; or with components begun again, if that has the larger bound."""
-    as_it_is = on(found)
     with_more = None if key is None else _with_all(found, checked_key(key))
+    as_it_is = on(found)
     if with_more is None or as_it_is.status.startswith("interrupted"):
         return as_it_is
-    other = on(with_more)
+    try:
+        other = on(with_more)
+    except errors.NonFiniteStep:  # a trial that failed is no fault of what goes on without it
+        return as_it_is
     return other if other.bound > as_it_is.bound else as_it_is
 
 
 def _with_all(found: Factorization, key: jax.Array) -> Factorization | None:
-    """With all components at work; None if they are, or if there are none by themselves."""
-    prior = tensor_of(found.prior)
-    if not isinstance(found.tensor.form, CP) or prior is None:
+    """With all components at work; None if they are, or where a bound does not tell of them."""
+    prior, bounded = tensor_of(found.prior), not isinstance(found.tensor.noise, Likelihood)
+    if not isinstance(found.tensor.form, CP) or prior is None or not bounded:
         return None
     width = found.tensor.ranks[0] + found.tensor.effects
     off = np.zeros(width, bool)
