@@ -97,7 +97,7 @@ def test_what_is_wrong_with_later_entries_is_said(found):
         (lambda: found.draw_entries(KEY, more, 0), "1 or more"),
         (lambda: tensors.more_entries(found, more, [1.0, 2.0]), "(1,)"),
         (lambda: tensors.more_entries(found, more, [np.nan]), "finite"),
-        (lambda: tensors.revisit(found, rounds=0), "1 or more"),
+        (lambda: tensors.revisit(found, sweeps=0), "1 or more"),
         (lambda: tensors.plot_predictions(found, more, [1.0, 2.0]), "(1,)"),
     ):
         with pytest.raises(InvalidArgument) as raised:

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from inference import nuts, sample_posterior, tensors
+from inference import tensors
 from inference.gaussian import Exchangeable, Matern12, Matern32
 from inference.tensors.factors import Factors
 from inference.tensors.sites import Sites
@@ -95,41 +95,6 @@ def test_the_mean_log_weight_of_its_draws_is_the_bound(form):
     assert abs(logs.mean() - found.bound) < 7 * logs.std() / np.sqrt(4000)
     # and the evidence is not below the bound: the mean of weights, by Jensen's inequality
     assert np.log(np.mean(np.exp(logs - logs.max()))) + logs.max() >= logs.mean()
-
-
-@pytest.mark.slow
-def test_predictors_are_near_those_of_nuts():
-    """A table of 12 x 10 x 8 of two components: means within .3 standard deviations, in the mean.
-
-    Both laws are of the same model and hyperparameters; components may be permuted or turned in
-    sign, which predictors do not show.
-    """
-    rng = np.random.default_rng(3)
-    places = [np.linspace(0, 1, n) for n in (12, 10, 8)]
-    index = np.stack(np.meshgrid(*map(np.arange, (12, 10, 8)), indexing="ij"), -1).reshape(-1, 3)
-    index = index[rng.permutation(len(index))[:300]]
-    curves = [np.stack([np.sin(3 * x), np.cos(2 * x)]) for x in places]
-    product = np.prod([c[:, i] for c, i in zip(curves, index.T, strict=True)], axis=0).sum(0)
-    y = product + 0.1 * rng.normal(size=300)
-    names = "abc"
-    rows = tensors.entries({n: places[k][index[:, k]] for k, n in enumerate(names)})
-    model = tensors.cp(2, {n: Matern32(0.5) for n in names})
-    target = Target(model, (rows,), {"y": jnp.asarray(y)})
-    found = tensors.message_passing(
-        jax.random.key(0), target, learn=False, sweeps=400, tolerance=1e-7
-    )
-    draws = sample_posterior(jax.random.key(2), target, nuts(target), chains=2, draws=500)
-    chosen = {name: np.concatenate(list(draws[name])) for name in names}
-    at = rows.index
-    predictors = np.sum(
-        np.prod([chosen[n][:, :, np.asarray(at[:, k])] for k, n in enumerate(names)], axis=0), 1
-    )
-    mean, sd = predictors.mean(0), predictors.std(0)
-    predicted = found.predict(rows)
-    apart = np.abs(np.asarray(predicted.predictor) - mean) / sd
-    assert np.mean(apart) < 0.3
-    precision = np.concatenate(list(draws["precision"]))
-    assert abs(found.beliefs.precision.mean - precision.mean()) < 0.3 * precision.std()
 
 
 @pytest.mark.slow

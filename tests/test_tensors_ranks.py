@@ -77,7 +77,7 @@ def test_components_that_few_entries_did_not_need_come_back_with_more():
     plain = tensors.more_entries(few, rows(second), y[second])
     again = tensors.more_entries(few, rows(second), y[second], key=key)
     assert again.bound >= plain.bound
-    settled = tensors.revisit(again, rounds=10, key=jax.random.key(1))
+    settled = tensors.revisit(again, key=jax.random.key(1))
     assert (settled.relevance() > 0.01).all() and settled.bound > plain.bound
     off = np.asarray(settled.predict(rows(held_out)).predictor) - exact[N:]
     assert np.sqrt(np.mean(off**2)) < 1.05 * fitted(1, 3)[2]
@@ -95,7 +95,7 @@ def test_what_begins_again_leaves_the_rest_as_it_is():
     run = sweep_and_learn(run, rows, y, nothing_told(tensor, rows.sizes), 1.0, 0.5)
     off = np.array([False, True, False, False])
     after, beliefs = begun_again(
-        jax.random.key(1), run.tensor, tensor, run.state.beliefs, rows, y, off
+        jax.random.key(1), run.tensor, tensor, run.state.beliefs, rows.coordinates, y.var(), off
     )
     for old, new, first in zip(run.tensor.kernels, after.kernels, tensor.kernels, strict=True):
         np.testing.assert_array_equal(new.sigma, np.where(off, first.sigma, old.sigma))

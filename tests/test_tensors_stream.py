@@ -7,7 +7,7 @@ import pytest
 
 from inference import tensors, to_datatree
 from inference.gaussian import Exchangeable, Matern12
-from inference.tensors import stages
+from inference.tensors import stages, stream
 from ppl import Target
 from ppl.errors import CheckpointError, NonFiniteStep
 
@@ -46,8 +46,8 @@ def test_chunks_that_are_looked_at_again_are_all_entries_at_once(whole):
         found = tensors.more_entries(found, rows_of(which), Y[which], learn=False)
     once = found.predict(rows_of(slice(None))).predictor
     exact = np.asarray(whole.predict(rows_of(slice(None))).predictor)
-    # 1.6e-3 is left after 60 rounds, and 0.38 of that after each 60 more: 4e-5 after 300
-    again = tensors.revisit(found, rounds=300, sweeps=3, learn=False)
+    again = tensors.revisit(found, sweeps=1000, learn=False, tolerance=0.0)
+    assert len(found.chunks) == 3 and len(again.chunks) == 1
     settled = again.predict(rows_of(slice(None))).predictor
     np.testing.assert_allclose(settled, exact, atol=1e-4)
     # before that, sites that were found of fewer entries were off
@@ -69,6 +69,28 @@ def test_what_is_forgotten_still_tells(whole):
     np.testing.assert_array_equal(one.predictor, other.predictor)
     settled = tensors.revisit(less, sweeps=30, learn=False)
     assert len(settled.chunks) == 1
+
+
+@pytest.mark.slow
+def test_a_trial_of_components_that_fails_leaves_the_rest_as_it_is(monkeypatch):
+    """Three components of one: two are off, are begun again with a key, and their sweeps fail."""
+    target = Target(THREE, (rows_of(slice(0, 40)),), {"y": jnp.asarray(Y[:40])})
+    found = fit(target, learn=True, sweeps=100)
+    assert (found.relevance() < 1e-6).any()
+    more = (rows_of(slice(40, N)), Y[40:])
+    exact = tensors.more_entries(found, *more)
+    swept, runs = stream._again, []
+
+    def fails(begin, how):
+        runs.append(begin)
+        if len(runs) == 2:
+            raise NonFiniteStep("a trial", where="here", given="nan", expected="a number", fix="-")
+        return swept(begin, how)
+
+    monkeypatch.setattr(stream, "_again", fails)
+    again = tensors.more_entries(found, *more, key=KEY)
+    assert len(runs) == 2
+    np.testing.assert_array_equal(again.bounds, exact.bounds)
 
 
 @pytest.mark.slow

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .entries import Entries
 from .model import Tensor
 from .noise import Precision
-from .sites import Mode, Sites, drawn
+from .sites import Mode, Sites, drawn_before
 
 
 @jax.tree_util.register_dataclass
@@ -101,9 +101,7 @@ def nothing_told(tensor: Tensor, sizes: tuple[int, ...]) -> Told:
     modes = tuple(
         Sites(jnp.zeros((n, p, p)), jnp.zeros((n, p))) for n, p in zip(sizes, widths, strict=True)
     )
-    size = 1
-    for rank in tensor.ranks:
-        size *= rank
+    size = math.prod(tensor.ranks)
     core = Sites(jnp.zeros((size, size)), jnp.zeros(size)) if tensor.has_core else None
     return Told(modes, core, (jnp.zeros(()), jnp.zeros(())), (jnp.zeros(()), jnp.zeros(())))
 
@@ -123,19 +121,20 @@ def level_given(tensor: Tensor, told: tuple[Any, Any]) -> tuple[Any, Any]:
     return variance * told[1], variance
 
 
-def begun(key: Any, tensor: Tensor, rows: Entries, spread: Any, precision: Any) -> Beliefs:
+def begun(
+    key: Any, tensor: Tensor, coordinates: tuple[jax.Array, ...], spread: Any, precision: Any
+) -> Beliefs:
     """Where inference starts: functions drawn from their prior, of a size that fits the data.
 
     Args:
       spread: the standard deviation that the products of functions have, about.
       precision: of the noise.
     """
-    *keys, last = jax.random.split(key, len(rows.names) + 1)
-    nothing = nothing_told(tensor, rows.sizes)
-    parts = zip(keys, tensor.kernels, rows.coordinates, nothing.modes, tensor.ranks, strict=True)
+    *keys, last = jax.random.split(key, len(coordinates) + 1)
+    parts = zip(keys, tensor.kernels, coordinates, tensor.ranks, strict=True)
     modes = []
-    for key, kernels, at, sites, rank in parts:
-        draw = drawn(kernels, at, sites, key)
+    for key, kernels, at, rank in parts:
+        draw = drawn_before(kernels, at, key)
         draw = draw / jnp.sqrt(jnp.mean(draw**2, 0) + 1e-30)
         size = (spread / rank**0.5) ** (1 / len(keys))
         mean = (size * draw).at[:, rank:].set(0.0)  # no effect
@@ -146,8 +145,8 @@ def begun(key: Any, tensor: Tensor, rows: Entries, spread: Any, precision: Any) 
     if tensor.known_core is not None:
         flat = jnp.ravel(tensor.known_core)
         core = flat, jnp.outer(flat, flat)
-    elif nothing.core is not None:
-        mean = jax.random.normal(last, nothing.core.linear.shape)
+    elif tensor.has_core:
+        mean = jax.random.normal(last, (math.prod(tensor.ranks),))
         core = mean, jnp.outer(mean, mean) + 0.1 * jnp.eye(mean.size)
     law = None
     if tensor.noise.has_precision:

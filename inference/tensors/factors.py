@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from ..gaussian.kernel import Kernel
 from ..gaussian.process import GaussianProcess
-from .sites import Sites, drawn, folded
+from .sites import Sites, drawn, drawn_before, folded
 
 
 class Factors(dist.Distribution):
@@ -71,14 +71,10 @@ class Factors(dist.Distribution):
         return jnp.sum(jax.vmap(one)(self.kernels, value))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        width, count = self.event_shape
-        sites = self.sites
-        if sites is None:
-            dtype = self.coordinates.dtype
-            sites = Sites(jnp.zeros((count, width, width), dtype), jnp.zeros((count, width), dtype))
-
         def draw(key: Any) -> jax.Array:
-            return drawn(self.kernels, self.coordinates, sites, key).T
+            if self.sites is None:
+                return drawn_before(self.kernels, self.coordinates, key).T
+            return drawn(self.kernels, self.coordinates, self.sites, key).T
 
         if not sample_shape:
             return draw(key)

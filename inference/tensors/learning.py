@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ..running.compiler import OPTIONS
 from .beliefs import Told, begun, nothing_told
 from .entries import Entries
 from .model import Tensor
@@ -43,7 +45,7 @@ def _strong(x: Any) -> jax.Array:
     return jax.lax.convert_element_type(x, jnp.result_type(x))
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=OPTIONS)
 def sweep_and_learn(
     run: Run, rows: Entries, y: jax.Array, held: Told, damping: Any, rate: Any
 ) -> Run:
@@ -60,7 +62,7 @@ def sweep_and_learn(
     return Run(tensor, state, moments)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=OPTIONS)
 def started(key: Any, tensor: Tensor, rows: Entries, y: jax.Array) -> State:
     """Where a start begins: small functions at random, and noise as large as the data."""
     if isinstance(tensor.noise, Likelihood):
@@ -68,7 +70,7 @@ def started(key: Any, tensor: Tensor, rows: Entries, y: jax.Array) -> State:
     else:
         variance = jnp.var(y) + 1e-12 * (1 + jnp.mean(y) ** 2)
         spread, precision = 0.1 * jnp.sqrt(variance), 1 / variance
-    beliefs = begun(key, tensor, rows, spread, precision)
+    beliefs = begun(key, tensor, rows.coordinates, spread, precision)
     if precision is None:
         weight, pull = jnp.zeros_like(spread * y), jnp.zeros_like(spread * y)
     else:

@@ -11,11 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ..gaussian.at_once import at_once
 from ..gaussian.chain import Chain, Course, Steps
 from ..gaussian.elimination import eliminated
 from ..gaussian.kernel import Kernel
+from ..gaussian.paths import root
 from ..gaussian.series import restored_from
 
 
@@ -86,6 +88,37 @@ def folded(kernels: Kernel, coordinates: jax.Array, sites: Sites) -> Mode:
     told = jnp.sum(sites.linear * mean) - 0.5 * jnp.sum(sites.precision * second)
     slope = jax.tree.map(jnp.add, found.slope[1], pull(found.slope[0])[0])
     return Mode(mean, second, mass, told - mass, slope)
+
+
+def drawn_before(kernels: Kernel, coordinates: jax.Array, key: Any) -> jax.Array:
+    """A joint draw of the functions `(n, p)`, with no sites: independent processes.
+
+    Coordinates are in order.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from inference.gaussian.matern import Matern12
+    >>> from inference.tensors.sites import drawn_before
+    >>> two = jax.tree.map(lambda x: jnp.full(2, x), Matern12(1.0, sigma=1e-9))
+    >>> bool(jnp.allclose(drawn_before(two, jnp.zeros(1), jax.random.key(0)), 0.0, atol=1e-7))
+    True
+    """
+
+    before = jnp.concatenate([coordinates[:1], coordinates[:-1]])
+
+    def one(kernel: Kernel, key: Any) -> jax.Array:
+        noise = kernel.noise(coordinates - before, before).at[0].set(kernel.start(coordinates[0]))
+        normals = jax.random.normal(key, noise.shape[:2], coordinates.dtype)
+        kicks = jnp.einsum("nij,nj->ni", root(noise), normals)
+        moves = kernel.transition(coordinates - before)
+
+        def step(state: jax.Array, move: tuple) -> tuple[jax.Array, jax.Array]:
+            state = move[0] @ state + move[1]
+            return state, kernel.observation() @ state
+
+        return lax.scan(step, jnp.zeros_like(kicks[0]), (moves, kicks))[1]
+
+    keys = jax.random.split(key, jax.tree.leaves(kernels)[0].shape[0])
+    return jax.vmap(one)(kernels, keys).T
 
 
 def drawn(kernels: Kernel, coordinates: jax.Array, sites: Sites, key: Any) -> jax.Array:

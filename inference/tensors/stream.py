@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -25,9 +24,20 @@ from .learning import first_run, going_on, sweep_and_learn
 from .model import in_order, tensor_of
 from .noise import Likelihood
 from .passing import damping_of
-from .stages import change
+from .stages import LOOK, change
 from .sweep import State
 from .trimming import NEEDED, begun_again, untold
+
+
+@dataclass(frozen=True)
+class _How:
+    """Settings of the sweeps; see `more_entries`."""
+
+    sweeps: int
+    rate: float
+    damping: float
+    tolerance: float
+    progress: bool
 
 
 def more_entries(
@@ -48,13 +58,14 @@ def more_entries(
     The sites of earlier entries stay as they are; those of the new ones are found by sweeps over
     these alone. So a stream costs what its chunks cost, but sites of few entries, found when little
     was known of the other modes, stay too: beliefs may be well off those of all entries at once.
-    `revisit` goes there slowly, to the same place where there is only one.
+    `revisit` brings them there.
 
     Args:
       rows, y: the new entries, and what they are.
-      sweeps, learn, rate, damping, progress: as for `message_passing`, without a fall of the rate.
+      sweeps: how many, at most.
+      learn, rate, damping, progress: as for `message_passing`, without a fall of the rate.
       tolerance: of how much the last sweeps moved the bound, in nats for each entry: below it
-        the status says that it has converged. All sweeps are made.
+        they have converged, and stop.
       key: one PRNG key, with which components of a CP model that are off, as earlier entries had
         no need of them, are begun again; they stay if the bound is larger with them. None to
         leave them off, as they are with a `Likelihood`, whose bound does not tell.
@@ -75,9 +86,9 @@ def more_entries(
     >>> more.target.args[0].count, more.rows.sizes
     (20, (20,))
     """
+    how = _how(found, sweeps, learn, rate, damping, tolerance, progress)
     rows = in_order(rows, found.tensor.names)
     values = _checked(found, rows, y)
-    _check_settings(sweeps, learn, rate, tolerance, progress)
     grid = together(found.rows, rows)
     rows = placed(rows, grid)
     old = tuple(
@@ -90,72 +101,67 @@ def more_entries(
     if rows.sizes != found.rows.sizes:
         beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
         on = replace(on, beliefs=beliefs)
-    damping = damping_of(found.tensor, damping)
-
-    def swept(begin: Factorization) -> Factorization:
-        return _again(begin, len(old), sweeps, learn * rate, damping, tolerance, progress)
-
-    return _better(on, swept, key)
+    return _better(on, how, key)
 
 
 def revisit(
     found: Factorization,
     *,
-    rounds: int = 1,
-    sweeps: int = 5,
+    sweeps: int = 100,
     learn: bool = True,
-    rate: float = 0.05,
+    rate: float = 0.1,
     damping: float | None = None,
     tolerance: float = 1e-4,
     progress: bool = True,
     key: jax.Array | None = None,
 ) -> Factorization:
-    """The factorization after each chunk's sites have been found again, given all others.
+    """The factorization after sweeps over the entries of all chunks at once, from where it is.
 
-    Where it settles, a run over all entries at once would stay; there may be several such places.
+    Where it settles, a run over all entries from there would stay; there may be several such
+    places. The chunks are one after that. A sweep costs what one of all entries costs.
 
     Args:
-      rounds: how often the chunks are gone through.
-      sweeps: over each chunk.
-      learn, rate, damping, tolerance, progress, key: as for `more_entries`.
+      sweeps, learn, rate, damping, tolerance, progress, key: as for `more_entries`.
 
     Raises:
+      InvalidArgument: a setting is out of range.
       InvalidKey: `key` is not one PRNG key.
       NonFiniteStep: the bound is no finite number.
 
     >>> import jax, jax.numpy as jnp
     >>> from inference.gaussian import Matern32
-    >>> from inference.tensors import cp, entries, message_passing, revisit
+    >>> from inference.tensors import cp, entries, message_passing, more_entries, revisit
     >>> from ppl import Target
-    >>> x = jnp.linspace(0.0, 1.0, 10)
-    >>> target = Target(cp(1, {"x": Matern32(0.5)}), (entries({"x": x}),), {"y": x**2})
-    >>> found = message_passing(jax.random.key(0), target, sweeps=30)
-    >>> revisit(found, rounds=2).bound > found.bound - 1e-6
-    True
+    >>> x = jnp.linspace(0.0, 1.0, 20)
+    >>> first = Target(cp(1, {"x": Matern32(0.5)}), (entries({"x": x[::2]}),), {"y": x[::2] ** 2})
+    >>> found = message_passing(jax.random.key(0), first, sweeps=30)
+    >>> more = more_entries(found, entries({"x": x[1::2]}), x[1::2] ** 2)
+    >>> again = revisit(more)
+    >>> len(more.chunks), len(again.chunks), again.rows.count
+    (2, 1, 20)
     """
-    check_count("rounds", rounds)
-    _check_settings(sweeps, learn, rate, tolerance, progress)
-    damping = damping_of(found.tensor, damping)
-
-    def gone_through(begin: Factorization) -> Factorization:
-        for _ in range(rounds):
-            for at in range(len(begin.chunks)):
-                begin = _again(begin, at, sweeps, learn * rate, damping, tolerance, progress)
-        return begin
-
-    return _better(found, gone_through, key)
+    how = _how(found, sweeps, learn, rate, damping, tolerance, progress)
+    return _better(replace(found, chunks=(_one(found.chunks),)), how, key)
 
 
-def _better(
-    found: Factorization, on: Callable[[Factorization], Factorization], key: Any
-) -> Factorization:
-    """What goes on as it is; or with components begun again, if that has the larger bound."""
+def _one(chunks: tuple[Chunk, ...]) -> Chunk:
+    """All entries, and what all of them told; they have the same coordinates."""
+    index = jnp.concatenate([chunk.rows.index for chunk in chunks])
+    y = jnp.concatenate([chunk.y for chunk in chunks])
+    told, constant = chunks[0].told, chunks[0].constant
+    for chunk in chunks[1:]:
+        told, constant = told + chunk.told, constant + chunk.constant
+    return Chunk(replace(chunks[0].rows, index=index), y, told, constant)
+
+
+def _better(found: Factorization, how: _How, key: Any) -> Factorization:
+    """After sweeps over the last chunk; with components begun again, if the bound is larger."""
     with_more = None if key is None else _with_all(found, checked_key(key))
-    as_it_is = on(found)
+    as_it_is = _again(found, how)
     if with_more is None or as_it_is.status.startswith("interrupted"):
         return as_it_is
     try:
-        other = on(with_more)
+        other = _again(with_more, how)
     except errors.NonFiniteStep:  # a trial that failed is no fault of what goes on without it
         return as_it_is
     return other if other.bound > as_it_is.bound else as_it_is
@@ -176,47 +182,44 @@ def _with_all(found: Factorization, key: jax.Array) -> Factorization | None:
         return replace(told, modes=tuple(untold(sites, off) for sites in told.modes))
 
     y = jnp.concatenate([chunk.y for chunk in found.chunks])
-    tensor, beliefs = begun_again(key, found.tensor, prior, found.beliefs, found.rows, y, off)
+    at, variance = found.rows.coordinates, jnp.var(y)
+    tensor, beliefs = begun_again(key, found.tensor, prior, found.beliefs, at, variance, off)
     chunks = tuple(replace(chunk, told=less(chunk.told)) for chunk in found.chunks)
     return replace(found, tensor=tensor, beliefs=beliefs, chunks=chunks, held=less(found.held))
 
 
-def _again(
-    found: Factorization, at: int, sweeps: int, rate: float, damping: float, tolerance: float,
-    progress: bool,
-) -> Factorization:  # fmt: skip
-    """Sweeps over one chunk, with what all others have told held."""
-    chunk = found.chunks[at]
-    held = found.told - chunk.told
-    constant = found.constant + sum(each.constant for each in found.chunks) - chunk.constant
+def _again(found: Factorization, how: _How) -> Factorization:
+    """Sweeps over the last chunk, with what all others have told held."""
+    *others, chunk = found.chunks
+    held, constant = found.held, found.constant
+    for other in others:
+        held, constant = held + other.told, constant + other.constant
     state = going_on(found.tensor, chunk.rows, chunk.y, _state(found, chunk), chunk.told)
-    run, bounds = first_run(found.tensor, state), list(found.bounds)
-    place = f"chunk {at + 1} of {len(found.chunks)}"
-    status = f"not converged after {sweeps} sweeps over {place}"
-    with bar(progress) as advance:
+    run, bounds = first_run(found.tensor, state), []
+    status = f"not converged after {how.sweeps} more sweeps"
+    with bar(how.progress) as advance:
         try:
-            for done in range(sweeps):
-                made = sweep_and_learn(run, chunk.rows, chunk.y, held, damping, rate)
+            for done in range(how.sweeps):
+                made = sweep_and_learn(run, chunk.rows, chunk.y, held, how.damping, how.rate)
                 bound = float(made.state.bound)
                 if not math.isfinite(bound):
                     raise _not_finite(done, bound, found)
                 run = made
                 bounds.append(bound + float(constant))
-                advance("more entries", done + 1, sweeps)
+                advance("more sweeps", done + 1, how.sweeps)
+                if len(bounds) > LOOK and change(bounds) / chunk.rows.count < how.tolerance:
+                    status = f"converged after {len(bounds)} more sweeps"
+                    break
         except KeyboardInterrupt:
-            if run.state.bound == -jnp.inf:
+            if not bounds:
                 raise
-            status = f"interrupted in {place}"
-    made = bounds[len(found.bounds) :]
-    if len(made) > 1 and change(made) / chunk.rows.count < tolerance:
-        status = f"converged after {len(made)} sweeps over {place}"
+            status = f"interrupted after {len(bounds)} more sweeps"
     state = run.state
     own = state.likely - state.beliefs.average(state.told)
     again = replace(chunk, told=state.told, constant=own)
-    chunks = (*found.chunks[:at], again, *found.chunks[at + 1 :])
     return replace(
-        found, tensor=run.tensor, beliefs=state.beliefs, chunks=chunks,
-        bounds=np.asarray(bounds), status=status,
+        found, tensor=run.tensor, beliefs=state.beliefs, chunks=(*others, again),
+        bounds=np.concatenate([found.bounds, bounds]), status=status,
     )  # fmt: skip
 
 
@@ -228,7 +231,7 @@ def _state(found: Factorization, chunk: Chunk) -> State:
 
 def _not_finite(step: int, bound: float, found: Factorization) -> errors.NonFiniteStep:
     error = errors.NonFiniteStep(
-        f"Sweep {step} over a chunk (from 0) has an evidence bound that is no finite number.",
+        f"Sweep {step} of these (from 0) has an evidence bound that is no finite number.",
         where=errors.caller(), given=f"{bound}", expected="a finite number",
         fix="a smaller rate, or damping=0.5; more entries in the first chunk",
     )  # fmt: skip
@@ -251,9 +254,13 @@ def _checked(found: Factorization, rows: Entries, y: Any) -> jax.Array:
     return jnp.asarray(values, found.chunks[-1].y.dtype)
 
 
-def _check_settings(sweeps: Any, learn: Any, rate: Any, tolerance: Any, progress: Any) -> None:
+def _how(
+    found: Factorization, sweeps: Any, learn: Any, rate: Any, damping: Any, tolerance: Any,
+    progress: Any,
+) -> _How:  # fmt: skip
     check_count("sweeps", sweeps)
     check_flag("learn", learn)
     check_flag("progress", progress)
     check_number("rate", rate, above=0, fix=0.05)
     check_number("tolerance", tolerance, least=0, fix=1e-4)
+    return _How(sweeps, learn * rate, damping_of(found.tensor, damping), tolerance, progress)

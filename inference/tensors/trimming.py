@@ -8,13 +8,14 @@ that few entries had no need of may be needed by more, and is begun again.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ..running.compiler import OPTIONS
 from .beliefs import Beliefs, begun
-from .entries import Entries
 from .learning import Run
 from .model import Tensor
 from .sites import Sites
@@ -62,19 +63,20 @@ def switched_off(run: Run, r: Any) -> Run:
     return replace(run, tensor=replace(run.tensor, kernels=kernels), state=state)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=OPTIONS)
 def begun_again(
-    key: Any, tensor: Tensor, prior: Tensor, beliefs: Beliefs, rows: Entries, y: jax.Array, off: Any
-) -> tuple[Tensor, Beliefs]:
+    key: Any, tensor: Tensor, prior: Tensor, beliefs: Beliefs, coordinates: tuple[jax.Array, ...],
+    variance: Any, off: Any,
+) -> tuple[Tensor, Beliefs]:  # fmt: skip
     """The same with new, small functions in the components that are off, and their first priors.
 
     Args:
+      variance: of the entries.
       off: `(p,)`, which functions.
     """
     kernels = jax.tree.map(lambda old, new: jnp.where(off, new, old), tensor.kernels, prior.kernels)
     tensor = replace(tensor, kernels=kernels)
-    spread = 0.1 * jnp.sqrt(jnp.var(y))
-    fresh = begun(key, tensor, rows, spread, 1 / jnp.var(y))
+    fresh = begun(key, tensor, coordinates, 0.1 * jnp.sqrt(variance), 1 / variance)
     modes = []
     for old, new in zip(beliefs.modes, fresh.modes, strict=True):
         mean = jnp.where(off, new.mean, old.mean)
