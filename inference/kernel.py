@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ppl import GenerativeFunction, Target, errors
 
+from .recipe import Recipe
 from .validation.same import check_same, check_trace
 from .validation.settings import shown
 from .weighted import Weighted
@@ -83,6 +84,8 @@ class Kernel:
       describe: `parameters -> dict`, their names, for people; left out where they are a dict
         or a named tuple.
       target: what it leaves invariant, where that is said: on any other it is refused.
+      recipe: how a run makes it again of other data, so that it compiles once for all; None if
+        it has to be compiled by itself.
 
     Raises:
       InvalidArgument: when it is called with a trace of another model, or of other arguments,
@@ -108,6 +111,7 @@ class Kernel:
     draws: int | None = None
     target: Target | None = None
     describe: Callable[[Any], dict[str, Any]] | None = None
+    recipe: Recipe | None = field(default=None, init=False, repr=False)
 
     def __call__(self, trace: Any) -> Any:
         if isinstance(trace, Target):
@@ -122,7 +126,15 @@ class Kernel:
 
     def tuned(self, parameters: Any) -> Kernel:
         """The same kernel with other parameters."""
-        return replace(self, parameters=parameters)
+        made = replace(self, parameters=parameters)
+        recipe = self.recipe
+        return made if recipe is None or not recipe.tunable else made.of_recipe(recipe)
+
+    def of_recipe(self, recipe: Recipe | None) -> Kernel:
+        """The same kernel, of this recipe. One whose functions are replaced later has none."""
+        made = replace(self)
+        object.__setattr__(made, "recipe", recipe)
+        return made
 
     def named(self, parameters: Any) -> dict[str, Any]:
         """Parameters by name: "step_size", say; empty where they have no names."""

@@ -13,17 +13,20 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 
 from ppl import Selection, Target, Trace, draw, errors
 
 from .kernel import Kernel, State, Stats, Tuning, as_kernel
 from .move import accepted
+from .recipe import Recipe, made_again, of_parts
 from .validation.objects import check_target
 from .validation.same import check_same
 from .validation.settings import as_numbers, check_count, shown
 
 
+@made_again
 def mh(target: Target, selection: Selection | str | tuple[str, ...]) -> Kernel:
     """Metropolis-Hastings that redraws the selected latents from the model.
 
@@ -80,7 +83,8 @@ def cycle(*kernels: Callable[[Any], Any]) -> Kernel:
             stats.update(_under(name, mine))
         return trace, stats
 
-    return _composite("cycle", parts, names, step)
+    recipe = of_parts(cycle, parts, lambda again: cycle(*again))
+    return _composite("cycle", parts, names, step).of_recipe(recipe)
 
 
 def mixture(kernels: Sequence[Callable[[Any], Any]], weights: Any = None) -> Kernel:
@@ -129,7 +133,11 @@ def mixture(kernels: Sequence[Callable[[Any], Any]], weights: Any = None) -> Ker
         trace, stats = jax.lax.switch(i, [branch(j) for j in range(n)], parameters, trace)
         return trace, {**stats, "taken": i}
 
-    return _composite("mixture", parts, names, step)
+    known = not isinstance(weights, jax.core.Tracer)
+    shares = tuple(np.asarray(weights).tolist()) if known else None
+    again = lambda made: mixture(made, weights)  # noqa: E731
+    recipe = of_parts((mixture, shares), parts, again) if known else None
+    return _composite("mixture", parts, names, step).of_recipe(recipe)
 
 
 def _weights(weights: Any, n: int) -> jax.Array:
@@ -173,7 +181,7 @@ def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
         state, stats = jax.lax.scan(one, state, None, length=n)
         return state, _summed(stats)
 
-    return Kernel(
+    whole = Kernel(
         name=part.name,
         step=step,
         parameters=part.parameters,
@@ -187,6 +195,11 @@ def iterate(kernel: Callable[[Any], Any], n: int) -> Kernel:
         target=part.target,
         describe=part.named,
     )
+    if part.recipe is None:
+        return whole
+    recipe = part.recipe
+    make = lambda target, parameters: iterate(recipe.make(target, parameters), n)  # noqa: E731
+    return whole.of_recipe(Recipe((iterate, n, recipe), make, tunable=False))
 
 
 def _composite(name: str, parts: list[Kernel], names: list[str], step: Callable) -> Kernel:

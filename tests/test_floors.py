@@ -39,7 +39,7 @@ SEMANTIC_ROOMS = {
     "contracts": {"measures", "evidence"},
 }
 HOUSES = {"inference": ROOMS, "semantics": SEMANTIC_ROOMS}
-ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "choose"}
+ALGEBRA = {"weighted", "move", "round_trip", "kernel", "kernels", "recipe", "choose"}
 FILES = sorted(path for package in ABOVE for path in (ROOT / package).rglob("*.py"))
 INTERNALS = {"jax.extend", "jax.interpreters"}
 MAY_USE_INTERNALS = {"ppl/effects.py", "ppl/staging.py"}

@@ -68,17 +68,6 @@ def test_off_a_terminal_nothing_is_shown(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_second_run_compiles_nothing(whole, caplog):
-    step, runs, compiled = kernel(), [], []
-    for _ in range(2):
-        caplog.clear()
-        with jax.log_compiles(), caplog.at_level("WARNING"):
-            runs.append(sample_posterior(KEY, TARGET, step, **FEW))
-        compiled.append([r for r in caplog.records if "Finished XLA" in r.getMessage()])
-    assert same(*runs) and same(runs[0], whole)
-    assert compiled[0] and not compiled[1]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_batches_do_not_change_the_draws(whole, batch_size):

@@ -17,10 +17,12 @@ from ppl.quadrature import elements, outcomes
 from ppl.sites import Site
 
 from ..kernel import Kernel, Stats
+from ..recipe import made_again
 from ..targets.plates import Plate
 from ..targets.single_choice import check_density_known, latent
 
 
+@made_again
 def gibbs(target: Target, address: str | tuple[str, ...]) -> Kernel:
     """Draw each element of a finite choice from its conditional given all else.
 

@@ -14,6 +14,7 @@ from numpyro.infer.hmc_util import IntegratorState, euclidean_kinetic_energy, ve
 from ppl import Selection, Target, Trace, draw
 
 from ..kernel import Kernel, Stats
+from ..recipe import made_again
 from ..validation.settings import check_count
 from .first_metric import first_step_size, scales_by_slopes, signs, with_scales
 from .metric import Metric, kinetic_energy
@@ -67,6 +68,7 @@ class Hamiltonian:
         return metric._replace(step_size=first_step_size(log_ratio, step_size))
 
 
+@made_again
 def hmc(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,

@@ -19,6 +19,7 @@ import numpyro.distributions as dist
 from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors
 
 from ..kernel import Kernel, Stats, Tuning
+from ..recipe import made_again
 from ..validation.objects import check_callable, check_target
 from ..validation.settings import check_count, check_number
 from .hmc import hmc
@@ -30,6 +31,7 @@ Estimate = Callable[[Mapping[str, Any]], Any]
 Schedule = float | Callable[[Any], Any]
 
 
+@made_again
 def mala(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,

@@ -14,11 +14,13 @@ from ppl.masks import leading
 from ppl.program import Path
 
 from ..kernel import Kernel, Stats
+from ..recipe import made_again
 from ..targets.plates import Plate
 from ..targets.single_choice import check_density_known, latent
 from ..validation.objects import check_model
 
 
+@made_again
 def mh_each(
     target: Target,
     address: str | tuple[str, ...],

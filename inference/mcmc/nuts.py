@@ -12,6 +12,7 @@ from numpyro.distributions import constraints
 from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
+from ..recipe import made_again
 from ..validation.settings import check_count
 from .hmc import USUAL, Hamiltonian, gradient_of
 from .metric import Metric
@@ -45,6 +46,7 @@ class RandomKey(dist.Distribution):
         return jnp.full(jnp.shape(value)[:-1], -64.0 * jnp.log(2.0))
 
 
+@made_again
 def nuts(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,

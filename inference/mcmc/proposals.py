@@ -13,11 +13,13 @@ from ppl.program import FACTOR, Path
 
 from ..kernel import Kernel, Stats
 from ..move import accepted
+from ..recipe import made_again
 from ..targets.presence import presence_varies
 from ..targets.stochastic import Stochastic
 from ..validation.objects import check_proposal, check_target
 
 
+@made_again
 def propose(target: Target, proposal: GenerativeFunction | Stochastic) -> Kernel:
     """Metropolis-Hastings: `proposal(latents)` makes new values at addresses of the target.
 

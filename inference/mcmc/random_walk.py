@@ -13,12 +13,14 @@ from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
 from ..move import accepted
+from ..recipe import made_again
 from .first_metric import first_step_size, signs
 from .metric import Metric
 from .prologue import Prologue, accepting
 from .scored_position import on_scored_positions, scored_at
 
 
+@made_again
 def random_walk(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,

@@ -20,6 +20,7 @@ from ppl.program import CHOICE, FACTOR, Choice, Path, Step
 from ppl.walk import Result, Rule, walk
 
 from ..kernel import Kernel, Stats
+from ..recipe import made_again
 from ..validation.objects import check_target
 from ..validation.settings import check_count, check_number, check_option
 from .metric import Metric
@@ -60,6 +61,7 @@ def _shrunk(
     return end.log_density > level, end
 
 
+@made_again
 def slice_sample(
     target: Target,
     selection: Selection | str | tuple[str, ...] | None = None,
@@ -178,6 +180,7 @@ GAUSSIAN = (
 )
 
 
+@made_again
 def elliptical_slice(
     target: Target, selection: Selection | str | tuple[str, ...] | None = None
 ) -> Kernel:

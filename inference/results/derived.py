@@ -15,7 +15,8 @@ from ppl.program import DRAW
 from ppl.randomness import checked_key
 
 from .draws import Draws, check_names
-from .predictive import each_draw, target_of
+from .each_draw import each_draw
+from .predictive import target_of
 
 RETVAL = "retval"
 
@@ -67,7 +68,7 @@ def derive(
         return {name: _by_name(f(key, latents)) for name, f in functions.items()}
 
     try:
-        found = each_draw(all_of, draws, 1, min(n, 1024) or 1, keys)
+        found = each_draw(lambda *_: all_of, None, (), draws, 1, min(n, 1024) or 1, keys)
     except jax.errors.JAXTypeError as error:
         raise errors.PythonControlFlow(
             "A derived quantity needs values before it runs.", where=errors.caller(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
 from .draws import Draws
-from .predictive import observed_of, over_draws, target_of
+from .each_draw import over_draws
+from .predictive import observed_of, target_of
 
 
 class Pointwise(Rule):
@@ -86,7 +87,13 @@ def log_likelihood(
     target = target_of(draws, target)
     observed = observed_of(target)
     _check_exact(target, observed)
-    run = target.model._prepare(target.args, {})
+    size = sum(math.prod(site.shape) for site in target.sites.values())
+    return over_draws(_pointwise, target, target.args, draws, size, batch)
+
+
+def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    observed = observed_of(target)
+    run = target.model._prepare(args, {})
     data = {path: _split(target.observed[path]) for path in observed}
     rule = Pointwise(frozenset(observed))
 
@@ -95,8 +102,7 @@ def log_likelihood(
         _, found, _ = walk(run.staged.program, run.operands, rule, {**given, **data})
         return nest(found["log_likelihood"])
 
-    size = sum(math.prod(site.shape) for site in run.sites.values())
-    return over_draws(pointwise, draws, target, size, batch)
+    return pointwise
 
 
 def _split(observation: Any) -> tuple[Any, Any]:

@@ -7,18 +7,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
 from ppl.addresses import flatten, nest, not_found
+from ppl.border import entering
 from ppl.program import Path
 from ppl.randomness import checked_key
 
 from ..validation.objects import check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, shown
-from .draws import Draws, check_draws, check_some
+from .draws import Draws, check_draws
+from .each_draw import each_draw, mapped, over_draws
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -28,8 +29,6 @@ from .forecast import (
     goes_on,
     may_appear,
 )
-
-_BATCH_ELEMENTS = 2**22
 
 
 def posterior_predictive(
@@ -108,18 +107,25 @@ def posterior_predictive(
             "The past of a prediction is kept or drawn anew.", where=errors.caller(),
             given=repr(past), expected='"kept" or "redrawn"', fix='past="kept" for a forecast',
         )  # fmt: skip
-    arguments = target.args if args is None else tuple(args)
+    model = target.model
+    arguments = target.args if args is None else entering(tuple(args), {}, model.fixed, model.fn)[0]
     size = _elements(target.model, arguments)
     forecast = goes_on(target, arguments) if past is None else past == "kept"
     if forecast or (past is None and args is not None and may_appear(target)):
-        new = seed(continued(target, arguments))
-        found = each_draw(lambda key, x: new(key, x), draws, size, batch, keys)
+        found = each_draw(_continued, target, arguments, draws, size, batch, keys)
         if forecast or found["appeared"].any():
             check_unchanged(target, found["changed"])
             order = target.model.sites(*arguments)
             return nest({path: found["values"][path] for path in order if path in found["values"]})
-    program = seed(replicate(target, arguments))
-    return over_draws(lambda key, x: program(key, x), draws, target, size, batch, keys)
+    return over_draws(_replicated, target, arguments, draws, size, batch, keys)
+
+
+def _continued(target: Target, args: tuple) -> Callable:
+    return seed(continued(target, args))
+
+
+def _replicated(target: Target, args: tuple) -> Callable:
+    return seed(replicate(target, args))
 
 
 def replicate(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -178,13 +184,16 @@ def prior_predictive(
     """
     check_target(target)
     check_count("n", n)
-    program = seed(lambda: target.model.simulate(*target.args).choices)
-    keys = jax.random.split(checked_key(key), n)
-    found = flatten(_mapped(program, (keys,), _elements(target.model, target.args), batch))
+    keys, size = jax.random.split(checked_key(key), n), _elements(target.model, target.args)
+    found = flatten(mapped(_simulated, target, target.args, (keys,), size, batch))
     return nest({path: np.asarray(found[path])[None] for path in target.sites})
 
 
-# -- a function of each draw ---------------------------------------------------------------
+def _simulated(target: Target, args: tuple) -> Callable:
+    return seed(lambda: target.model.simulate(*args).choices)
+
+
+# -- what the draws are of -----------------------------------------------------------------
 
 
 def target_of(draws: Draws, target: Target | None) -> Target:
@@ -240,52 +249,6 @@ def observed_of(target: Target) -> list[Path]:
             fix='sample("y", ...) in the model, and Target(model, args, {"y": data})',
         )
     return observed
-
-
-def over_draws(
-    f: Callable[..., dict[str, Any]],
-    draws: Draws,
-    target: Target,
-    elements: int,
-    batch: int | None,
-    keys: jax.Array | None = None,
-) -> dict[str, Any]:
-    """`f(latents)`, or `f(key, latents)`, of each draw: (chains, draws, ...) on the host."""
-    found = flatten(each_draw(f, draws, elements, batch, keys))
-    return nest({path: found[path] for path in target.sites if path in found})
-
-
-def each_draw(
-    f: Callable[..., Any], draws: Draws, elements: int, batch: int | None, keys: Any = None
-) -> Any:
-    """`f(latents)`, or `f(key, latents)`, of each draw: any pytree, as (chains, draws, ...)."""
-    check_some(draws)
-    n = math.prod(draws.shape)
-    latents = jax.tree.map(lambda x: x.reshape(n, *x.shape[2:]), draws.choices)
-    found = _mapped(f, (latents,) if keys is None else (keys, latents), elements, batch)
-    return jax.tree.map(lambda x: np.asarray(x).reshape(*draws.shape, *x.shape[1:]), found)
-
-
-def _mapped(f: Callable, given: tuple, elements: int, batch: int | None) -> Any:
-    """`f` over the leading axis: batches of a bounded number of elements, one after another."""
-    n = len(jax.tree.leaves(given)[0])
-    if batch is not None:
-        check_count("batch", batch)
-    size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
-
-    def each(given: tuple, i: Any) -> dict[str, Any]:
-        return f(*jax.tree.map(lambda x: x[i], given))
-
-    # `lax.map` can neither cut nor join arrays of no numbers: it gets indices, and puts none out
-    def batches(given: tuple) -> list:
-        some = lambda i: [x for x in jax.tree.leaves(each(given, i)) if x.size]  # noqa: E731
-        return jax.lax.map(some, jnp.arange(n), batch_size=size)
-
-    rows = iter(jax.jit(batches)(given))
-    shapes = jax.eval_shape(each, given, 0)
-    return jax.tree.map(
-        lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype), shapes
-    )
 
 
 def _elements(model: GenerativeFunction, args: tuple) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -105,6 +105,40 @@ class Blocks:
         if n is not None:
             arguments = jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), arguments)
         return _with_arguments(state, arguments)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What programs are compiled for: all of a run but its data, which are their arguments.
+
+    Attributes:
+      kind: what made the kernel, and the structures of target and parameters; or, of a kernel
+        that cannot be made again, the kernel and the target, whose data are in the programs.
+      impl: of keys.
+      make: the programs' target and kernel, of the data.
+    """
+
+    kind: Hashable
+    impl: str
+    make: Callable[[list], tuple[Target, Kernel]] = field(compare=False)
+
+    def blocks(self, data: list) -> Blocks:
+        return Blocks(*self.make(data), self.impl)
+
+
+def source_of(target: Target, kernel: Kernel, impl: str) -> tuple[Source, list]:
+    """The source of the programs of a run, and their data: other data of equal shapes and kinds
+    find the same programs."""
+    recipe = kernel.recipe
+    if recipe is None or type(target) is not Target:
+        return Source((target, kernel), impl, lambda data: (target, kernel)), []
+    data, tree = jax.tree.flatten((target, kernel.parameters))
+
+    def make(data: list) -> tuple[Target, Kernel]:
+        again, parameters = jax.tree.unflatten(tree, data)
+        return again, recipe.make(again, parameters)
+
+    return Source((recipe, tree), impl, make), data
 
 
 def bare(state: Any) -> Any:

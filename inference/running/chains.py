@@ -86,6 +86,12 @@ class Chains:
 
         return jax.tree.map(one, tree)
 
+    def share(self, tree: Any) -> Any:
+        """Arrays of the host, or of one device, whole on each device."""
+        if self.mesh is None:
+            return tree
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
     def get(self, tree: Any) -> Any:
         """All of the arrays on this host, those of other processes too."""
         if jax.process_count() > 1:

@@ -31,9 +31,10 @@ from ..validation.objects import check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, check_flag
 from .block_size import BlockSize
-from .blocks import Blocks
+from .blocks import Source, source_of
 from .chains import Chains
 from .checkpoint import Checkpoint, checked_folder
+from .compiler import OPTIONS
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
 from .warm_up import WarmUp, step_sizes
@@ -159,7 +160,8 @@ class _Run:
           InvalidArgument: the kernel does not map states to states.
         """
         n, members = self.chains.n, self.kernel.members
-        self.programs = _blocks(self.target, self.kernel, str(jax.random.key_impl(key)))
+        source, data = source_of(self.target, self.kernel, str(jax.random.key_impl(key)))
+        self.source, self.data = source, self.chains.share(data)
         starts, warm, draw = jnp.swapaxes(
             jax.vmap(lambda k: jax.random.split(k, 3))(jax.random.split(key, n)), 0, 1
         )
@@ -167,10 +169,10 @@ class _Run:
         if members is not None:
             starts = jax.vmap(lambda k: jax.random.split(k, members))(starts)
         given = {path: np.asarray(value) for path, value in flatten(given).items()}
-        begin = _begin(self.programs, self.chains, how, self.warmup)
+        begin = _begin(source, self.chains, how, self.warmup)
         for attempt in range(1, _ATTEMPTS + 1):
             own = (np.asarray(jax.random.key_data(starts)), given)
-            state, tuning, finite = begin(self.chains.put(own), ())
+            state, tuning, finite = begin(self.chains.put(own), (self.data,))
             ok = self.chains.get(finite)
             if ok.all():
                 self._compile(state, tuning)
@@ -186,15 +188,38 @@ class _Run:
     def _compile(self, state: Any, tuning: Any) -> None:
         """Make the blocks, after checking that the kernel keeps the kind of its state."""
         self.state, self.tuning = state, tuning
-        self.freeze = _freeze(self.kernel, self.chains)
-        self.frozen = self.freeze((tuning,), ())
-        leaves, tree = jax.tree.flatten((state, self.frozen))
-        kinds = tuple((x.shape[1:], x.dtype) for x in leaves)
-        size = _checked(self.programs, tree, kinds)
+        self.freeze = _freeze(self.source, self.chains)
+        self.frozen = self.freeze((tuning,), (self.data,))
+        size = self._checked()
         room = max(1, _BUFFER_BYTES // max(1, size * self.chains.n))
-        self.buffer = min(max(self.draws, self.warmup), _BUFFER, room)
-        self.warm = _steps(self.programs, self.chains, 1, self.buffer)
-        self.draw = _steps(self.programs, self.chains, self.thin, self.buffer)
+        longest = max(self.draws, self.warmup)
+        # a power of two, so that other numbers of draws find the same program
+        self.buffer = min(1 << (longest - 1).bit_length(), _BUFFER, room)
+        self.warm = _steps(self.source, self.chains, 1, self.buffer)
+        self.draw = _steps(self.source, self.chains, self.thin, self.buffer)
+
+    def _checked(self) -> int:
+        """Bytes of one draw, after checking that a step keeps the kind of the state.
+
+        Raises:
+          InvalidArgument: it does not.
+        """
+        state, parameters = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (self.state, self.frozen)
+        )
+        after, rows = _kinds(self.source).eval_shape(self.data, state, parameters)
+        same = jax.tree.structure(after) == jax.tree.structure(state)
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=False)
+        wrong = [(a, b) for a, b in pairs if (a.shape, a.dtype) != (b.shape, b.dtype)]
+        if not same or wrong:
+            raise errors.InvalidArgument(
+                f"The kernel {self.kernel.name} returns another kind of state than it was given.",
+                where=errors.caller(),
+                given=_shapes(wrong) if same else f"{type(after).__name__}: {after}",
+                expected="a trace of the target in, a trace of the target out",
+                fix="return the trace that target.update, regenerate or accept gave",
+            )
+        return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in rows.values())
 
     def warm_block(self) -> None:
         """Some steps of warm-up more.
@@ -206,7 +231,7 @@ class _Run:
         self.told.add(self._advance(self.warm, self.warmed, count, True))
         self.warmed += count
         if self.warmed == self.warmup:
-            self.frozen = self.freeze((self.tuning,), ())
+            self.frozen = self.freeze((self.tuning,), (self.data,))
         self._save()
 
     def draw_block(self) -> None:
@@ -226,7 +251,7 @@ class _Run:
     def _arguments(self, start: int, count: int, warming: bool) -> tuple[tuple, tuple]:
         keys = self.chains.put(self.keys[0 if warming else 1])
         own = (keys, self.tuning, self.frozen, self.state)
-        return own, (np.asarray(start), np.asarray(count), np.asarray(warming))
+        return own, (np.asarray(start), np.asarray(count), np.asarray(warming), self.data)
 
     def _advance(self, block: Callable, start: int, count: int, warming: bool) -> dict:
         """Run a block; its latents and statistics by name."""
@@ -312,32 +337,7 @@ class _Run:
         return Draws(ordered, stats, self.target, status, tuned)
 
 
-@lru_cache(maxsize=16)
-def _checked(programs: Blocks, tree: Any, kinds: tuple) -> int:
-    """Bytes of one draw, after checking that a step keeps the kind of the state.
-
-    Raises:
-      InvalidArgument: it does not.
-    """
-    leaves = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
-    state, parameters = jax.tree.unflatten(tree, leaves)
-    after = jax.eval_shape(programs.after, state, parameters)
-    same = jax.tree.structure(after) == jax.tree.structure(state)
-    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=False)
-    wrong = [(a, b) for a, b in pairs if (a.shape, a.dtype) != (b.shape, b.dtype)]
-    if not same or wrong:
-        raise errors.InvalidArgument(
-            f"The kernel {programs.kernel.name} returns another kind of state than it was given.",
-            where=errors.caller(),
-            given=_shapes(wrong) if same else f"{type(after).__name__}: {after}",
-            expected="a trace of the target in, a trace of the target out",
-            fix="return the trace that target.update, regenerate or accept gave",
-        )
-    rows = jax.eval_shape(programs.latents, state)
-    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in rows.values())
-
-
-# Compiled programs are kept for the next run of the same kernel on the same target.
+# Compiled programs are kept for the next run of a kernel of the same recipe on equal shapes.
 
 
 @lru_cache(maxsize=64)
@@ -353,25 +353,44 @@ def _lifted(kernel: Callable) -> Kernel:
 
 
 @lru_cache(maxsize=16)
-def _blocks(target: Target, kernel: Kernel, impl: str) -> Blocks:
-    return Blocks(target, kernel, impl)
+def _kinds(source: Source) -> Any:
+    """Of a state and parameters: the state after a step, and its latents."""
+
+    def kinds(data: list, state: Any, parameters: Any) -> tuple[Any, dict]:
+        programs = source.blocks(data)
+        return programs.after(state, parameters), programs.latents(state)
+
+    return jax.jit(kinds)
 
 
 @lru_cache(maxsize=16)
-def _begin(programs: Blocks, chains: Chains, how: str, warmup: int) -> Callable:
-    return jax.jit(chains.over(partial(programs.begin, how=how, warmup=warmup)))
+def _begin(source: Source, chains: Chains, how: str, warmup: int) -> Callable:
+    def begin(keys: jax.Array, given: dict, data: list) -> tuple:
+        return source.blocks(data).begin(keys, given, how, warmup)
+
+    return jax.jit(chains.over(begin), compiler_options=OPTIONS)
 
 
 @lru_cache(maxsize=16)
-def _freeze(kernel: Kernel, chains: Chains) -> Callable:
-    return jax.jit(chains.over(kernel.warm().freeze))
+def _freeze(source: Source, chains: Chains) -> Callable:
+    def freeze(tuning: Any, data: list) -> Any:
+        return source.blocks(data).kernel.warm().freeze(tuning)
+
+    return jax.jit(chains.over(freeze), compiler_options=OPTIONS)
 
 
 @lru_cache(maxsize=16)
-def _steps(programs: Blocks, chains: Chains, thin: int, buffer: int) -> Callable:
-    if thin > 1:
-        programs = replace(programs, kernel=iterate(programs.kernel, thin))
-    return jax.jit(chains.over(programs.steps(buffer)))
+def _steps(source: Source, chains: Chains, thin: int, buffer: int) -> Callable:
+    def steps(
+        key: jax.Array, tuning: Any, frozen: Any, state: Any, start: Any, count: Any,
+        warming: Any, data: list,
+    ) -> tuple:  # fmt: skip
+        programs = source.blocks(data)
+        if thin > 1:
+            programs = replace(programs, kernel=iterate(programs.kernel, thin))
+        return programs.steps(buffer)(key, tuning, frozen, state, start, count, warming)
+
+    return jax.jit(chains.over(steps), compiler_options=OPTIONS)
 
 
 def _shapes(pairs: list[tuple]) -> str:

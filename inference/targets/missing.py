@@ -18,6 +18,7 @@ from ppl.missing import check_nothing_depends, partly_observed
 
 from ..kernel import Kernel
 from ..kernels import cycle
+from ..recipe import made_again
 
 
 @lru_cache(maxsize=16)
@@ -44,15 +45,21 @@ def imputing(kernel: Kernel, target: Target) -> Kernel:
         return kernel
     check_nothing_depends(target)
 
+    return cycle(kernel, _imputation(target, kernel.members, kernel.draws))
+
+
+@made_again
+def _imputation(target: Target, members: int | None, draws: int | None) -> Kernel:
+    """New values for the missing elements, given all latents."""
+
     def one(trace: Trace) -> Trace:
         return target.generate(target.choices(trace))[0]
 
-    drawn = one if kernel.members is None else jax.vmap(one)
-    again = Kernel(
+    drawn = one if members is None else jax.vmap(one)
+    return Kernel(
         "imputation",
         lambda _, traces: (drawn(traces), {}),
-        members=kernel.members,
-        draws=kernel.draws,
+        members=members,
+        draws=draws,
         target=target,
     )
-    return cycle(kernel, again)

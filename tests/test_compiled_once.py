@@ -1,0 +1,139 @@
+"""One program for all data of one shape: runs on other data compile nothing, and are right."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import inference as inf
+from inference import nuts, sample_posterior
+from ppl import Masked, Target, gen, sample
+
+KEY = jax.random.key(3)
+FEW = {"draws": 12, "warmup": 20, "chains": 2, "progress": False}
+
+
+def model_of():
+    """A model that no other test has compiled a program of."""
+
+    @gen
+    def model(x):
+        slope = sample("slope", dist.Normal(0.0, 1.0).expand([2]))
+        k = sample("k", dist.Bernoulli(0.3).expand([2]))
+        sample("y", dist.Normal(x @ slope + k.sum(), 0.7))
+
+    return model
+
+
+def target_of(model, seed, masked=False):
+    random = np.random.default_rng(seed)
+    y = jnp.asarray(random.normal(size=4))
+    if masked:
+        y = Masked(y, jnp.asarray(random.permutation([True, True, False, True])))
+    return Target(model, (jnp.asarray(random.normal(size=(4, 2))),), {"y": y})
+
+
+KERNELS = {
+    "nuts": lambda t: nuts(t, "slope"),
+    "hmc": lambda t: inf.hmc(t, "slope", steps=3),
+    "mala": lambda t: inf.mala(t, "slope"),
+    "random walk": lambda t: inf.random_walk(t, "slope"),
+    "slices": lambda t: inf.slice_sample(t, "slope"),
+    "ellipses": lambda t: inf.elliptical_slice(t, "slope"),
+    "mh": lambda t: inf.mh(t, "k"),
+    "gibbs": lambda t: inf.gibbs(t, "k"),
+    "a cycle": lambda t: inf.cycle(inf.hmc(t, "slope", steps=2), inf.gibbs(t, "k")),
+    "a mixture": lambda t: inf.mixture([inf.mh(t, "k"), inf.mala(t, "slope")], [0.25, 0.75]),
+    "iterated": lambda t: inf.iterate(inf.cycle(inf.mh(t, "k"), inf.mh(t, "slope")), 3),
+    "tuned": lambda t: tuned(inf.random_walk(t, "slope"), 0.01 * float(t.args[0][0, 0]) ** 2),
+}
+
+
+def tuned(kernel, step_size):
+    """The same with a fixed step size, which is data too."""
+    return kernel.tuned(kernel.parameters._replace(step_size=jnp.asarray(step_size)))
+
+
+def compiled(caplog, run):
+    caplog.clear()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        draws = run()
+    return draws, [r for r in caplog.records if "Finished XLA" in r.getMessage()]
+
+
+def check(make, model, caplog, **how):
+    first, second = (target_of(model, seed, **how) for seed in (1, 2))
+    assert make(first).recipe == make(second).recipe is not None
+    _, some = compiled(caplog, lambda: sample_posterior(KEY, first, make(first), **FEW))
+    fresh, more = make(second), FEW | {"draws": 14}
+    draws, none = compiled(caplog, lambda: sample_posterior(KEY, second, fresh, **more))
+    assert some and not none
+    # by a program that holds the data, whose sums may be rounded otherwise
+    alone = sample_posterior(KEY, second, make(second).of_recipe(None), **more)
+    for name in ("slope", "k"):
+        np.testing.assert_allclose(draws[name], alone[name], rtol=0, atol=1e-7)
+    assert any(np.ptp(np.asarray(draws[name])) > 0 for name in ("slope", "k"))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_another_target_and_kernel_compile_nothing(name, caplog):
+    check(KERNELS[name], model_of(), caplog)
+
+
+def test_missing_elements_are_data_too(caplog):
+    check(KERNELS["hmc"], model_of(), caplog, masked=True)
+
+
+def test_what_differs_in_more_than_numbers_has_another_recipe():
+    target = target_of(model_of(), 1)
+    one = nuts(target, "slope")
+    assert one.recipe == nuts(target, "slope", max_depth=10).recipe  # which is the default
+    others = [
+        nuts(target, "slope", max_depth=9),
+        nuts(target, "slope", dense=False),
+        inf.hmc(target, "slope", steps=3),
+        inf.iterate(one, 2),
+        inf.cycle(one),
+    ]
+    assert len({one.recipe, *(other.recipe for other in others)}) == 6
+
+
+def test_what_cannot_be_made_again_has_none():
+    """A function that is no maker's; functions replaced; parameters of a whole, not its parts'."""
+    target = target_of(model_of(), 1)
+    one = inf.mh(target, "k")
+    assert inf.cycle(one, lambda trace: trace).recipe is None
+    assert replace(one, step=lambda _, trace: (trace, {})).recipe is None
+    both = inf.cycle(one, inf.mala(target, "slope"))
+    assert both.recipe is not None and both.tuned(both.parameters).recipe is None
+
+
+def test_predictions_of_other_draws_and_data_compile_nothing(caplog):
+    model, found = model_of(), {}
+    for seed in (1, 2):
+        target = target_of(model, seed)
+        random = np.random.default_rng(seed)
+        latents = {"slope": random.normal(size=(2, 5, 2)), "k": random.integers(0, 2, (2, 5, 2))}
+        draws = inf.Draws(latents, target=target)
+        at = (jnp.asarray(random.normal(size=(3, 2))),)
+        calls = {
+            "replicates": lambda d=draws: inf.posterior_predictive(KEY, d),
+            "elsewhere": lambda d=draws, at=at: inf.posterior_predictive(KEY, d, args=at),
+            "likelihoods": lambda d=draws: inf.log_likelihood(d),
+            "prior": lambda t=target: inf.prior_predictive(KEY, t, 20),
+        }
+        for name, call in calls.items():
+            values, programs = compiled(caplog, call)
+            assert bool(programs) == (seed == 1), name
+            found[name] = values
+        found["target"], found["latents"] = target, latents
+    # of the second data, not of the first
+    x, y = found["target"].args[0], found["target"].observed["y",]
+    mean = found["latents"]["slope"] @ np.asarray(x).T + found["latents"]["k"].sum(-1)[..., None]
+    exact = dist.Normal(mean, 0.7).log_prob(y)
+    np.testing.assert_allclose(found["likelihoods"]["y"], exact, rtol=1e-12)
+    noise = np.asarray(found["replicates"]["y"]) - mean
+    assert found["elsewhere"]["y"].shape == (2, 5, 3) and np.abs(noise).max() < 0.7 * 6
