@@ -17,6 +17,7 @@ from jax import lax
 from long import LONG
 from numpy.testing import assert_allclose
 
+from inference.running.compiler import QUICK
 from ppl import (
     expectation,
     gen,
@@ -31,7 +32,6 @@ from ppl import (
     vmap,
 )
 from ppl.addresses import flatten
-from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.3)

@@ -18,6 +18,7 @@ from long import LONG
 from numpy.testing import assert_allclose
 
 from inference import by_importance, elbo, iwelbo, marginalize
+from inference.running.compiler import QUICK
 from ppl import (
     Target,
     disarm,
@@ -33,7 +34,6 @@ from ppl import (
     sample,
     without_replacement,
 )
-from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.3)

@@ -17,6 +17,7 @@ import pytest
 from jax import lax
 from numpy.testing import assert_allclose
 
+from inference.running.compiler import QUICK
 from ppl import (
     disarm,
     draw,
@@ -27,7 +28,6 @@ from ppl import (
     measure_valued,
     reinforce,
 )
-from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.6)
