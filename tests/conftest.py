@@ -18,17 +18,6 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # again: a fifth of the time of a file of tests, and more of the whole suite
 gc.set_threshold(200_000, 20, 100)
 
-FASTER = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-"""Of jax 0.10, for what runs less long than it compiles; later ones end at the first of these."""
-
-
-def pytest_configure(config):
-    """Quick tests compile with few optimisations. Slow ones, and examples, compile as users do."""
-    quick = config.getoption("markexpr", "") == "not slow"
-    if quick and jax.__version_info__[:2] == (0, 10) and "XLA_FLAGS" not in os.environ:
-        os.environ["XLA_FLAGS"] = FASTER  # read when the first program is compiled
-
-
 MOST_MAPPINGS = 30_000
 """Of memory, by a process: each compiled program takes some, and Linux allows 65,530."""
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import lax
 
-from inference.running.compiler import QUICK
 from ppl import factor, gen, sample, select
+from semantics.compiling import QUICK
 
 MOVE = jnp.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.0, 0.25, 0.75]])
 SEE = jnp.array([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]])

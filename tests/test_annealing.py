@@ -32,12 +32,12 @@ from inference import (
     then,
     unit,
 )
-from inference.running.compiler import QUICK
 from inference.smc.adaptive import next_power
 from inference.smc.annealing import on_latents
 from ppl import Target, draw, gen, integrate, sample, seed
 from ppl.errors import InvalidArgument
 from semantics import check_proper
+from semantics.compiling import QUICK
 from tests.mutants.cases import BRANCHES, OPTIONAL, positive
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64

@@ -17,7 +17,6 @@ from jax import lax
 from long import LONG
 from numpy.testing import assert_allclose
 
-from inference.running.compiler import QUICK
 from ppl import (
     expectation,
     gen,
@@ -32,6 +31,7 @@ from ppl import (
     vmap,
 )
 from ppl.addresses import flatten
+from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.3)

@@ -18,10 +18,10 @@ from inference import (
     mixture,
     particle_gibbs,
 )
-from inference.running.compiler import QUICK
 from ppl import Masked, Target, draw, factor, gen, integrate, sample, scan, seed
 from ppl.errors import InvalidArgument
 from semantics import check_kernel
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])

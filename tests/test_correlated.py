@@ -34,10 +34,10 @@ from inference import (
     unit,
 )
 from inference.estimated.correlated import autoregressive
-from inference.running.compiler import QUICK
 from ppl import Target, draw, gen, integrate, sample, seed, select
 from ppl.errors import AddressNotFound, CannotIntegrate, InvalidArgument, ShapeError
 from ppl.normals import normals_of, on_normals
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a few million products of probabilities in float64
 QUARTERS = {"nodes": 4, "rule": "midpoint"}

@@ -28,10 +28,10 @@ from inference import (
     sum_out,
     unit,
 )
-from inference.running.compiler import QUICK
 from ppl import Target, gen, integrate, sample, seed, select
 from ppl.errors import InvalidArgument
 from semantics import check_kernel
+from semantics.compiling import QUICK
 
 EXACT = 1e-10
 # Of the largest deviation of a mean, in its standard errors. With 320 batches Student's law gives

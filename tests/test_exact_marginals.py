@@ -30,10 +30,10 @@ from inference import (
     when_ess_below,
 )
 from inference.mcmc.slices import slice_sample
-from inference.running.compiler import QUICK
 from ppl import Target, draw, factor, gen, sample, seed, select
 from ppl.errors import InvalidArgument
 from ppl.estimates import estimating_draw
+from semantics.compiling import QUICK
 
 KEY = jax.random.key(0)
 Y = jnp.array([0.5, -1.0, 2.0, 0.25])

@@ -19,8 +19,8 @@ from jax import lax
 from long import LONG
 from numpy.testing import assert_allclose
 
-from inference.running.compiler import QUICK
 from ppl import draw, enumerate_, expectation, integrate, measure_valued, reparam
+from semantics.compiling import QUICK
 
 SAME = 1e-8
 P = jnp.asarray(0.6)

@@ -17,9 +17,9 @@ from inference import (
     particle_filter,
     residual,
 )
-from inference.running.compiler import QUICK
 from ppl import gen, integrate, sample, seed
 from ppl.errors import DtypeError, InvalidArgument, ShapeError
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])

@@ -11,10 +11,10 @@ from jax import lax
 from scipy import stats
 
 from inference import Enumerated, multinomial, particle_filter, rao_blackwell
-from inference.running.compiler import QUICK
 from ppl import Masked, draw, factor, gen, integrate, law, repeat, sample, select
 from ppl import seed as seeded
 from ppl.errors import CannotEnumerate, InvalidArgument, ShapeError
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 REGIMES = np.array([[0.7, 0.3], [0.4, 0.6]])

@@ -42,9 +42,9 @@ from inference import (
     unit,
     weigh,
 )
-from inference.running.compiler import QUICK
 from ppl import Target, factor, gen, integrate, paths, sample, seed
 from ppl.errors import InvalidArgument, InvalidKey, ShapeError
+from semantics.compiling import QUICK
 
 EXACT = 1e-12
 PRIOR = jnp.array([0.5, 0.2, 0.3])

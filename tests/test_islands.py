@@ -36,9 +36,9 @@ from inference import (
     when_ess_below,
     within,
 )
-from inference.running.compiler import QUICK
 from ppl import Target, errors, gen, integrate, law, sample, seed
 from semantics import check_proper
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of 1e5 products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])

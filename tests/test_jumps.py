@@ -22,9 +22,9 @@ from examples import galaxies
 from inference import Move, cycle, iterate, metropolize, mixture
 from inference.mcmc.jumps import birth_death, one_row, split_merge
 from inference.move import mhg
-from inference.running.compiler import QUICK
 from ppl import Target, errors, gen, sample, seed
 from semantics import Measure, check_kernel, check_kernel_sampled, check_move, target_measure
+from semantics.compiling import QUICK
 from tests.mutants.jumps import MOST, NUMBERS, SPLIT, Bits
 
 # -- finite rows: the kernel's own law, integrated ---------------------------------------------

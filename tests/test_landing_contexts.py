@@ -20,9 +20,9 @@ from jax import lax
 from numpy.testing import assert_allclose
 
 from inference import elbo, iwelbo
-from inference.running.compiler import QUICK
 from ppl import Target, draw, expectation, gen, integrate, repeat, sample, scan, vmap
 from ppl.errors import GradientThroughDraw, NoStrategy
+from semantics.compiling import QUICK
 
 EXACT = 1e-11
 MODEL = jnp.array([0.5, -0.1, 0.4])

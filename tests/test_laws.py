@@ -12,10 +12,10 @@ import numpyro.distributions as dist
 import pytest
 from models import MODELS
 
-from inference.running.compiler import QUICK
 from ppl import draw, everything, factor, gen, integrate, law, paths, sample, seed, select
 from ppl.addresses import flatten, nest
 from ppl.execute import Given
+from semantics.compiling import QUICK
 
 EXACT = 1e-12
 P = 0.4

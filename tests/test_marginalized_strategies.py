@@ -18,7 +18,6 @@ from long import LONG
 from numpy.testing import assert_allclose
 
 from inference import by_importance, elbo, iwelbo, marginalize
-from inference.running.compiler import QUICK
 from ppl import (
     Target,
     disarm,
@@ -34,6 +33,7 @@ from ppl import (
     sample,
     without_replacement,
 )
+from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.3)

@@ -28,7 +28,6 @@ from long import LONG
 from numpy.testing import assert_allclose
 
 from inference import by_importance, elbo, marginalize
-from inference.running.compiler import QUICK
 from ppl import (
     Target,
     disarm,
@@ -44,6 +43,7 @@ from ppl import (
     relax,
     sample,
 )
+from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = 0.3

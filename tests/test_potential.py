@@ -20,12 +20,12 @@ from scipy import stats
 
 from inference import filter_beliefs, filter_series, marginal, temper
 from inference.mcmc.space import Space
-from inference.running.compiler import QUICK
 from inference.targets.restrict import restricted
 from ppl import Masked, Target, draw, errors, factor, gen, sample
 from ppl.addresses import flatten, nest
 from ppl.distributions import log_density
 from ppl.masks import leading
+from semantics.compiling import QUICK
 from tests.every_distribution import EVERY, NO_SAMPLER, N, values
 
 KEY = jax.random.key(0)

@@ -30,7 +30,6 @@ from inference import (
     then,
     unit,
 )
-from inference.running.compiler import QUICK
 from ppl import (
     Masked,
     Target,
@@ -46,6 +45,7 @@ from ppl import (
 from ppl import seed as seeded
 from ppl.affine import AFFINE, CONSTANT, orders
 from ppl.errors import AddressNotFound, InvalidArgument, ShapeError
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of densities in float64
 

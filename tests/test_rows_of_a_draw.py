@@ -17,7 +17,6 @@ import pytest
 from jax import lax
 from numpy.testing import assert_allclose
 
-from inference.running.compiler import QUICK
 from ppl import (
     disarm,
     draw,
@@ -28,6 +27,7 @@ from ppl import (
     measure_valued,
     reinforce,
 )
+from semantics.compiling import QUICK
 
 EXACT = 1e-11
 P = jnp.asarray(0.6)

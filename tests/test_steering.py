@@ -17,9 +17,9 @@ from scipy import stats
 from examples import diffusion, steering
 from examples.steering import REWARD, enumerated, keep_best, odds, passage, steered
 from inference import multinomial, particle_gibbs, resample, then, when_ess_below
-from inference.running.compiler import QUICK
 from ppl import integrate, seed
 from semantics import check_kernel
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # relative, of sums of at most a million products of probabilities in float64
 ROOT = Path(__file__).parent.parent

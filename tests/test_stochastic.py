@@ -38,10 +38,10 @@ from inference import (
     then,
     unit,
 )
-from inference.running.compiler import QUICK
 from ppl import Masked, Target, draw, factor, gen, integrate, sample, scan, seed, select
 from ppl.errors import AddressNotFound, CannotSimulate, InvalidArgument, MissingChoice
 from semantics import check_kernel
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 

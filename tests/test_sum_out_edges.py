@@ -14,9 +14,9 @@ from jax import lax
 from scipy import stats
 
 from inference import beliefs, most_likely, restore, sum_out
-from inference.running.compiler import QUICK
 from ppl import draw, factor, gen, integrate, sample, seed, select
 from ppl.chances import probability
+from semantics.compiling import QUICK
 
 EXACT = 1e-10
 YS = jnp.array([0.3, -1.0, 2.0])

@@ -22,9 +22,9 @@ import pytest
 from scipy.special import gammaln
 
 from inference import beliefs, most_likely, restore, sum_out
-from inference.running.compiler import QUICK
 from ppl import Masked, seed, select
 from ppl.addresses import flatten, nest
+from semantics.compiling import QUICK
 from semantics.evidence.e_values import combine
 
 EXACT, GRADIENT = 1e-10, 1e-9

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from inference import beliefs, most_likely, restore, sum_out
-from inference.running.compiler import QUICK
 from ppl import Masked, seed, select
 from ppl.addresses import flatten, nest
 from ppl.quadrature import outcomes
+from semantics.compiling import QUICK
 from semantics.evidence.e_values import multinomial
 
 DENSITY, GRADIENT, LAW = 1e-10, 1e-9, 1e-10

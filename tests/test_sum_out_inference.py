@@ -28,7 +28,6 @@ from inference import (
     sum_out,
     unit,
 )
-from inference.running.compiler import QUICK
 from ppl import (
     Masked,
     Target,
@@ -40,6 +39,7 @@ from ppl import (
     select,
 )
 from semantics import check_generative_function, check_kernel, check_proper
+from semantics.compiling import QUICK
 
 EXACT, LAW = 1e-10, 1e-12
 

@@ -16,7 +16,6 @@ from inference import (
     sum_out,
 )
 from inference.exact import finite_recovery, tables
-from inference.running.compiler import QUICK
 from ppl import (
     Target,
     draw,
@@ -28,6 +27,7 @@ from ppl import (
 from ppl import vmap as vmapped
 from ppl.addresses import flatten
 from ppl.causal import do
+from semantics.compiling import QUICK
 
 EXACT, LAW = 1e-10, 1e-12
 

@@ -18,8 +18,8 @@ import pytest
 from summed_plates import CASES, N, normal, outcomes
 
 from inference import beliefs, most_likely, restore, sum_out
-from inference.running.compiler import QUICK
 from ppl import Masked, gen, sample, seed, select
+from semantics.compiling import QUICK
 from semantics.evidence.e_values import multinomial
 
 EXACT, DRAWS, ALARM = 1e-12, 500, 1e-11

@@ -33,7 +33,6 @@ from inference import (
     weigh,
     when_ess_below,
 )
-from inference.running.compiler import QUICK
 from ppl import Target, draw, factor, gen, integrate, sample, seed
 from ppl.errors import (
     AddressNotFound,
@@ -44,6 +43,7 @@ from ppl.errors import (
     ShapeError,
 )
 from semantics import check_proper
+from semantics.compiling import QUICK
 
 EXACT = 1e-12  # sums of at most a million products of probabilities in float64
 MOVES = jnp.array([[0.8, 0.2], [0.3, 0.7]])

@@ -23,8 +23,6 @@ from ppl.randomness import Seed, checked_key, program_of
 from ppl.staging import Staged
 from ppl.walk import construct, walk
 
-from .compiler import OPTIONS
-
 _BUFFER = 1024  # steps
 _BUFFER_BYTES = 2**26
 _RULE = Seed()
@@ -260,12 +258,12 @@ def _between(programs: Hosted, part: int) -> Callable[[Slots, Any], Slots]:
             made.update(zip(step.outputs, outs, strict=True))
         return {i: x for i, x in made.items() if i in read}
 
-    return jax.jit(run, compiler_options=OPTIONS)
+    return jax.jit(run)
 
 
 @lru_cache(maxsize=64)
 def _block(programs: Hosted, loop: int) -> Callable[..., tuple[Any, list]]:
-    return jax.jit(programs.loops[loop].block, compiler_options=OPTIONS)
+    return jax.jit(programs.loops[loop].block)
 
 
 def _strong(x: Any) -> jax.Array:

@@ -20,8 +20,6 @@ import optax
 from ppl import expectation, seed
 from ppl.arguments import Arguments
 
-from .compiler import OPTIONS
-
 _COMPARED = 256
 
 DECAY = 3
@@ -156,12 +154,12 @@ def _gains(recipe: Recipe) -> Callable:
         one = seed(partial(recipe.estimate, leaves))
         return jax.vmap(lambda key: one(key, a) - one(key, b))(jax.random.split(key, _COMPARED))
 
-    return jax.jit(gains, compiler_options=OPTIONS)
+    return jax.jit(gains)
 
 
 @lru_cache(maxsize=64)
 def _compiled_slope(recipe: Recipe) -> Callable:
-    return jax.jit(recipe.gradient, compiler_options=OPTIONS)
+    return jax.jit(recipe.gradient)
 
 
 @lru_cache(maxsize=64)
@@ -177,4 +175,4 @@ def _block(recipe: Recipe) -> Callable:
         begun = training, jnp.zeros(recipe.buffer), jnp.full_like(start, -1)
         return jax.lax.fori_loop(0, count, one, begun)
 
-    return jax.jit(block, compiler_options=OPTIONS)
+    return jax.jit(block)

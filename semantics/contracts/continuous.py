@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import Masked, Target, errors, integrate
 from ppl.addresses import flatten
 from ppl.masks import leading
 from ppl.program import DRAW
 
+from ..compiling import QUICK
 from ..report import Verdict
 from .proper import Making
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import paths
 
+from ..compiling import QUICK
 from ..measures.denote import merged
 from ..report import Verdict
 from .proper import EXACT

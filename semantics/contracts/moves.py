@@ -28,9 +28,9 @@ import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from inference.move import Move, _moved, accept, metropolize, propose
-from inference.running.compiler import QUICK
 from ppl import Target, Trace, errors, paths, seed
 
+from ..compiling import QUICK
 from ..measures.denote import hashable, merged
 from ..measures.measure import Measure
 from ..report import Verdict

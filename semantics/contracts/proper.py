@@ -18,11 +18,11 @@ import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from inference import Weighted
-from inference.running.compiler import QUICK
 from ppl import Masked, Target, Trace, errors, paths
 from ppl.masks import leading
 from ppl.program import DRAW
 
+from ..compiling import QUICK
 from ..measures.denote import merged, target_measure
 from ..measures.matrix import Kernel
 from ..measures.measure import Measure

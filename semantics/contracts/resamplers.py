@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import at_boundary, errors, paths
 
+from ..compiling import QUICK
 from ..report import Verdict, joined
 from .proper import EXACT
 

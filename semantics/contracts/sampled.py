@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import Masked, Target, Trace, errors, seed
 from ppl.addresses import nest
 from ppl.randomness import checked_key
 
+from ..compiling import QUICK
 from ..evidence.e_values import combine, exchangeable, multinomial_effect, two_sample
 from ..evidence.ledger import stages
 from ..report import Verdict

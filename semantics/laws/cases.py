@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import errors, paths, seed
 from ppl.arguments import Arguments
 from ppl.program import DRAW, Path
 from ppl.randomness import program_of
 from ppl.sites import Site
 
+from ..compiling import QUICK
 from ..report import Verdict
 from . import calls
 from .stacked import eps, log_of, merged, one_axis, rows_of, take

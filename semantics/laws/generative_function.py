@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
-from inference.running.compiler import QUICK
 from ppl import GenerativeFunction, Target, errors, seed
 from ppl.addresses import flatten
 from ppl.sites import check_values
 
+from ..compiling import QUICK
 from ..report import Verdict, over
 from . import calls
 from .cases import POINTS, Case, Same, case_of, crashed, fixed_keys

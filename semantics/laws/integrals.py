@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from inference.running.compiler import QUICK
 from ppl import errors, integrate, quadrature
 from ppl.addresses import flatten, nest
 from ppl.arguments import Arguments
 from ppl.program import Path
 from ppl.sites import Site
 
+from ..compiling import QUICK
 from .cases import Case, Same
 from .departures import EXACT, Found
 from .stacked import eps, take

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from inference.running.compiler import QUICK
 from ppl import Target, integrate, law, paths
 from ppl.addresses import flatten
 
+from ..compiling import QUICK
 from .measure import Measure
 
 Choices = tuple[tuple[tuple[str, ...], Hashable], ...]

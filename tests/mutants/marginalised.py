@@ -35,9 +35,9 @@ from inference import (
     then,
     unit,
 )
-from inference.running.compiler import QUICK
 from ppl import Target, Trace, draw, factor, gen, integrate, sample
 from semantics import Verdict, check_kernel, check_proper
+from semantics.compiling import QUICK
 
 from .registry import Entry, Kind, family
 
