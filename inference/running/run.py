@@ -34,7 +34,6 @@ from .block_size import BlockSize
 from .blocks import Source, source_of
 from .chains import Chains
 from .checkpoint import Checkpoint, checked_folder
-from .compiler import OPTIONS
 from .progress import bar
 from .starting import given_values, initial_trace, not_finite
 from .warm_up import WarmUp, step_sizes
@@ -368,7 +367,7 @@ def _begin(source: Source, chains: Chains, how: str, warmup: int) -> Callable:
     def begin(keys: jax.Array, given: dict, data: list) -> tuple:
         return source.blocks(data).begin(keys, given, how, warmup)
 
-    return jax.jit(chains.over(begin), compiler_options=OPTIONS)
+    return jax.jit(chains.over(begin))
 
 
 @lru_cache(maxsize=16)
@@ -376,7 +375,7 @@ def _freeze(source: Source, chains: Chains) -> Callable:
     def freeze(tuning: Any, data: list) -> Any:
         return source.blocks(data).kernel.warm().freeze(tuning)
 
-    return jax.jit(chains.over(freeze), compiler_options=OPTIONS)
+    return jax.jit(chains.over(freeze))
 
 
 @lru_cache(maxsize=16)
@@ -390,7 +389,7 @@ def _steps(source: Source, chains: Chains, thin: int, buffer: int) -> Callable:
             programs = replace(programs, kernel=iterate(programs.kernel, thin))
         return programs.steps(buffer)(key, tuning, frozen, state, start, count, warming)
 
-    return jax.jit(chains.over(steps), compiler_options=OPTIONS)
+    return jax.jit(chains.over(steps))
 
 
 def _shapes(pairs: list[tuple]) -> str:

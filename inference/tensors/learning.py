@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ..running.compiler import OPTIONS
 from .beliefs import Told, begun, nothing_told
 from .entries import Entries
 from .model import Tensor
@@ -45,7 +43,7 @@ def _strong(x: Any) -> jax.Array:
     return jax.lax.convert_element_type(x, jnp.result_type(x))
 
 
-@partial(jax.jit, compiler_options=OPTIONS)
+@jax.jit
 def sweep_and_learn(
     run: Run, rows: Entries, y: jax.Array, held: Told, damping: Any, rate: Any
 ) -> Run:
@@ -62,7 +60,7 @@ def sweep_and_learn(
     return Run(tensor, state, moments)
 
 
-@partial(jax.jit, compiler_options=OPTIONS)
+@jax.jit
 def started(key: Any, tensor: Tensor, rows: Entries, y: jax.Array) -> State:
     """Where a start begins: small functions at random, and noise as large as the data."""
     if isinstance(tensor.noise, Likelihood):

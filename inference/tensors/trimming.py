@@ -8,13 +8,11 @@ that few entries had no need of may be needed by more, and is begun again.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..running.compiler import OPTIONS
 from .beliefs import Beliefs, begun
 from .learning import Run
 from .model import Tensor
@@ -63,7 +61,7 @@ def switched_off(run: Run, r: Any) -> Run:
     return replace(run, tensor=replace(run.tensor, kernels=kernels), state=state)
 
 
-@partial(jax.jit, compiler_options=OPTIONS)
+@jax.jit
 def begun_again(
     key: Any, tensor: Tensor, prior: Tensor, beliefs: Beliefs, coordinates: tuple[jax.Array, ...],
     variance: Any, off: Any,
