@@ -3,6 +3,6 @@
 QUICK = {"xla_backend_optimization_level": 0, "xla_disable_hlo_passes": "fusion"}
 """`compiler_options` of `jax.jit`. The programs of checks run for less time than they compile.
 
-Nothing is fused: at this level XLA of jax 0.10 makes a number anew in each fused loop that reads it,
-to other last digits, and derivatives ask which of two numbers the larger one was (`jnp.hypot`).
+Nothing is fused: at this level XLA of jax 0.10 makes a number anew in each fused loop that reads
+it, to other last digits, and derivatives ask which of two was the larger one (`jnp.hypot`).
 """
