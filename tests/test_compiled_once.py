@@ -78,11 +78,16 @@ def check(make, model, caplog, **how):
     assert any(np.ptp(np.asarray(draws[name])) > 0 for name in ("slope", "k"))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+QUICKLY = {"nuts", "a cycle", "tuned"}
+EACH = [pytest.param(k, marks=() if k in QUICKLY else pytest.mark.slow) for k in KERNELS]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_another_target_and_kernel_compile_nothing(name, caplog):
     check(KERNELS[name], model_of(), caplog)
 
 
+@pytest.mark.slow
 def test_missing_elements_are_data_too(caplog):
     check(KERNELS["hmc"], model_of(), caplog, masked=True)
 
