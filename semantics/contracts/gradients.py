@@ -13,7 +13,7 @@ import numpy as np
 
 from ppl import errors, integrate, paths
 
-from ..compiling import QUICK
+from ..compiling import UNFUSED
 from ..report import Verdict, joined
 from .proper import EXACT
 
@@ -103,7 +103,7 @@ def check_gradient(
     return replace(whole, n=n * len(points), variance=max(spread, default=None))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=QUICK)
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), compiler_options=UNFUSED)
 def _sides(
     estimator: Any, objective: Any, nodes: int | None, rule: str, bounds: Any, args: tuple
 ) -> tuple[Any, Any, jax.Array, jax.Array]:
