@@ -62,7 +62,9 @@ def mapped(
     size = max(1, min(n, _BATCH_ELEMENTS // max(1, elements)) if batch is None else batch)
     fixed = frozenset() if target is None else target.model.fixed
     data, tree = jax.tree.flatten((target, Arguments.of(args, {}, fixed)))
-    batches, one = _programs(make, tree, n, size)
+    # what is of no target is a closure, which would be kept with all that it holds
+    compiled = _programs if target is not None else _programs.__wrapped__
+    batches, one = compiled(make, tree, n, size)
     rows = iter(batches(data, given))
     return jax.tree.map(
         lambda s: next(rows) if s.size else np.zeros((n, *s.shape), s.dtype),
