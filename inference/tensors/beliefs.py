@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .model import Tensor
 from .noise import Precision
-from .sites import Mode, Sites, drawn_before
+from .sites import Mode, Sites, drawn
 
 
 @jax.tree_util.register_dataclass
@@ -131,10 +131,11 @@ def begun(
       precision: of the noise.
     """
     *keys, last = jax.random.split(key, len(coordinates) + 1)
-    parts = zip(keys, tensor.kernels, coordinates, tensor.ranks, strict=True)
+    nothing = nothing_told(tensor, tuple(at.shape[0] for at in coordinates))
+    parts = zip(keys, tensor.kernels, coordinates, nothing.modes, tensor.ranks, strict=True)
     modes = []
-    for key, kernels, at, rank in parts:
-        draw = drawn_before(kernels, at, key)
+    for key, kernels, at, sites, rank in parts:
+        draw = drawn(kernels, at, sites, key)
         draw = draw / jnp.sqrt(jnp.mean(draw**2, 0) + 1e-30)
         size = (spread / rank**0.5) ** (1 / len(keys))
         mean = (size * draw).at[:, rank:].set(0.0)  # no effect

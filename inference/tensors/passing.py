@@ -43,9 +43,9 @@ def message_passing(
     is a Gaussian process with sites, folded in time linear in its coordinates. Hyperparameters
     go up the slope of the bound meanwhile: scales and variances of each kernel, degrees of
     freedom, parameters of a `Likelihood`. Components of a CP model that are not needed lose their
-    variance: after the climb, if it took 20 sweeps or has converged, each is taken out for 20
-    sweeps, and stays out if the bound is larger without it (but for a `Likelihood`, whose bound
-    does not tell); then it climbs again.
+    variance: once the climb has converged, each is taken out for 20 sweeps, and stays out if the
+    bound is larger without it (but for a `Likelihood`, whose bound does not tell); then it climbs
+    again.
 
     Without damping and learning, no sweep lowers the bound of normal and of Student-t noise. For
     a `Likelihood` predictors are taken as normal, and the bound is a number near it.

@@ -138,9 +138,7 @@ class Fit:
         if not converged and at.step < self.sweeps:
             return at
         at = replace(at, converged=converged)
-        # of one that is still on its way, too: components that share the work are slow to part
-        may = self.trims and at.stage == CLIMB and (converged or at.step >= TRIAL)
-        order = self._needed(at) if may else ()
+        order = self._needed(at) if converged and at.stage == CLIMB and self.trims else ()
         if len(order) < 2:
             return replace(at, stage=OVER)
         assert at.run is not None
