@@ -125,6 +125,11 @@ print(jax.process_count(), draws["mu"].shape, draws["mu"].tobytes().hex())
 
     alone = finished(process(None, 4)).split()
     pair = [process(0, 2), process(1, 2)]
-    outs = [finished(p).splitlines()[-1].split() for p in pair]  # Gloo greets on stdout
+    try:
+        outs = [finished(p).splitlines()[-1].split() for p in pair]  # Gloo greets on stdout
+    finally:
+        for p in pair:  # where one has failed, the other waits for it
+            p.kill()
+            p.communicate()
     assert [out[0] for out in outs] == ["2", "2"] and alone[0] == "1"
     assert outs[0][1:] == outs[1][1:] == alone[1:]

@@ -90,7 +90,19 @@ class Chains:
         """Arrays of the host, or of one device, whole on each device."""
         if self.mesh is None:
             return tree
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+
+        # `device_put` would compare the processes' numbers, and takes no numbers of Python there
+        def one(leaf: Any) -> jax.Array:
+            if jax.dtypes.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
+                words = one(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+            array = np.asarray(leaf, jax.numpy.result_type(leaf))
+            return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
+
+        return jax.tree.map(one, tree)
 
     def get(self, tree: Any) -> Any:
         """All of the arrays on this host, those of other processes too."""
