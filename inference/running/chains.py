@@ -94,7 +94,7 @@ class Chains:
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
 
-        # `device_put` would compare the processes' numbers, and takes no numbers of Python there
+        # among processes `device_put` refuses doubles that 32 bits can't hold, where 64 are not used
         def one(leaf: Any) -> jax.Array:
             if jax.dtypes.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
                 words = one(jax.random.key_data(leaf))
