@@ -6,6 +6,7 @@ from .contracts.continuous import check_kernel_quadrature
 from .contracts.equivalent import check_equivalent, check_pure
 from .contracts.gradients import check_gradient
 from .contracts.moves import check_move
+from .contracts.orbits import check_orbit
 from .contracts.proper import check_kernel, check_proper, kernel_matrix
 from .contracts.resamplers import check_resampler
 from .contracts.sampled import (
@@ -45,6 +46,7 @@ __all__ = [
     "check_kernel_quadrature",
     "check_kernel_sampled",
     "check_move",
+    "check_orbit",
     "check_proper",
     "check_pure",
     "check_pure_kernel",

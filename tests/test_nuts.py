@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inference.mcmc.tree import Point, grow
+from inference.mcmc.tree import grow
+from inference.mcmc.turning import Point
 from tests.budget import assert_law
 
 KEY = jax.random.key(20261126)

@@ -18,10 +18,11 @@ from .hmc import USUAL, Hamiltonian, gradient_of
 from .metric import Metric
 from .phase import Phase, on_phases
 from .prologue import Prologue, accepting
-from .tree import Point, grow
+from .tree import grow, grow_by_draws
+from .turning import Point
 
-DEEPEST = 30
-"""The most doublings: steps are counted in 32 bits."""
+DEEPEST, UNROLLED = 30, 5
+"""The most doublings: steps are counted in 32 bits; and where each one is written out."""
 
 
 class RandomKey(dist.Distribution):
@@ -55,6 +56,7 @@ def nuts(
     dense: bool | None = None,
     target_accept: float = 0.8,
     max_depth: int = 10,
+    unroll: bool = False,
 ) -> Kernel:
     """The no-U-turn sampler; leaves `target` invariant (Hoffman and Gelman 2014).
 
@@ -75,6 +77,9 @@ def nuts(
         most 64 coordinates if left out.
       target_accept: the acceptance probability that the warm-up aims at.
       max_depth: a trajectory has at most 2**max_depth - 1 steps; at most 30.
+      unroll: all of its steps are written out, and each direction and each choice is a `draw`
+        where one hidden key decides on all else; for `max_depth` of at most 5. It is slower, and
+        for checks: `law`, `integrate` and the exact checks of `semantics` see these draws.
 
     Raises:
       InvalidArgument: a selected latent has no unconstrained space, or a setting is out of
@@ -93,20 +98,18 @@ def nuts(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
-    check_count("max_depth", max_depth, most=DEEPEST)
+    check_count("max_depth", max_depth, most=UNROLLED if unroll else DEEPEST)
     begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
     system = Hamiltonian(begun.space)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:
-        tree = grow(
-            begun.space.potential(phase.rest),
-            Point(phase.z, system.momentum(metric.inverse_mass), phase.gradient),
-            phase.potential,
-            metric.inverse_mass,
-            metric.step_size,
-            draw(RandomKey()),
-            max_depth,
-        )
+        start = Point(phase.z, system.momentum(metric.inverse_mass), phase.gradient)
+        potential, mass = begun.space.potential(phase.rest), metric.inverse_mass
+        given = potential, start, phase.potential, mass, metric.step_size
+        if unroll:
+            tree = grow_by_draws(*given, max_depth)
+        else:
+            tree = grow(*given, draw(RandomKey()), max_depth)
         chosen = tree.chosen
         moved = Phase(phase.rest, chosen.z, chosen.potential, chosen.gradient)
         stats = {

@@ -7,7 +7,7 @@ chains, and a step selects only what differs between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,21 +17,13 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from .decisions import Drawn, Keyed, branch
 from .lockstep import lockstep
 from .metric import kinetic_energy, velocity
+from .turning import Point, looked_back, turned
 
 # A trajectory whose energy error is larger than this is called divergent (Stan's number).
 DIVERGENT = 1000.0
-# Uniforms that are drawn at once; most trees need no second block.
-_BLOCK = 64
-
-
-class Point(NamedTuple):
-    """A point of phase space and the gradient of the potential there, each of shape (n,)."""
-
-    z: jax.Array
-    r: jax.Array
-    gradient: jax.Array
 
 
 class Chosen(NamedTuple):
@@ -77,9 +69,7 @@ def grow(
     points of the newer half first (Betancourt 2017, appendices A.2 and A.3). It turns back
     where the line between its ends points against the momentum at one of them (Hoffman and
     Gelman 2014, equation 9), or the line from an end to just across the middle against the
-    momentum at that end; and so where a subtree does that doubling makes. Of the leaves
-    left behind, one for each level is still needed, and is found by the bits of the number
-    of a leaf (Phan, Pradhan and Jankowiak 2019; Lao and Dillon 2019).
+    momentum at that end; and so where a subtree does that doubling makes.
 
     A chain's result does not depend on the chains beside it. Nothing is differentiated
     through a tree.
@@ -93,7 +83,8 @@ def grow(
       bits: data of a `threefry2x32` key, of shape (2,).
 
     >>> import jax, jax.numpy as jnp
-    >>> from inference.mcmc.tree import Point, grow
+    >>> from inference.mcmc.tree import grow
+    >>> from inference.mcmc.turning import Point
     >>> def potential(z):
     ...     return z @ z / 2
     >>> z, r = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -104,28 +95,73 @@ def grow(
     >>> round(float(jnp.linalg.norm(tree.chosen.z)), 1)
     1.0
     """
-    # what the potential closes over may be traced, and mapped in its own way
-    closed = jax.make_jaxpr(jax.value_and_grad(potential))(start.z)
-    shared = [jnp.asarray(step_size, start.z.dtype), inverse_mass, *closed.consts]
+    jaxpr, shared = _prepared(potential, start, inverse_mass, step_size)
 
     def program(
         mapped: tuple, shared: list, start: Point, value: jax.Array, bits: jax.Array
     ) -> Tree:
-        return _Trees(closed.jaxpr, mapped, shared, bits, max_depth).grow(start, value)
+        by = Keyed.of(bits, max_depth, value.dtype)
+        return Trees(jaxpr, mapped, shared, by, max_depth).grow(start, value)
 
     return lockstep(program, shared, (start, value, bits))
+
+
+def grow_by_draws(
+    potential: Callable[[jax.Array], jax.Array],
+    start: Point,
+    value: jax.Array,
+    inverse_mass: jax.Array,
+    step_size: Any,
+    max_depth: int,
+    signs: Sequence[Any] | None = None,
+    trees: type[Trees] | None = None,
+) -> Tree:
+    """`grow`, a random program: each direction and each choice is a draw.
+
+    All of its 2**max_depth - 1 steps are written out one after the other, and are made by the
+    same code as those of `grow`. So `ppl.law` gives the law of the transition, of one momentum.
+
+    Args:
+      signs: the directions where they are known, +1 or -1 for each doubling; then only the
+        choices are drawn.
+      trees: what makes the steps, if not `Trees`.
+
+    >>> import jax.numpy as jnp
+    >>> from inference.mcmc.tree import grow_by_draws
+    >>> from inference.mcmc.turning import Point
+    >>> from ppl import law
+    >>> start = Point(jnp.zeros(1), jnp.ones(1), jnp.zeros(1))
+    >>> flat = lambda z: 0.0 * z.sum()
+    >>> tree = lambda: grow_by_draws(flat, start, jnp.zeros(()), jnp.ones(1), 1.0, 2)
+    >>> found = law(lambda: tree().chosen.z)()
+    >>> found.values.ravel().tolist()
+    [-3.0, -2.0, -1.0, 1.0, 2.0, 3.0]
+    >>> (24 * found.masses).round(9).tolist()
+    [3.0, 6.0, 3.0, 3.0, 6.0, 3.0]
+    """
+    jaxpr, shared = _prepared(potential, start, inverse_mass, step_size)
+    grown = (trees or Trees)(jaxpr, (False,) * len(shared), shared, Drawn(signs), max_depth)
+    one = grown.grow(*jax.tree.map(lambda x: x[None], (start, value)))
+    return jax.tree.map(lambda x: x[0], one)
+
+
+def _prepared(potential: Callable, start: Point, inverse_mass: Any, step_size: Any) -> tuple:
+    """The potential with its gradient as a jaxpr; and what it closes over, which may be traced,
+    and mapped in its own way, after the step size and the masses."""
+    closed = jax.make_jaxpr(jax.value_and_grad(potential))(start.z)
+    return closed.jaxpr, [jnp.asarray(step_size, start.z.dtype), inverse_mass, *closed.consts]
 
 
 class _Memory(NamedTuple):
     """What a half needs later on.
 
     Attributes:
-      uniforms: for the next leaves, of shape (chains, block).
+      block: what decides on the next leaves.
       rows: of leaves that it left behind, by level: z and r where a subtree began, and z
         before that. Of shape (levels, 3, chains, n).
     """
 
-    uniforms: jax.Array
+    block: Any
     rows: jax.Array
 
 
@@ -157,8 +193,8 @@ class _Whole(NamedTuple):
 class _Trajectories(NamedTuple):
     """The chains that still go are all at the same `leaf` of the same doubling."""
 
-    depth: jax.Array
-    leaf: jax.Array
+    depth: Any
+    leaf: Any
     whole: _Whole
     half: _Half
     stats: _Stats
@@ -166,45 +202,55 @@ class _Trajectories(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Trees:
-    """Chains that grow together, with what stays the same meanwhile."""
+class Trees:
+    """Chains that grow together, with what stays the same meanwhile.
+
+    Attributes:
+      jaxpr: from a position to the potential and its gradient.
+      mapped: whether each of `shared` has a chain axis in front.
+      shared: the step size, the inverse masses, and what the jaxpr closes over.
+      by: what decides on directions and choices.
+    """
 
     jaxpr: Any
     mapped: tuple[bool, ...]
     shared: list
-    bits: jax.Array
+    by: Keyed | Drawn
     max_depth: int
 
     def grow(self, start: Point, value: jax.Array) -> Tree:
         chains, n = start.z.shape
         kinetic = self.each(lambda shared, r: kinetic_energy(shared[1], r), start.r)
         energy = value + kinetic.astype(value.dtype)
-        uniforms = self.uniforms(0, 2 * self.max_depth + 1 + _BLOCK, value.dtype)
-        coins, block = jnp.split(uniforms, [2 * self.max_depth + 1], 1)
         zeros, none = jnp.zeros(chains, value.dtype), jnp.zeros(chains, bool)
         counts = jnp.zeros(chains, int)
         rows = jnp.zeros((max(1, self.max_depth - 1), 3, chains, n), start.z.dtype)
         chosen = Chosen(start.z, start.gradient, value, energy)
-        sign = _sign(coins, 0, start.z.dtype)
+        sign = self.by.sign(0).astype(start.z.dtype)
         state = _Trajectories(
-            depth=jnp.zeros((), int),
-            leaf=jnp.zeros((), int),
+            depth=0,
+            leaf=0,
             whole=_Whole(start, start, chosen, zeros),
             half=_Half(~none, sign, start, chosen, zeros - jnp.inf),
             stats=_Stats(zeros, counts, none),
-            memory=_Memory(block, rows),
+            memory=_Memory(self.by.block, rows),
         )
 
         def more(state: _Trajectories) -> jax.Array:
             return (state.depth < self.max_depth) & jnp.any(state.half.going)
 
-        state = lax.while_loop(more, partial(self.stepped, energy, coins), state)
+        if isinstance(self.by, Drawn):
+            for _ in range(2**self.max_depth - 1):
+                state = self.stepped(energy, state)
+        else:
+            state = state._replace(depth=jnp.zeros((), int), leaf=jnp.zeros((), int))
+            state = lax.while_loop(more, partial(self.stepped, energy), state)
         accept, steps, diverging = state.stats
         # before doubling k it had made 2^k - 1 steps, and then at least one more
         depth = jnp.iinfo(steps.dtype).bits - lax.clz(steps)
         return Tree(state.whole.chosen, accept, steps, depth, diverging)
 
-    def stepped(self, energy: jax.Array, coins: jax.Array, state: _Trajectories) -> _Trajectories:
+    def stepped(self, energy: jax.Array, state: _Trajectories) -> _Trajectories:
         """With a leaf more. Chains that have stopped stay where they are."""
         depth, leaf, whole, half, stats, memory = state
         going, sign = half.going, half.sign
@@ -215,12 +261,11 @@ class _Trees:
         diverging = error > DIVERGENT
         leaves = 1 << depth
         number = leaves - 1 + leaf  # from 0, in the whole trajectory
-        uniforms = self.supplied(memory.uniforms, number)
-        u = _column(uniforms, number & (_BLOCK - 1))
-        taken = u < jax.nn.sigmoid(-error - half.log_weight)
-        rows, turned = self.looked_back(memory.rows, leaf, half.end.z, end, sign)
+        share = jax.nn.sigmoid(-error - half.log_weight)
+        taken, block = self.by.leaf(memory.block, number, share)
+        rows, back = self.looked_back(memory.rows, leaf, half.end.z, end, sign)
         half = _Half(
-            going=going & ~diverging & ~turned,
+            going=going & ~diverging & ~back,
             sign=sign,
             end=end,
             chosen=_where(taken, Chosen(end.z, end.gradient, value, after), half.chosen),
@@ -232,28 +277,30 @@ class _Trees:
             stats.diverging | (going & diverging),
         )
         middle = rows[0, 2], rows[0, 0]
-        depth, leaf, whole, half = lax.cond(
-            (leaf + 1 == leaves) | ~jnp.any(half.going),
-            lambda: self.joined(coins, depth, middle, whole, half),
+        last = leaf + 1 == leaves
+        if not isinstance(last, bool):
+            last |= ~jnp.any(half.going)
+        depth, leaf, whole, half = branch(
+            last,
+            lambda: self.joined(depth, middle, whole, half),
             lambda: (depth, leaf + 1, whole, half),
         )
-        return _Trajectories(depth, leaf, whole, half, stats, _Memory(uniforms, rows))
+        return _Trajectories(depth, leaf, whole, half, stats, _Memory(block, rows))
 
     def joined(
         self,
-        coins: jax.Array,
-        depth: jax.Array,
+        depth: Any,
         middle: tuple[jax.Array, jax.Array],
         whole: _Whole,
         half: _Half,
-    ) -> tuple[jax.Array, jax.Array, _Whole, _Half]:
+    ) -> tuple[Any, Any, _Whole, _Half]:
         """The half as a part of the whole, and the next half, still empty."""
         forward = half.sign > 0
         far = _where(forward, whole.left, whole.right)
-        turned = _turned(far.z, far.r, *middle, half.end, half.sign)
+        back = turned(far.z, far.r, *middle, half.end, half.sign)
         ratio = jnp.exp(half.log_weight - whole.log_weight)
-        taken = half.going & (_column(coins, 2 * depth + 1) < ratio)
-        going = half.going & ~turned
+        taken = half.going & self.by.half(depth, ratio)
+        going = half.going & ~back
         # a chain that stops needs no ends; that these are known only now lets XLA write the
         # new ends over the old ones, and copy nothing where no half has ended
         joined = _Whole(
@@ -262,14 +309,16 @@ class _Trees:
             chosen=_where(taken, half.chosen, whole.chosen),
             log_weight=jnp.logaddexp(whole.log_weight, half.log_weight),
         )
-        sign = _sign(coins, 2 * depth + 2, half.sign.dtype)
+        sign = half.sign  # of the last doubling there is no next one
+        if not isinstance(depth, int) or depth + 1 < self.max_depth:
+            sign = self.by.sign(depth + 1).astype(sign.dtype)
         empty = half._replace(
             going=going,
             sign=sign,
             end=_where(sign > 0, joined.right, joined.left),
             log_weight=jnp.full_like(half.log_weight, -jnp.inf),
         )
-        return depth + 1, jnp.zeros_like(depth), joined, empty
+        return depth + 1, 0 * depth, joined, empty
 
     def leapfrog(
         self, shared: list, sign: jax.Array, going: jax.Array, start: Point
@@ -284,82 +333,15 @@ class _Trees:
         return Point(z, r, gradient), value, kinetic_energy(inverse_mass, r)
 
     def looked_back(
-        self, rows: jax.Array, leaf: jax.Array, before: jax.Array, end: Point, sign: jax.Array
+        self, rows: jax.Array, leaf: Any, before: jax.Array, end: Point, sign: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """With `end` where it begins a subtree; else whether a subtree that it ends turns back.
-
-        A subtree of 2^k leaves ends at a leaf whose number has k ones or more at its end. It
-        began with a leaf that lies in row `top` for k = 1, and a row lower for each k more.
-        """
-        top = lax.population_count(leaf >> 1)
-        lowest = top - lax.population_count((~leaf & (leaf + 1)) - 1) + 1
-        none = jnp.zeros(sign.shape, bool)
-
-        def begun() -> tuple[jax.Array, jax.Array]:
-            written = rows
-            for k, x in enumerate((end.z, end.r, before)):
-                written = lax.dynamic_update_slice(written, x[None, None], (top, k, 0, 0))
-            return written, none
-
-        def ended() -> tuple[jax.Array, jax.Array]:
-            def more(state: tuple) -> jax.Array:
-                return state[0] >= lowest
-
-            def larger(state: tuple) -> tuple:
-                i, turned = state
-                middle = _leaf(rows, i + 1, 2), _leaf(rows, i + 1, 0)
-                now = _turned(_leaf(rows, i, 0), _leaf(rows, i, 1), *middle, end, sign)
-                return i - 1, turned | now
-
-            pair = _against(_leaf(rows, top, 0), _leaf(rows, top, 1), end, sign)
-            return rows, lax.while_loop(more, larger, (top - 1, pair))[1]
-
-        return lax.cond(leaf & 1 == 0, begun, ended)
-
-    def supplied(self, uniforms: jax.Array, number: jax.Array) -> jax.Array:
-        """Uniforms for leaf `number` and after."""
-
-        def fresh() -> jax.Array:
-            return self.uniforms(number // _BLOCK, _BLOCK, uniforms.dtype)
-
-        needed = (number > 0) & (number & (_BLOCK - 1) == 0)
-        return lax.cond(needed, fresh, lambda: uniforms)
+        """With `end` where it begins a subtree; else whether a subtree that it ends turns back."""
+        return looked_back(rows, leaf, before, end, sign)
 
     def each(self, f: Callable, *own: Any) -> Any:
         """`f(shared, *own)` for each chain."""
         axes = [0 if m else None for m in self.mapped]
         return jax.vmap(f, in_axes=(axes, *(0 for _ in own)))(self.shared, *own)
-
-    def uniforms(self, block: Any, n: int, dtype: Any) -> jax.Array:
-        """Block number `block`, by a key of its own: the next one is as good as any other."""
-
-        def one(bits: jax.Array) -> jax.Array:
-            bits = bits + jnp.stack([jnp.zeros_like(bits[1]), jnp.asarray(block, bits.dtype)])
-            key = jax.random.wrap_key_data(bits, impl="threefry2x32")
-            return jax.random.uniform(key, (n,), dtype)
-
-        return jax.vmap(one)(self.bits)
-
-
-def _turned(
-    z: jax.Array, r: jax.Array, before: jax.Array, after: jax.Array, end: Point, sign: jax.Array
-) -> jax.Array:
-    """Whether trajectories from (z, r) to `end` turn back; `before` and `after` their middle.
-
-    Without the looks across the middle, a trajectory that closes a circle in one doubling
-    goes on to `max_depth`.
-    """
-    across = _dot(after - z, r) * sign <= 0
-    return across | (_dot(end.z - before, end.r) * sign <= 0) | _against(z, r, end, sign)
-
-
-def _against(z: jax.Array, r: jax.Array, end: Point, sign: jax.Array) -> jax.Array:
-    line = end.z - z
-    return (_dot(line, r) * sign <= 0) | (_dot(line, end.r) * sign <= 0)
-
-
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.sum(a * b, -1)
 
 
 def _where(chains: jax.Array, a: Any, b: Any) -> Any:
@@ -369,15 +351,3 @@ def _where(chains: jax.Array, a: Any, b: Any) -> Any:
         return jnp.where(chains.reshape(-1, *(1 for _ in x.shape[1:])), x, y)
 
     return jax.tree.map(one, a, b)
-
-
-def _sign(coins: jax.Array, i: Any, dtype: Any) -> jax.Array:
-    return jnp.where(_column(coins, i) < 0.5, 1.0, -1.0).astype(dtype)
-
-
-def _column(x: jax.Array, i: jax.Array) -> jax.Array:
-    return lax.dynamic_index_in_dim(x, i, 1, keepdims=False, allow_negative_indices=False)
-
-
-def _leaf(rows: jax.Array, i: jax.Array, k: int) -> jax.Array:
-    return lax.dynamic_slice(rows, (i, k, 0, 0), (1, 1, *rows.shape[2:]))[0, 0]

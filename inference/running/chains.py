@@ -94,9 +94,9 @@ class Chains:
         if jax.process_count() == 1:
             return jax.device_put(tree, sharding)
 
-        # among processes `device_put` refuses doubles that 32 bits can't hold, where 64 are not used
+        # among processes device_put refuses doubles that 32 bits can't hold, unless 64 are used
         def one(leaf: Any) -> jax.Array:
-            if jax.dtypes.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
+            if jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
                 words = one(jax.random.key_data(leaf))
                 return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
             array = np.asarray(leaf, jax.numpy.result_type(leaf))

@@ -32,6 +32,7 @@ from . import (
     tensors,
     trace_mh,
     translate,
+    trees,
     variational,
 )
 
@@ -48,6 +49,7 @@ ENTRIES = tuple(
         continuous,
         jumps,
         hamiltonian,
+        trees,
         slicing,
         smc,
         guided,
