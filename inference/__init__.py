@@ -50,9 +50,10 @@ from .results.pointwise import log_likelihood
 from .results.predictive import posterior_predictive, prior_predictive
 from .results.summary import Summary
 from .results.verdict import Divergences, Verdict
+from .running.data_sets import sample_posteriors
 from .running.fitting import fit
 from .running.particle_run import ParticleRun, run_particles
-from .running.run import sample_posterior
+from .running.sampling import sample_posterior
 from .smc.adaptive import Annealed, adaptive_annealing, particle_metric
 from .smc.ancestry import filter_error, log_evidence_error, relative_variance
 from .smc.annealing import annealed, retarget, reverse_annealed
@@ -222,6 +223,7 @@ __all__ = [
     "reweight",
     "run_particles",
     "sample_posterior",
+    "sample_posteriors",
     "score_matching",
     "sghmc",
     "sgld",

@@ -212,6 +212,7 @@ call(
     dense=const(False),
     target_accept=const(0.8),
     max_depth=const(5),
+    unroll=const(False),
 )
 call(
     "mala",
@@ -578,6 +579,22 @@ call(
     key=const(KEY),
     target=LINE_,
     kernel=lambda: mh(LINE, "slope"),
+    draws=const(2),
+    warmup=const(0),
+    thin=const(1),
+    chains=const(2),
+    initial=const("prior"),
+    batch_size=const(1),
+    mesh=const(None),
+    progress=const(False),
+    checkpoint=const(None),
+    heavy=True,
+)
+call(
+    "sample_posteriors",
+    key=const(KEY),
+    targets=lambda: [LINE, LINE],
+    make=const(lambda target: mh(target, "slope")),
     draws=const(2),
     warmup=const(0),
     thin=const(1),

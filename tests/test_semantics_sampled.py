@@ -423,3 +423,27 @@ def test_the_example_of_both_libraries():
     from examples.check_peers import main
 
     assert main() == 0
+
+
+# -- second moments ----------------------------------------------------------------------------
+
+
+@gen
+def pair():
+    x = sample("x", dist.Normal(2.0, 1.0))
+    sample("z", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(x, 10.0))
+
+
+def test_a_correlation_that_marginals_do_not_show_is_seen():
+    """Each latent keeps its law, and the density its median; only their product tells."""
+
+    def correlated(target):
+        def step(key, latents):
+            noise = math.sqrt(1 - 0.3**2) * jax.random.normal(key)
+            return {"x": latents["x"], "z": 0.3 * (latents["x"] - 2.0) + noise}
+
+        return Opaque(step)
+
+    verdict = check_kernel_sampled(correlated, Target(pair, (), {"y": 0.5}), KEY)
+    assert not verdict and verdict.witness.startswith("(x - m) * (z - m): mean 0.")

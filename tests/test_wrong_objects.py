@@ -89,6 +89,7 @@ FINE = {
     ("mhg", "name"): {"str"},
     ("Draws", "status"): {"str"},
     ("sample_posterior", "checkpoint"): {"str", "none"},
+    ("sample_posteriors", "checkpoint"): {"str", "none"},
     ("run_particles", "checkpoint"): {"str", "none"},
     # a model of no such address, whose values are of no use
     ("to_datatree", "log_likelihood"): {"dict", "none"},

@@ -13,7 +13,7 @@ from ppl import Selection, Target, draw
 
 from ..kernel import Kernel, Stats
 from ..recipe import made_again
-from ..validation.settings import check_count
+from ..validation.settings import check_count, check_flag
 from .hmc import USUAL, Hamiltonian, gradient_of
 from .metric import Metric
 from .phase import Phase, on_phases
@@ -98,6 +98,7 @@ def nuts(
     >>> bool(abs(mu["mean"] - 1.0) < 5 * mu["mcse_mean"])
     True
     """
+    check_flag("unroll", unroll)
     check_count("max_depth", max_depth, most=UNROLLED if unroll else DEEPEST)
     begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
     system = Hamiltonian(begun.space)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -80,11 +81,7 @@ class Chains:
             return tree
         sharding = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names[0]))
 
-        def one(array: Any) -> jax.Array:
-            array = np.asarray(array)
-            return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
-
-        return jax.tree.map(one, tree)
+        return jax.tree.map(partial(_placed, sharding), tree)
 
     def share(self, tree: Any) -> Any:
         """Arrays of the host, or of one device, whole on each device."""
@@ -95,17 +92,20 @@ class Chains:
             return jax.device_put(tree, sharding)
 
         # among processes device_put refuses doubles that 32 bits can't hold, unless 64 are used
-        def one(leaf: Any) -> jax.Array:
-            if jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.dtypes.prng_key):
-                words = one(jax.random.key_data(leaf))
-                return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-            array = np.asarray(leaf, jax.numpy.result_type(leaf))
-            return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
-
-        return jax.tree.map(one, tree)
+        return jax.tree.map(partial(_placed, sharding), tree)
 
     def get(self, tree: Any) -> Any:
         """All of the arrays on this host, those of other processes too."""
         if jax.process_count() > 1:
             tree = multihost_utils.process_allgather(tree, tiled=True)
         return jax.tree.map(np.asarray, tree)
+
+
+def _placed(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """An array of the host, or of one device, or keys, on the devices of a sharding."""
+    dtype = jax.numpy.result_type(leaf)
+    if jax.numpy.issubdtype(dtype, jax.dtypes.prng_key):
+        words = _placed(sharding, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    array = np.asarray(leaf, dtype)
+    return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])

@@ -92,7 +92,7 @@ def _coordinates(target: Target, path: tuple) -> bool:
     return True
 
 
-def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> errors.NonFiniteStart:
+def not_finite(target: Target, trace: Trace, chain: str, attempts: int) -> errors.NonFiniteStart:
     """The error for a start without a finite density and gradient, with a row per address."""
     rows = []
     key = jax.random.key(0)  # of densities that are estimated
@@ -111,7 +111,7 @@ def not_finite(target: Target, trace: Trace, chain: int, attempts: int) -> error
     bad = [row for row in (*added, *rows) if not np.isfinite(row[3]) or row[4] == "NOT FINITE"]
     rows += added
     return errors.NonFiniteStart(
-        f"Chain {chain} found no start with a finite log density and gradient.",
+        f"{chain.capitalize()} found no start with a finite log density and gradient.",
         where=errors.caller(),
         given=f"{attempts} attempts; the last one is shown",
         expected="a point of positive density",

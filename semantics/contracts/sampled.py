@@ -9,7 +9,7 @@ the model. Draws of that law with and without the kernel are compared by an e-pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,16 +28,10 @@ from ..evidence.ledger import stages
 from ..report import Verdict
 from .continuous import stale
 from .positions import Positions
+from .statistics import CENTER, Latents, Statistics, statistics_of
 
-Latents = Mapping[str, Any]
-Statistics = Callable[[Latents, Mapping[str, Any]], Any]
-
-DENSITY = "log p(latents, data)"
 BATCH = 200
 """Chains in one compiled call: all stages share it."""
-
-SCALARS, FACTORS = 6, 3
-"""Scalars of the latents that are looked at alone, and those of latents and data in products."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +138,8 @@ def check_kernel_sampled(
       steps: how often the kernel is applied to each start: once shows the least of a bias.
       reversible: also that (x, K(x)) has the law of (K(x), x).
       statistics: from latents and data to a tree of numbers. Without it: the first scalars of
-        the latents, and their products with those of the data. The joint log density
+        the latents, their products with those of the data, and their distances from a center
+        and the products of these, which see variances and correlations. The joint log density
         log p(x, y) is always among them, since statistics of the latents alone are blind to a
         kernel that ignores the data.
 
@@ -275,7 +270,9 @@ def _flow(
     # one program for both draws, and one for all statistics, compile faster than several
     first, second = jax.random.split(key)
     simulate = seed(lambda: target.model.simulate(*target.args))
-    both = jax.vmap(simulate)(jax.random.split(first))
+    many = jax.vmap(simulate)(jax.random.split(first, 2 + CENTER))
+    both = jax.tree.map(lambda leaf: leaf[:2], many)
+    center = jax.tree.map(lambda leaf: leaf[2:], target.choices(many))
     start = jax.tree.map(lambda leaf: leaf[0], both)
     data = _data(target, start)
     given = Target(target.model, target.args, data)
@@ -293,7 +290,7 @@ def _flow(
         fault = stale(given, moved) / (1 + jnp.abs(moved.score))
     drawn = target.choices(both), _data(target, both)
     seen = jax.tree.map(lambda two, new: jnp.concatenate([two, new[None]]), drawn, (latents, data))
-    found = jax.vmap(partial(_statistics, target, statistics))(*seen)
+    found = jax.vmap(partial(statistics_of, target, statistics, center))(*seen)
     before, fresh, after = ({name: x[i] for name, x in found.items()} for i in range(3))
     return _Flow(fresh, before, after, fault)
 
@@ -317,30 +314,6 @@ def _apply(kernel: Any, target: Target, key: jax.Array, state: Any) -> Any:
 def _data(target: Target, trace: Trace) -> dict[str, Any]:
     """What a trace has at the target's observed addresses."""
     return nest({path: trace[path] for path in target.observed})
-
-
-def _statistics(
-    target: Target, statistics: Statistics | None, latents: Latents, data: Mapping[str, Any]
-) -> dict[str, jax.Array]:
-    found = {DENSITY: Target(target.model, target.args, data).log_density(latents)}
-    if statistics is not None:
-        return found | _scalars(statistics(latents, data), "statistic")
-    of_latents, of_data = _scalars(latents), _scalars(data)
-    found |= dict(list(of_latents.items())[:SCALARS])
-    for a, x in list(of_latents.items())[:FACTORS]:
-        found |= {f"{a} * {b}": x * y for b, y in list(of_data.items())[:FACTORS]}
-    return found
-
-
-def _scalars(tree: Any, name: str = "") -> dict[str, jax.Array]:
-    """Every scalar in a tree, by name."""
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(tree):
-        array = jnp.asarray(leaf)
-        for index in np.ndindex(array.shape):
-            label = jax.tree_util.keystr(path, simple=not name, separator="/")
-            found[name + label + (str(list(index)) if index else "")] = array[index]
-    return found
 
 
 # -- judging -------------------------------------------------------------------------------
