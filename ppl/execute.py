@@ -24,7 +24,7 @@ from .errors import show
 from .keys import base_dtype
 from .masks import leading
 from .mistakes import of_distribution
-from .program import CHOICE, FACTOR, Choice, Factor, Path, Spec
+from .program import CHOICE, DRAW, FACTOR, Choice, Factor, Map, Path, Spec
 from .supports import check_parameters
 from .walk import Result, Rule, scalar
 
@@ -84,7 +84,7 @@ class Execute(Rule):
         assert isinstance(step, Choice)
         given = inputs.get(step.path)
         if not step.scored:
-            return [given.value], {}, {}
+            return [jnp.asarray(given.value, step.spec.dtype)], {}, {}
         d = step.spec.tree.unflatten(args)
         keep = None if given is None else given.keep
         if given is None:
@@ -117,6 +117,19 @@ class Execute(Rule):
             else:
                 sums["weight"] = sums["score"]
         return [value], outputs, {name: sums[name] for name in self.sums if name in sums}
+
+    def waits(self, step, inputs) -> bool:
+        if not self.sums or not step.effects & self.handles:
+            return False
+        if isinstance(step, Factor):
+            return True
+        if isinstance(step, Choice):
+            given = inputs.get(step.path)
+            return step.scored and given is not None and given.keep is None
+        # a map whose choices all wait; a draw would need its place in the loop
+        steps = step.body.steps if isinstance(step, Map) and DRAW not in step.effects else ()
+        scored = [each for each in steps if each.effects]
+        return bool(scored) and all(self.waits(each, inputs) for each in scored)
 
     def absent(self, step, i, inner):
         missing = (step.paths - step.branches[i].paths) & self.constrained & set(inner)

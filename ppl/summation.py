@@ -68,3 +68,28 @@ def plus(total: Sum, amount: Any) -> Sum:
     was, all_of_it, now = (lax.stop_gradient(x) for x in (total.total, term, new))
     lost = all_of_it - (now - was)
     return Sum(new, jnp.where(lost == lost, lost, 0))  # infinity less infinity is no number
+
+
+def total(terms: jax.Array) -> jax.Array:
+    """The sum over the first axis, as exact as `plus` makes it: in 32 bits what each addition of
+    two halves has lost is added up, too.
+
+    >>> import jax.numpy as jnp
+    >>> from ppl.summation import total
+    >>> float(total(jnp.full(100_000, 0.1, jnp.float32)))
+    10000.0
+    """
+    if jnp.finfo(terms.dtype).bits == 64 or len(terms) < 2:
+        return terms.sum(0)
+    lost = jnp.zeros_like(terms)
+    while len(terms) > 1:
+        if len(terms) % 2:
+            terms, lost = (jnp.concatenate([x, jnp.zeros_like(x[:1])]) for x in (terms, lost))
+        half = len(terms) // 2
+        a, b = terms[:half], terms[half:]
+        terms = a + b
+        x, y, z = (lax.stop_gradient(each) for each in (a, b, terms))
+        back = z - x
+        off = (x - (z - back)) + (y - back)
+        lost = lost[:half] + lost[half:] + jnp.where(off == off, off, 0)
+    return terms[0] + lost[0]

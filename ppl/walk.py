@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import arithmetic, errors, summation
+from .after_loops import copies, halves
 from .effects import CUSTOM, guard
 from .program import (
     Branch,
@@ -70,6 +71,11 @@ class Rule:
     def absent(self, step: Branch, i: int, inner: Any) -> dict[str, Any]:
         """Contribution to the sums, when branch `i` is taken, of what it does not have."""
         return {}
+
+    def waits(self, step: Step, inputs: Any) -> bool:
+        """Whether a step in a loop may be visited after the loop, for all iterations at once:
+        its values are given with the axis of the loop, and it is visited for the sums alone."""
+        return False
 
     def while_loop(self, step: While, args: list, inputs: Any) -> Result:
         raise errors.UnsupportedControlFlow(
@@ -178,10 +184,22 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
     if step.first is not None:
         xs, inner = jax.tree.map(lambda leaf: leaf[: step.first], (xs, inner))
 
+    length = step.length if step.first is None else step.first
+    two = None
+    if step.first is None and length:
+        two = halves(
+            step.body,
+            length * copies([jnp.asarray(x) for x in (*constants, *init, *xs)]),
+            frozenset(step.body.inputs[: step.constants]),
+            frozenset(step.body.inputs[split:]),
+            lambda each: rule.waits(each, inner),
+        )
+    program = step.body if two is None else two.first
+
     def body(state, slices):
         carry, totals = state
         x, sub = slices
-        outs, found, sums = walk(step.body, [*constants, *carry, *x], rule, sub)
+        outs, found, sums = walk(program, [*constants, *carry, *x], rule, sub)
         more = {n: summation.plus(t, sums[n]) if n in sums else t for n, t in totals.items()}
         return (outs[: step.carries], more), (outs[step.carries :], found)
 
@@ -190,12 +208,35 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
         body,
         (list(init), totals),
         (list(xs), inner),
-        length=step.length if step.first is None else step.first,
+        length=length,
         reverse=step.reverse,
         unroll=step.unroll,
     )
     sums = {name: total.value for name, total in totals.items()}
+    if two is not None:
+        ys, stacked = ys[: len(ys) - len(two.stacked)], ys[len(ys) - len(two.stacked) :]
+        of = dict(zip(two.stacked, stacked, strict=True))
+        of |= dict(zip(step.body.inputs[split:], xs, strict=True))
+        fixed = dict(zip(step.body.inputs[: step.constants], constants, strict=True))
+        more, late = _at_once(two.second, fixed, of, length, rule, inner)
+        merge(found, more)
+        sums = add(sums, late)
     return [*carry, *ys], found if step.first is None else {}, sums
+
+
+def _at_once(
+    program: Program, fixed: dict, stacked: dict, length: int, rule: Rule, inner: Any
+) -> tuple[dict[str, Tree], dict[str, Any]]:
+    """What the second half of a loop puts out and adds up, over all iterations."""
+    operands = [fixed[slot] if slot in fixed else stacked[slot] for slot in program.inputs]
+    run = jax.vmap(
+        lambda ops, sub: walk(program, ops, rule, sub)[1:],
+        in_axes=([None if slot in fixed else 0 for slot in program.inputs], 0),
+        axis_size=length,
+    )
+    inner = {path: inner[path] for path in program.paths if path in inner}
+    found, sums = run(operands, inner)
+    return found, {name: summation.total(terms) for name, terms in sums.items()}
 
 
 def _map(step: Map, args: list, rule: Rule, inner: Any) -> Result:
