@@ -30,7 +30,7 @@ from inference import (
 )
 from inference.results.khat import khat
 from inference.running import fitting, stopping
-from inference.running.training import Recipe
+from inference.running.training import Regimen
 from ppl import Target, draw, enumerate_, gen, moving_average, reinforce, sample, seed
 from ppl.arguments import Arguments
 from ppl.errors import CheckpointError, GuideMismatch, InvalidArgument, NonFiniteStep
@@ -73,8 +73,8 @@ def test_a_step_is_the_optimizers_on_the_gradient_of_the_estimate():
 def test_the_average_weighs_late_iterates_more():
     """Shamir and Zhang: the weight of iterate t of n is the product of shares and their rests."""
     call = Arguments.of((lambda m: m, None, ()), {})
-    recipe = Recipe(call.static, optax.sgd(1.0), (), samples=1, buffer=4)
-    training, *_ = recipe.block((), KEY, recipe.begin(0.0), np.asarray(0), np.asarray(4))
+    regimen = Regimen(call.static, optax.sgd(1.0), (), samples=1, buffer=4)
+    training, *_ = regimen.block((), KEY, regimen.begin(0.0), np.asarray(0), np.asarray(4))
     mean = 0.0
     for t in range(4):  # iterates 1, 2, 3, 4
         mean += 4 / (t + 4) * (t + 1 - mean)

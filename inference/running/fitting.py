@@ -34,7 +34,7 @@ from .block_size import BlockSize
 from .checkpoint import Checkpoint, checked_folder
 from .progress import bar
 from .stopping import looks, settled
-from .training import Recipe, Training
+from .training import Regimen, Training
 
 _BUFFER = 4096  # steps
 _TRIES = 256
@@ -172,14 +172,14 @@ class _Fit:
         call = Arguments.of((objective, self.rest, data), {})
         self.leaves = tuple(jnp.asarray(leaf) for leaf in call.leaves)
         chosen = strategies if callable(strategies) else tuple((strategies or {}).items())
-        self.recipe = Recipe(call.static, optimizer, chosen, samples, min(_BUFFER, steps))
+        self.regimen = Regimen(call.static, optimizer, chosen, samples, min(_BUFFER, steps))
         # what is wrong with the objective is told in its own words, before anything compiles
-        estimate = partial(self.recipe.value, self.leaves, key)
+        estimate = partial(self.regimen.value, self.leaves, key)
         _check_scalar(objective, jax.eval_shape(estimate, learned, 0))
-        jax.eval_shape(self.recipe.gradient, self.leaves, key, learned, 0)
+        jax.eval_shape(self.regimen.gradient, self.leaves, key, learned, 0)
         # the state, how many steps are done, their values: assigned at once, as Ctrl-C may come
         # between any two lines
-        self.at: tuple[Training, int, list[np.ndarray]] = self.recipe.begin(learned), 0, []
+        self.at: tuple[Training, int, list[np.ndarray]] = self.regimen.begin(learned), 0, []
         self.block_size = BlockSize()
         self.store: Checkpoint | None = None
 
@@ -197,12 +197,12 @@ class _Fit:
           NonFiniteStep: a value or a gradient is no finite number.
         """
         training, start, values = self.at
-        count = self.block_size.next(min(self.recipe.buffer, end - start))
-        made = self.block_size.timed(self.recipe.block, self._arguments(training, start, count))
+        count = self.block_size.next(min(self.regimen.buffer, end - start))
+        made = self.block_size.timed(self.regimen.block, self._arguments(training, start, count))
         new, bad = np.asarray(made[1])[:count], int(made[2])
         if bad >= 0:
             # the steps before it are made again, to have the parameters of the first bad one
-            training, kept, _ = self.recipe.block(*self._arguments(training, start, bad - start))
+            training, kept, _ = self.regimen.block(*self._arguments(training, start, bad - start))
             self.at = training, bad, [*values, np.asarray(kept)[: bad - start]]
             raise self._not_finite(training, bad)
         if self.store is not None and jax.process_index() == 0:
@@ -216,7 +216,7 @@ class _Fit:
     def resume(self, path: str | os.PathLike) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         training, *_ = self.at
-        text = self.recipe.block.lower(*self._arguments(training, 0, 1)).as_text()
+        text = self.regimen.block.lower(*self._arguments(training, 0, 1)).as_text()
         identity = {
             "jax": jax.__version__,
             "sizes": f"{self.steps} steps",
@@ -244,14 +244,14 @@ class _Fit:
         """Whether the objective is not known to be more at the last iterate than at the mean one,
         as it is where the steps were too few to get there."""
         key = jax.random.fold_in(self.key, 2**32 - 1)  # that of no step
-        made = self.recipe.gains(self.leaves, key, training.average, training.parameters)
+        made = self.regimen.gains(self.leaves, key, training.average, training.parameters)
         gains = np.asarray(made, np.float64)
         error = gains.std(ddof=1) / math.sqrt(gains.size)
         return bool(gains.mean() >= -3 * error)  # no number is not as good
 
     def _not_finite(self, training: Training, step: int) -> errors.NonFiniteStep:
         parameters = training.parameters
-        value, slopes = self.recipe.slope(self.leaves, self.key, parameters, step)
+        value, slopes = self.regimen.slope(self.leaves, self.key, parameters, step)
         wrong = [
             f"the gradient of {jax.tree_util.keystr(place) or 'the parameter'}"
             for place, slope in jax.tree.leaves_with_path(slopes)

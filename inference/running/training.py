@@ -48,7 +48,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Regimen:
     """What a block is compiled for.
 
     Attributes:
@@ -59,14 +59,14 @@ class Recipe:
       buffer: the most steps that a block has.
 
     >>> import jax, numpyro.distributions as dist, optax
-    >>> from inference.running.training import Recipe
+    >>> from inference.running.training import Regimen
     >>> from ppl import draw
     >>> from ppl.arguments import Arguments
     >>> near = lambda m: -draw(dist.Normal(m - 1.0, 0.1)) ** 2
     >>> call = Arguments.of((near, None, ()), {})
-    >>> recipe = Recipe(call.static, optax.sgd(0.1), (), samples=1, buffer=100)
-    >>> key, training = jax.random.key(0), recipe.begin(0.0)
-    >>> training, values, bad = recipe.block(call.leaves, key, training, 0, 100)
+    >>> regimen = Regimen(call.static, optax.sgd(0.1), (), samples=1, buffer=100)
+    >>> key, training = jax.random.key(0), regimen.begin(0.0)
+    >>> training, values, bad = regimen.block(call.leaves, key, training, 0, 100)
     >>> int(bad), bool(abs(training.average - 1) < 0.1)
     (-1, True)
     """
@@ -149,30 +149,30 @@ def _begin(optimizer: optax.GradientTransformation) -> Callable:
 
 
 @lru_cache(maxsize=64)
-def _gains(recipe: Recipe) -> Callable:
+def _gains(regimen: Regimen) -> Callable:
     def gains(leaves: Any, key: jax.Array, a: Any, b: Any) -> jax.Array:
-        one = seed(partial(recipe.estimate, leaves))
+        one = seed(partial(regimen.estimate, leaves))
         return jax.vmap(lambda key: one(key, a) - one(key, b))(jax.random.split(key, _COMPARED))
 
     return jax.jit(gains)
 
 
 @lru_cache(maxsize=64)
-def _compiled_slope(recipe: Recipe) -> Callable:
-    return jax.jit(recipe.gradient)
+def _compiled_slope(regimen: Regimen) -> Callable:
+    return jax.jit(regimen.gradient)
 
 
 @lru_cache(maxsize=64)
-def _block(recipe: Recipe) -> Callable:
+def _block(regimen: Regimen) -> Callable:
     def block(leaves: Any, key: Any, training: Training, start: Any, count: Any) -> tuple:
         def one(i: Any, carried: tuple) -> tuple:
             training, values, bad = carried
             t = start + i
-            training, value, fine = recipe.step(leaves, key, t, training)
+            training, value, fine = regimen.step(leaves, key, t, training)
             bad = jnp.where(fine | (bad >= 0), bad, t)
             return training, values.at[i].set(value.astype(values.dtype)), bad
 
-        begun = training, jnp.zeros(recipe.buffer), jnp.full_like(start, -1)
+        begun = training, jnp.zeros(regimen.buffer), jnp.full_like(start, -1)
         return jax.lax.fori_loop(0, count, one, begun)
 
     return jax.jit(block)
