@@ -78,7 +78,7 @@ def check(make, model, caplog, **how):
     assert any(np.ptp(np.asarray(draws[name])) > 0 for name in ("slope", "k"))
 
 
-QUICKLY = {"nuts", "a cycle", "tuned"}
+QUICKLY = {"nuts", "a cycle"}
 EACH = [pytest.param(k, marks=() if k in QUICKLY else pytest.mark.slow) for k in KERNELS]
 
 

@@ -69,6 +69,7 @@ def test_other_data_compile_nothing(pair, caplog):
     assert not [r for r in caplog.records if "Finished XLA" in r.getMessage()]
 
 
+@pytest.mark.slow
 def test_in_batches_and_on_a_mesh_draws_are_the_same(pair):
     mesh = jax.make_mesh((1,), ("chains",))
     for found in (each(1, 2, batch_size=3), each(1, 2, mesh=mesh)):

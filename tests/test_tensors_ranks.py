@@ -86,6 +86,7 @@ def test_components_that_few_entries_did_not_need_come_back_with_more():
     assert same[0] == same[1]
 
 
+@pytest.mark.slow
 def test_what_begins_again_leaves_the_rest_as_it_is():
     columns = {"a": [0.1, 0.5, 0.5, 1.2, 2.0], "b": [0.0, 1.0, 0.0, 2.0, 1.0]}
     y = jnp.array([0.3, -1.0, 0.5, 2.0, 0.1])
@@ -112,7 +113,7 @@ def test_what_begins_again_leaves_the_rest_as_it_is():
 MIXED = Wiener(0.7, level=0.5) * Matern12(1.0) + Constant(0.3)
 
 
-@pytest.mark.parametrize("effects", [False, True])
+@pytest.mark.parametrize("effects", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_component_that_is_taken_out_is_out(effects):
     """Predictors lose its product, and it comes to nothing in the next sweep, by any kernel."""
     columns = {"a": [0.1, 0.5, 0.5, 1.2, 2.0], "b": [0.0, 1.0, 0.0, 2.0, 1.0]}

@@ -122,7 +122,9 @@ TWICE = Y + 2 * np.cos(4 * COLUMNS["a"]) * (COLUMNS["b"] == 2)
 is taken out 20."""
 
 
-@pytest.mark.parametrize("at", [13, 33, 47, 66, 85])
+@pytest.mark.parametrize(
+    "at", [33, 66, *(pytest.param(at, marks=pytest.mark.slow) for at in (13, 47, 85))]
+)
 def test_a_run_goes_on_from_its_checkpoint_to_the_same_bits(at, tmp_path, monkeypatch):
     """Interrupted in either start, in the climb, and as components are taken out."""
     target = Target(THREE, (rows_of(slice(None)),), {"y": jnp.asarray(TWICE)})
