@@ -18,11 +18,11 @@ from ..results.draws import Draws
 from ..targets.fingerprints import of_arrays
 from ..targets.missing import imputing
 from ..validation.objects import check_target
-from ..validation.settings import check_count, check_flag, shown
+from ..validation.settings import shown
 from .blocks import Source
 from .chains import Chains
-from .checkpoint import checked_folder
 from .run import Run
+from .sampling import check_run
 from .starting import given_values
 
 MOST = 512
@@ -83,14 +83,8 @@ def sample_posteriors(
     [-1, 0, 1]
     """
     key = checked_key(key)
-    for name, value, least in (
-        ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
-    ):  # fmt: skip
-        check_count(name, value, least)
-    check_flag("progress", progress)
+    check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_maker(make)
-    if checkpoint is not None:
-        checked_folder(checkpoint)
     targets = _alike(targets)
     # of two, since a function that looks at no target makes the kernel of some of them
     kernel, *_ = [imputing(kernel_for(target, make), target) for target in targets[:2]]

@@ -85,13 +85,7 @@ def sample_posterior(
     True
     """
     key = checked_key(key)
-    for name, value, least in (
-        ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
-    ):  # fmt: skip
-        check_count(name, value, least)
-    check_flag("progress", progress)
-    if checkpoint is not None:
-        checked_folder(checkpoint)
+    check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_target(target)
     kernel = _lifted(kernel)
     fix = f"make the kernel of the target of the run: {kernel.name.split()[0]}(target, ...)"
@@ -100,6 +94,19 @@ def sample_posterior(
     run = Run(target, kernel, draws, warmup, thin, Chains(chains, batch_size, mesh))
     how, given = given_values(target, initial, chains)
     return run.all(key, how, given, progress, checkpoint)
+
+
+def check_run(
+    draws: int, warmup: int, thin: int, chains: int, progress: bool, checkpoint: Any
+) -> None:
+    """Raise `InvalidArgument` unless the settings of a run are in range."""
+    for name, value, least in (
+        ("draws", draws, 1), ("warmup", warmup, 0), ("thin", thin, 1), ("chains", chains, 1),
+    ):  # fmt: skip
+        check_count(name, value, least)
+    check_flag("progress", progress)
+    if checkpoint is not None:
+        checked_folder(checkpoint)
 
 
 @lru_cache(maxsize=64)
