@@ -132,7 +132,9 @@ def refused(targets, make=short, **how):
 
 
 def test_targets_that_differ_in_more_than_numbers():
-    assert "Target 1 differs" in str(refused([data(1), data(2, rows=5)]))
+    error = refused([data(1), data(2, rows=5)])
+    assert "Target 1 differs" in str(error) and 'observed "y" float64[5]' in error.given
+    assert "model at tests/test_data_sets.py:" in error.expected
     other = Target(gen(lambda: sample("slope", dist.Normal(0.0, 1.0))))
     assert "Target 1 differs" in str(refused([data(1), other]))
     assert "There are no targets" in str(refused([]))

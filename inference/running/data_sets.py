@@ -162,7 +162,7 @@ def _alike(targets: Any) -> list[Target]:
         if kind != first or type(target) is not Target:
             raise errors.InvalidArgument(
                 f"Target {i} differs from the first one in more than numbers.",
-                where=errors.caller(), given=_told(kind), expected=_told(first),
+                where=errors.caller(), given=_told(target), expected=_told(targets[0]),
                 fix="targets of one model, with arguments and observations of equal shapes",
             )  # fmt: skip
     return list(targets)
@@ -173,6 +173,14 @@ def _kind(target: Target) -> tuple[Any, list]:
     return tree, [(np.shape(x), jnp.result_type(x)) for x in leaves]
 
 
-def _told(kind: tuple[Any, list]) -> str:
-    tree, leaves = kind
-    return f"{', '.join(f'{dtype}{list(shape)}' for shape, dtype in leaves)} in {shown(tree)}"
+def _told(target: Target) -> str:
+    """A target for people: where its model is defined, and the kinds of what it is given."""
+
+    def kinds(tree: Any) -> str:
+        return ", ".join(f"{jnp.result_type(x)}{list(np.shape(x))}" for x in jax.tree.leaves(tree))
+
+    seen = [f"{errors.show(path)} {kinds(value)}" for path, value in target.observed.items()]
+    return (
+        f"{target.model.name} at {errors.defined(target.model.fn)} of ({kinds(target.args)}), "
+        f"observed {', '.join(seen) or 'nothing'}"
+    )
