@@ -41,7 +41,8 @@ class Dense:
       index, y: the entries.
       means, seconds: of each mode, `(n, p)` and `(n, p, p)`.
       weights: means of the terms' weights; `spread` their covariance.
-      shape, rate: of the precision's law, and of its prior in `prior`.
+      shape, rate: of the precisions' laws, and of their prior in `prior`: one, or one for each
+        coordinate of the mode `by`.
     """
 
     form: str
@@ -54,10 +55,11 @@ class Dense:
     seconds: list[np.ndarray]
     core: np.ndarray | None
     core_second: np.ndarray | None
-    shape: float
-    rate: float
+    shape: np.ndarray
+    rate: np.ndarray
     prior: tuple[float, float] = (1.0, 0.01)
     level: float = 10.0
+    by: int | None = None
     wrong: str = ""
     damping: float = 1.0
     divergences: dict[Any, float] = field(default_factory=dict)
@@ -74,6 +76,10 @@ class Dense:
             self.weights[core] = self.core
             self.spread[np.ix_(core, core)] = self.core_second - np.outer(self.core, self.core)
         self.weights[self.kinds == "level"] = 0.0
+
+    def _which(self) -> np.ndarray:
+        """Which of the precisions each entry has."""
+        return np.zeros(len(self.y), int) if self.by is None else self.index[:, self.by]
 
     def _vectors(self) -> tuple[list, list]:
         """Means and second moments with the constant behind, at each entry."""
@@ -106,7 +112,7 @@ class Dense:
         self._precision()
 
     def _mode(self, k: int) -> None:
-        tau = self.shape / self.rate
+        tau = (self.shape / self.rate)[self._which()]
         mean, second = self._products(but=k)
         both = np.outer(self.weights, self.weights) + self.spread
         if self.wrong == "core":
@@ -119,8 +125,8 @@ class Dense:
         n = len(self.means[k])
         precision, linear = np.zeros((n, p, p)), np.zeros((n, p))
         for row, c in enumerate(self.index[:, k]):
-            precision[c] += tau * square[row, :p, :p]
-            linear[c] += tau * (self.y[row] * first[row, :p] - square[row, :p, p])
+            precision[c] += tau[row] * square[row, :p, :p]
+            linear[c] += tau[row] * (self.y[row] * first[row, :p] - square[row, :p, p])
         old = self.sites.get(k, (np.zeros_like(precision), np.zeros_like(linear)))
         damping = self.damping
         precision = old[0] + (1.0 if self.wrong == "damping" else damping) * (precision - old[0])
@@ -145,11 +151,12 @@ class Dense:
         self.seconds[k] = inner + means[:, :, None] * means[:, None, :]
 
     def _weights(self, kind: str) -> None:
-        tau, here = self.shape / self.rate, self.kinds == kind
+        tau, here = (self.shape / self.rate)[self._which()], self.kinds == kind
         mean, second = self._products()
         rest = self.weights * ~here
-        curve = tau * second[:, here][:, :, here].sum(0)
-        pull = tau * (self.y @ mean[:, here] - np.einsum("nst,t->s", second[:, here], rest))
+        curve = np.einsum("n,nst->st", tau, second[:, here][:, :, here])
+        pull = (tau * self.y) @ mean[:, here]
+        pull = pull - np.einsum("n,nst,t->s", tau, second[:, here], rest)
         old = self.sites.get(kind, (np.zeros_like(curve), np.zeros_like(pull)))
         curve = old[0] + self.damping * (curve - old[0])
         pull = old[1] + self.damping * (pull - old[1])
@@ -166,18 +173,20 @@ class Dense:
         both = np.outer(self.weights, self.weights) + self.spread
         squares = self.y**2 - 2 * self.y * (mean @ self.weights)
         squares = squares + np.einsum("nst,st->n", second, both)
-        n = len(self.y)
-        told = n / (1 if self.wrong == "tau" else 2), squares.sum() / 2
+        which, size = self._which(), len(self.shape)
+        n = np.bincount(which, minlength=size)
+        squares = np.bincount(which, squares, size)
+        told = n / (1 if self.wrong == "tau" else 2), squares / 2
         old = self.sites.get("noise", (0.0, 0.0))
         told = tuple(a + self.damping * (b - a) for a, b in zip(old, told, strict=True))
         self.sites["noise"] = told
         a, b = self.prior
         self.shape, self.rate = a + told[0], b + told[1]
-        log = digamma(self.shape) - math.log(self.rate)
-        likely = n / 2 * (log - math.log(2 * math.pi)) - self.shape / self.rate * squares.sum() / 2
-        apart = a * (math.log(self.rate) - math.log(b)) + gammaln(a) - gammaln(self.shape)
+        log = digamma(self.shape) - np.log(self.rate)
+        likely = n / 2 * (log - math.log(2 * math.pi)) - self.shape / self.rate * squares / 2
+        apart = a * (np.log(self.rate) - math.log(b)) + gammaln(a) - gammaln(self.shape)
         apart += (self.shape - a) * digamma(self.shape) + (b - self.rate) * self.shape / self.rate
-        self.bounds.append(likely - sum(self.divergences.values()) - apart)
+        self.bounds.append((likely - apart).sum() - sum(self.divergences.values()))
 
 
 def _divergence(mean: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> float:

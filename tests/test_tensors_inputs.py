@@ -48,6 +48,9 @@ WRONG = {
         lambda: tensors.cp(2, {"a": [Matern12(1.0), Matern32(1.0)]}), "one kind",
     ),
     "noise of no kind": (lambda: tensors.cp(1, KERNELS, noise=0.1), "NormalNoise()"),
+    "noise by no mode": (
+        lambda: tensors.cp(1, KERNELS, noise=tensors.NormalNoise(by="c")), "'a' or 'b'",
+    ),
     "a level of zero": (lambda: tensors.cp(1, KERNELS, effects=True, level=0.0), "0 < level"),
     "ranks too few": (lambda: tensors.tucker((2,), KERNELS), "2, for a, b"),
     "a core of another shape": (

@@ -123,3 +123,80 @@ def test_counts_of_a_categorical_and_a_continuous_mode():
     low, high = predicted.interval(0.9)
     inside = np.mean((counts >= np.asarray(low)) & (counts <= np.asarray(high)))
     assert 0.88 < inside < 0.99  # of whole numbers, an interval has more than its mass
+
+
+QUIET, LOUD = 0.1, 0.8
+STATIONS = np.repeat([3, 5], 300)  # two instruments, side by side
+HOURS = np.tile(np.linspace(0, 3, 300), 2)
+NOISY = np.sin(HOURS) + np.where(STATIONS == 5, QUIET, LOUD) * np.random.default_rng(2).normal(
+    size=600
+)
+BY_STATION = tensors.cp(
+    1, {"hour": Matern32(1.0), "station": Exchangeable()}, noise=tensors.NormalNoise(by="station")
+)
+
+
+@pytest.fixture(scope="module")
+def by_station():
+    rows = tensors.entries({"hour": HOURS, "station": STATIONS})
+    target = Target(BY_STATION, (rows,), {"y": jnp.asarray(NOISY)})
+    return tensors.message_passing(jax.random.key(0), target, starts=1)
+
+
+@pytest.mark.slow
+def test_each_coordinate_of_a_mode_may_have_a_noise_of_its_own(by_station):
+    """A standard deviation from 300 entries is known to 1/sqrt(600), 4 %: seven of these."""
+    sd = np.asarray(by_station.beliefs.precision.mean) ** -0.5
+    np.testing.assert_allclose(sd, [LOUD, QUIET], rtol=7 / 600**0.5)
+    new = tensors.entries({"hour": [1.0, 1.0], "station": [3, 5]})
+    spread = np.sqrt(np.asarray(by_station.predict(new).variance))
+    np.testing.assert_allclose(spread, [LOUD, QUIET], rtol=7 / 600**0.5)
+    # the law found is one of the model's choices, and has a precision for each, too
+    draws = by_station.draws(jax.random.key(1), 50)
+    assert draws["precision"].shape == (1, 50, 2)
+    entries = np.asarray(by_station.draw_entries(jax.random.key(2), new, 4000))
+    np.testing.assert_allclose(entries.std(0), spread, rtol=7 / 8000**0.5)
+    # a station that was never seen has the noise of the prior, which was learned
+    unseen = by_station.predict(tensors.entries({"hour": [1.0], "station": [4]}))
+    noise = by_station.tensor.noise
+    np.testing.assert_allclose(unseen.precision.mean, [noise.shape / noise.rate])
+    assert 1 / LOUD**2 < unseen.precision.mean < 1 / QUIET**2
+    np.testing.assert_allclose(by_station.predict(new).variance, spread**2)
+
+
+@pytest.mark.slow
+def test_chunks_of_other_stations_leave_the_noise_of_earlier_ones(by_station):
+    first = STATIONS == 5
+    second = ~first  # the later chunk's coordinate comes before
+
+    def rows(which):
+        return tensors.entries({"hour": HOURS[which], "station": STATIONS[which]})
+
+    target = Target(BY_STATION, (rows(first),), {"y": jnp.asarray(NOISY[first])})
+    found = tensors.message_passing(jax.random.key(0), target, starts=1)
+    more = tensors.more_entries(found, rows(second), NOISY[second], learn=False)
+    for old, now in zip(found.told.noise, more.chunks[0].told.noise, strict=True):
+        np.testing.assert_array_equal(now, [0.0, old[0]])
+    again = tensors.revisit(more.forget(), learn=False)
+    sd = np.asarray(again.beliefs.precision.mean) ** -0.5
+    np.testing.assert_allclose(sd, [LOUD, QUIET], rtol=7 / 600**0.5)
+
+
+def test_a_mode_has_a_precision_for_each_coordinate_in_the_model():
+    rows = tensors.entries({"hour": [0.0, 1.0, 1.0], "station": [5, 3, 5]})
+    seen = {"y": jnp.array([0.5, -0.2, 0.1])}
+    model = BY_STATION
+    latent = seed(model.simulate)(jax.random.key(0), rows).choices
+    precision = jnp.array([2.0, 50.0])  # of stations 3 and 5
+    choices = {**latent, "precision": precision, **seen}
+    score, _ = model.assess(choices, rows)
+    swapped, _ = model.assess({**choices, "precision": precision[::-1]}, rows)
+    predictor = np.asarray(latent["hour"] * 1.0)[0][[0, 1, 1]]
+    predictor = predictor * np.asarray(latent["station"])[0][[1, 0, 1]]
+    expected = sum(
+        stats.norm(m, p**-0.5).logpdf(y) - stats.norm(m, q**-0.5).logpdf(y)
+        for m, y, p, q in zip(
+            predictor, seen["y"], [50.0, 2.0, 50.0], [2.0, 50.0, 2.0], strict=True
+        )
+    )
+    np.testing.assert_allclose(score - swapped, expected, rtol=EXACT)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .model import Tensor
-from .noise import Precision
+from .noise import Likelihood, Precision
 from .sites import Mode, Sites, drawn
 
 
@@ -23,7 +23,7 @@ class Told:
       modes: sites of each mode.
       core: the site of the core, `(S, S)` and `(S,)`; None without one.
       level: precision and linear part of the site of the constant.
-      noise: what is added to shape and rate of the law of the precision.
+      noise: what is added to shape and rate of the law of each precision.
     """
 
     modes: tuple[Sites, ...]
@@ -47,7 +47,7 @@ class Beliefs:
       modes: the law of each mode's functions.
       core: mean and second moment of the core, `(S,)` and `(S, S)`, known or believed; or None.
       level: mean and variance of the constant.
-      precision: the law of the noise's precision.
+      precision: the law of the noise's precision, or of one for each coordinate of a mode.
     """
 
     modes: tuple[Mode, ...]
@@ -74,8 +74,9 @@ class Beliefs:
             mean, second = self.core
             covariance = second - jnp.outer(mean, mean)
             total = total + (jnp.trace(second) - mean.size - jnp.linalg.slogdet(covariance)[1]) / 2
-        if tensor.noise.has_precision and self.precision is not None:
-            total = total + self.precision.divergence(tensor.noise.prior)  # type: ignore[union-attr]
+        if self.precision is not None:
+            prior: Precision = tensor.noise.prior  # type: ignore[union-attr]
+            total = total + jnp.sum(self.precision.divergence(prior))
         return jnp.asarray(total)
 
     def average(self, told: Told) -> jax.Array:
@@ -90,8 +91,8 @@ class Beliefs:
         mean, variance = self.level
         total = total + told.level[1] * mean - told.level[0] * (mean**2 + variance) / 2
         if self.precision is not None:
-            total = total + told.noise[0] * self.precision.mean_log
-            total = total - told.noise[1] * self.precision.mean
+            total = total + jnp.sum(told.noise[0] * self.precision.mean_log)
+            total = total - jnp.sum(told.noise[1] * self.precision.mean)
         return total
 
 
@@ -103,7 +104,8 @@ def nothing_told(tensor: Tensor, sizes: tuple[int, ...]) -> Told:
     )
     size = math.prod(tensor.ranks)
     core = Sites(jnp.zeros((size, size)), jnp.zeros(size)) if tensor.has_core else None
-    return Told(modes, core, (jnp.zeros(()), jnp.zeros(())), (jnp.zeros(()), jnp.zeros(())))
+    each = jnp.zeros(tensor.precisions(sizes))
+    return Told(modes, core, (jnp.zeros(()), jnp.zeros(())), (each, each))
 
 
 def core_given(tensor: Tensor, told: Sites) -> tuple[jax.Array, jax.Array]:
@@ -119,6 +121,12 @@ def level_given(tensor: Tensor, told: tuple[Any, Any]) -> tuple[Any, Any]:
     """Mean and variance of the constant."""
     variance = 1 / (told[0] + tensor.level**-2.0)
     return variance * told[1], variance
+
+
+def precision_given(tensor: Tensor, told: tuple[Any, Any]) -> Precision:
+    """The law of the noise's precisions."""
+    prior: Precision = tensor.noise.prior  # type: ignore[union-attr]
+    return Precision(prior.shape + told[0], prior.rate + told[1])
 
 
 def begun(
@@ -150,7 +158,8 @@ def begun(
         mean = jax.random.normal(last, (math.prod(tensor.ranks),))
         core = mean, jnp.outer(mean, mean) + 0.1 * jnp.eye(mean.size)
     law = None
-    if tensor.noise.has_precision:
-        law = Precision(jnp.asarray(100.0), 100.0 / precision)
+    if not isinstance(tensor.noise, Likelihood):
+        each = nothing.noise[0]
+        law = Precision(each + 100.0, each + 100.0 / precision)
     zero = jnp.zeros(())
     return Beliefs(tuple(modes), core, (zero, zero), law)

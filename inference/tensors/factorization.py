@@ -153,7 +153,7 @@ class Factorization:
             both = together(line, new)
             told = spread_out(replace(self.told, modes=(self.told.modes[k],)), line, both)
             one = replace(self.tensor, kernels=(self.tensor.kernels[k],))
-            mode = believed(one, self.beliefs, both, told.modes).modes[0]
+            mode = believed(one, self.beliefs, both, told).modes[0]
             order = placed(new, both).index[:, 0]
         variance = jnp.diagonal(mode.second, axis1=1, axis2=2) - mode.mean**2
         return mode.mean[order].T, jnp.sqrt(jnp.maximum(variance, 0.0))[order].T
@@ -171,10 +171,10 @@ class Factorization:
         """The beliefs, what was told, and the rows, on a grid that holds their coordinates."""
         rows = in_order(rows, self.tensor.names)
         grid = together(self.rows, rows)
-        told = spread_out(self.told, self.rows, grid)
+        told = spread_out(self.told, self.rows, grid, self.tensor.noise.by)
         if all(a.size == b.size for a, b in zip(grid, self.rows.coordinates, strict=True)):
             return self.beliefs, told, placed(rows, grid)
-        return believed(self.tensor, self.beliefs, grid, told.modes), told, placed(rows, grid)
+        return believed(self.tensor, self.beliefs, grid, told), told, placed(rows, grid)
 
     def predict(self, rows: Entries) -> Predicted:
         """The law of what other entries are, each by itself, at any coordinates.
@@ -189,7 +189,8 @@ class Factorization:
         mean, variance = of_predictor(
             self.tensor, beliefs.means, beliefs.seconds, beliefs.core, beliefs.level, rows.index
         )
-        return Predicted(mean, jnp.sqrt(variance), self.tensor.noise, beliefs.precision)
+        own = self.tensor.of_entries(beliefs.precision, rows.index)
+        return Predicted(mean, jnp.sqrt(variance), self.tensor.noise, own)
 
     def draw_entries(self, key: jax.Array, rows: Entries, n: int = 100) -> jax.Array:
         """n joint draws of what other entries are, `(n, N)`.
@@ -220,7 +221,8 @@ class Factorization:
                 draw = jax.random.gamma(for_noise, beliefs.precision.shape)
                 precision = draw / beliefs.precision.rate
             predictor = tensor.predictor(functions, core, level, rows)
-            return jnp.asarray(tensor.noise.law(predictor, precision).sample(last))
+            own = tensor.of_entries(precision, rows.index)
+            return jnp.asarray(tensor.noise.law(predictor, own).sample(last))
 
         return jax.lax.map(jax.jit(one), jax.random.split(checked_key(key), n))
 

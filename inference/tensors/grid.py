@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .beliefs import Beliefs, Told
+from .beliefs import Beliefs, Told, precision_given
 from .entries import Entries
 from .model import Tensor
 from .sites import Sites, folded
@@ -41,23 +41,32 @@ def _places(old: Any, new: Any) -> np.ndarray:
     return np.searchsorted(np.asarray(new), np.asarray(old))
 
 
-def spread_out(told: Told, rows: Entries, coordinates: tuple[jax.Array, ...]) -> Told:
-    """What was told on a grid, on a larger one."""
+def spread_out(
+    told: Told, rows: Entries, coordinates: tuple[jax.Array, ...], by: str | None = None
+) -> Told:
+    """What was told on a grid, on a larger one; `by` names the mode of the noise's precisions."""
 
-    def one(sites: Sites, old: Any, new: Any) -> Sites:
-        at, n, p = _places(old, new), new.shape[0], sites.linear.shape[1]
-        precision = jnp.zeros((n, p, p), sites.precision.dtype).at[at].set(sites.precision)
-        linear = jnp.zeros((n, p), sites.linear.dtype).at[at].set(sites.linear)
-        return Sites(precision, linear)
+    def one(x: jax.Array, old: Any, new: Any) -> jax.Array:
+        return jnp.zeros((new.shape[0], *x.shape[1:]), x.dtype).at[_places(old, new)].set(x)
 
-    parts = zip(told.modes, rows.coordinates, coordinates, strict=True)
-    return replace(told, modes=tuple(one(*part) for part in parts))
+    parts = list(zip(rows.coordinates, coordinates, strict=True))
+    modes = tuple(
+        Sites(one(sites.precision, *part), one(sites.linear, *part))
+        for sites, part in zip(told.modes, parts, strict=True)
+    )
+    if by is None:
+        return replace(told, modes=modes)
+    part = parts[rows.names.index(by)]
+    return replace(told, modes=modes, noise=tuple(one(x, *part) for x in told.noise))
 
 
 @jax.jit
 def believed(
-    tensor: Tensor, beliefs: Beliefs, coordinates: tuple[jax.Array, ...], modes: tuple[Sites, ...]
+    tensor: Tensor, beliefs: Beliefs, coordinates: tuple[jax.Array, ...], told: Told
 ) -> Beliefs:
     """The same beliefs with the modes' functions at all these coordinates, by their kernels."""
-    parts = zip(tensor.kernels, coordinates, modes, strict=True)
-    return replace(beliefs, modes=tuple(folded(*part) for part in parts))
+    parts = zip(tensor.kernels, coordinates, told.modes, strict=True)
+    beliefs = replace(beliefs, modes=tuple(folded(*part) for part in parts))
+    if tensor.noise.by is None:
+        return beliefs
+    return replace(beliefs, precision=precision_given(tensor, told.noise))

@@ -45,7 +45,8 @@ class _Law:
             shaped = ReshapeTransform(tensor.ranks, (mean.size,))
             sample("core", dist.TransformedDistribution(normal, shaped))
         if beliefs.precision is not None:
-            sample("precision", dist.Gamma(beliefs.precision.shape, beliefs.precision.rate))
+            gamma = dist.Gamma(beliefs.precision.shape, beliefs.precision.rate)
+            sample("precision", gamma.to_event(len(gamma.batch_shape)))
 
 
 def law_of(

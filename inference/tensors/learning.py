@@ -85,6 +85,7 @@ def going_on(tensor: Tensor, rows: Entries, y: jax.Array, state: State, told: To
     found = of_predictor(
         tensor, beliefs.means, beliefs.seconds, beliefs.core, beliefs.level, rows.index
     )
-    weight, pull = tensor.noise.seen_as(y, *found, beliefs.precision)  # type: ignore[arg-type]
+    own: Any = tensor.of_entries(beliefs.precision, rows.index)
+    weight, pull = tensor.noise.seen_as(y, *found, own)
     none = jnp.asarray(-jnp.inf)
     return State(beliefs, told, weight, pull, none, none)

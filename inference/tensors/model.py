@@ -63,15 +63,37 @@ class Tensor:
         each = zip(self.names, self.kernels, rows.coordinates, strict=True)
         functions = [sample(name, Factors(kernels, at)) for name, kernels, at in each]
         core = self._core()
-        precision = sample("precision", _gamma(self.noise)) if self.noise.has_precision else None
+        precision = None
+        if isinstance(self.noise, (NormalNoise, StudentTNoise)):
+            shape = self.precisions(rows.sizes)
+            gamma = dist.Gamma(self.noise.shape, self.noise.rate).expand(shape)
+            precision = sample("precision", gamma.to_event(len(shape)))
         predictor = self.predictor(functions, core, level, rows)
-        return sample("y", self.noise.law(predictor, precision))
+        return sample("y", self.noise.law(predictor, self.of_entries(precision, rows.index)))
 
     def _core(self) -> Any:
         if self.has_core:
             normal = dist.Normal(jnp.zeros(self.ranks), 1.0)
             return sample("core", normal.to_event(len(self.ranks)))
         return self.known_core
+
+    def precisions(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the noise's precision: one for all entries, or for each coordinate."""
+        return () if self.noise.by is None else (sizes[self.names.index(self.noise.by)],)
+
+    def of_entries(self, precision: Any, index: jax.Array) -> Any:
+        """Which of the precisions, or of their laws, each entry has."""
+        if self.noise.by is None:
+            return precision
+        at = index[:, self.names.index(self.noise.by)]
+        return jax.tree.map(lambda each: each[at], precision)
+
+    def over_entries(self, each: jax.Array, index: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        """The sum of a number of each entry, for each precision."""
+        if self.noise.by is None:
+            return jnp.sum(each)
+        at = index[:, self.names.index(self.noise.by)]
+        return jnp.zeros(size, each.dtype).at[at].add(each)
 
     def predictor(
         self, functions: Sequence[jax.Array], core: Any, level: Any, rows: Entries
@@ -84,10 +106,6 @@ class Tensor:
         if not self.effects:
             return found
         return found + level + sum(v[:, -1] for v in at)
-
-
-def _gamma(noise: Any) -> dist.Distribution:
-    return dist.Gamma(noise.shape, noise.rate)
 
 
 def in_order(rows: Any, names: tuple[str, ...]) -> Entries:
@@ -126,7 +144,8 @@ def cp(
 
     y_n = Σ_r Π_k u^k_r(x_nk) + noise, of independent Gaussian processes u^k_r. Its argument are
     `entries`; its choices are the functions of each mode, at the mode's name, as an array of
-    components and coordinates; "precision", of normal and Student-t noise; and "y".
+    components and coordinates; "precision", of normal and Student-t noise, of which a mode has
+    one for each coordinate if the noise differs by it; and "y".
 
     Args:
       kernels: of the modes by name: one kernel for all components, or a list of one for each, of
@@ -245,6 +264,12 @@ def _model(
             "The noise of a functional tensor is none that is known.", where=errors.caller(),
             given=shown(noise), expected="NormalNoise(), StudentTNoise() or Likelihood(of)",
             fix="Likelihood(lambda eta: dist.Poisson(jnp.exp(eta)))",
+        )  # fmt: skip
+    if noise.by is not None and noise.by not in names:
+        raise errors.InvalidArgument(
+            "The noise differs by a mode that the model has not.", where=errors.caller(),
+            given=f"by={shown(noise.by)}", expected=" or ".join(map(repr, names)),
+            fix=f"{type(noise).__name__}(by={names[-1]!r})",
         )  # fmt: skip
     stacked = tuple(
         _stacked(name, kernels[name], rank, effects)

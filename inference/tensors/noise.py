@@ -9,7 +9,7 @@ and curvature agree with those of the log density, on average over a normal law 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ NODES = 20
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Precision:
-    """A gamma law of the precision 1 / σ² of the noise.
+    """A gamma law of the precision 1 / σ² of the noise; or of several, independent of each other.
 
     >>> from inference.tensors.noise import Precision
     >>> Precision(6.0, 2.0).mean
@@ -60,6 +60,9 @@ class NormalNoise:
 
     Attributes:
       shape, rate: of the prior of 1 / σ².
+      by: the name of a mode, each coordinate of which has a precision of its own: instruments,
+        places or people that differ in how exact they are. A fit learns `shape` and `rate`, then,
+        so that what few entries say is pooled. None, and all entries share one precision.
 
     >>> from inference.tensors import NormalNoise
     >>> NormalNoise().law(0.0, 4.0).variance
@@ -68,9 +71,9 @@ class NormalNoise:
 
     shape: Any = 1.0
     rate: Any = 0.01
+    by: str | None = field(default=None, metadata={"static": True})
 
     moves = False  # whether weights differ with the predictor, from mode to mode
-    has_precision = True
 
     @property
     def prior(self) -> Precision:
@@ -79,10 +82,10 @@ class NormalNoise:
     @property
     def learned(self) -> dict[str, Any]:
         """What a fit learns, all positive."""
-        return {}
+        return _pooled(self)
 
     def with_learned(self, learned: dict[str, Any]) -> NormalNoise:
-        return self
+        return replace(self, **learned)
 
     def law(self, predictor: Any, precision: Any) -> dist.Distribution:
         return dist.Normal(predictor, jnp.asarray(precision) ** -0.5)
@@ -93,18 +96,22 @@ class NormalNoise:
         return dist.StudentT(2 * precision.shape, predictor, scale)
 
     def seen_as(self, y: Any, mean: Any, variance: Any, precision: Precision) -> tuple[Any, Any]:
-        """The weight and the pull of each entry."""
+        """The weight and the pull of each entry, whose precisions these are."""
         weight = jnp.full_like(y, 1.0) * precision.mean
         return weight, weight * y
 
     def told(self, y: Any, mean: Any, variance: Any, precision: Precision) -> tuple[Any, Any]:
-        """What entries add to shape and rate of the precision's law."""
-        return jnp.asarray(y.size / 2, y.dtype), jnp.sum((y - mean) ** 2 + variance) / 2
+        """What each entry adds to shape and rate of its precision's law."""
+        return jnp.full_like(y, 0.5), ((y - mean) ** 2 + variance) / 2
 
     def expected(self, y: Any, mean: Any, variance: Any, precision: Precision) -> Any:
         """The mean log density of all entries, or its bound."""
         square = precision.mean * ((y - mean) ** 2 + variance)
         return jnp.sum(precision.mean_log - jnp.log(2 * jnp.pi) - square) / 2
+
+
+def _pooled(noise: NormalNoise | StudentTNoise) -> dict[str, Any]:
+    return {} if noise.by is None else {"shape": noise.shape, "rate": noise.rate}
 
 
 @jax.tree_util.register_dataclass
@@ -115,6 +122,7 @@ class StudentTNoise:
     Attributes:
       df: degrees of freedom, which a fit learns.
       shape, rate: of the prior of 1 / σ², for the scale σ.
+      by: as for `NormalNoise`.
 
     >>> from inference.tensors import StudentTNoise
     >>> StudentTNoise(df=3.0).law(0.0, 4.0).variance  # 1/4 · 3 / (3 - 2)
@@ -124,9 +132,9 @@ class StudentTNoise:
     df: Any = 4.0
     shape: Any = 1.0
     rate: Any = 0.01
+    by: str | None = field(default=None, metadata={"static": True})
 
     moves = False
-    has_precision = True
 
     @property
     def prior(self) -> Precision:
@@ -134,10 +142,10 @@ class StudentTNoise:
 
     @property
     def learned(self) -> dict[str, Any]:
-        return {"df": self.df}
+        return {"df": self.df, **_pooled(self)}
 
     def with_learned(self, learned: dict[str, Any]) -> StudentTNoise:
-        return StudentTNoise(learned["df"], self.shape, self.rate)
+        return replace(self, **learned)
 
     def law(self, predictor: Any, precision: Any) -> dist.Distribution:
         return dist.StudentT(self.df, predictor, jnp.asarray(precision) ** -0.5)
@@ -152,7 +160,7 @@ class StudentTNoise:
 
     def told(self, y: Any, mean: Any, variance: Any, precision: Precision) -> tuple[Any, Any]:
         share = self._share(y, mean, variance, precision)
-        return jnp.asarray(y.size / 2, y.dtype), jnp.sum(share * ((y - mean) ** 2 + variance)) / 2
+        return jnp.full_like(y, 0.5), share * ((y - mean) ** 2 + variance) / 2
 
     def expected(self, y: Any, mean: Any, variance: Any, precision: Precision) -> Any:
         half = self.df / 2
@@ -190,7 +198,7 @@ class Likelihood:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     moves = True
-    has_precision = False
+    by = None
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -214,9 +222,6 @@ class Likelihood:
         first, second = self._average(both, mean, variance)
         weight = jnp.maximum(-second, 0.0)
         return weight, weight * mean + first
-
-    def told(self, y: Any, mean: Any, variance: Any, precision: Any) -> tuple[Any, Any]:
-        return jnp.zeros(()), jnp.zeros(())
 
     def expected(self, y: Any, mean: Any, variance: Any, precision: Any) -> Any:
         return jnp.sum(self._average(lambda eta: self._log(y, eta), mean, variance))

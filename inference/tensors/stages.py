@@ -203,7 +203,8 @@ class Fit:
             "key": of_arrays(jax.random.key_data(self.key)),
             "data": of_arrays(jax.tree.leaves((self.rows, self.y))),
             "begin": of_arrays(jax.tree.leaves(self.first)),
-            "program": f"{self.first.form}, {self.first.names}, effects {self.first.effects}",
+            "program": f"{self.first.form}, {self.first.names}, effects {self.first.effects}, "
+            f"noise by {self.first.noise.by}",
         }
         self.store = Checkpoint(path, identity)
         like = self._begin(0)

@@ -89,17 +89,18 @@ def more_entries(
     how = _how(found, sweeps, learn, rate, damping, tolerance, progress)
     rows = in_order(rows, found.tensor.names)
     values = _checked(found, rows, y)
-    grid = together(found.rows, rows)
+    grid, by = together(found.rows, rows), found.tensor.noise.by
     rows = placed(rows, grid)
+    told = [spread_out(chunk.told, chunk.rows, grid, by) for chunk in found.chunks]
     old = tuple(
-        replace(chunk, rows=placed(chunk.rows, grid), told=spread_out(chunk.told, chunk.rows, grid))
-        for chunk in found.chunks
+        replace(chunk, rows=placed(chunk.rows, grid), told=each)
+        for chunk, each in zip(found.chunks, told, strict=True)
     )
-    held = spread_out(found.held, found.rows, grid)
+    held = spread_out(found.held, found.rows, grid, by)
     chunk = Chunk(rows, values, nothing_told(found.tensor, rows.sizes), jnp.zeros(()))
     on = replace(found, chunks=(*old, chunk), held=held)
     if rows.sizes != found.rows.sizes:
-        beliefs = believed(found.tensor, found.beliefs, grid, on.told.modes)
+        beliefs = believed(found.tensor, found.beliefs, grid, on.told)
         on = replace(on, beliefs=beliefs)
     return _better(on, how, key)
 

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .beliefs import Beliefs, Told, core_given, level_given
+from .beliefs import Beliefs, Told, core_given, level_given, precision_given
 from .entries import Entries
 from .model import Tensor
-from .noise import Precision
+from .noise import Likelihood
 from .sites import folded
 from .sums import of_core, of_mode, of_predictor
 
@@ -66,6 +66,10 @@ def swept(
     def toward(old: Any, new: Any) -> Any:
         return jax.tree.map(lambda a, b: a + damping * (b - a), old, new)
 
+    def own() -> Any:
+        """What is believed of the precision of each entry."""
+        return tensor.of_entries(beliefs.precision, rows.index)
+
     def seen() -> tuple[Any, Any]:
         """What entries say of their predictors, where that differs with the predictor."""
         if not tensor.noise.moves:
@@ -73,7 +77,7 @@ def swept(
         found = of_predictor(
             tensor, beliefs.means, beliefs.seconds, beliefs.core, beliefs.level, rows.index
         )
-        return tensor.noise.seen_as(y, *found, beliefs.precision)  # type: ignore[arg-type]
+        return tensor.noise.seen_as(y, *found, own())
 
     slopes = []
     for k, (kernels, at) in enumerate(zip(tensor.kernels, rows.coordinates, strict=True)):
@@ -103,26 +107,29 @@ def swept(
     )
     if tensor.effects:
         if tensor.noise.moves:
-            weight, pull = tensor.noise.seen_as(y, mean, variance, beliefs.precision)  # type: ignore[arg-type]
+            weight, pull = tensor.noise.seen_as(y, mean, variance, own())
         old, spread = beliefs.level
         new = jnp.sum(weight), jnp.sum(pull - weight * (mean - old))
         new = toward(told.level, new)
         level = level_given(tensor, jax.tree.map(jnp.add, new, held.level))
         told, beliefs = replace(told, level=new), replace(beliefs, level=level)
         mean, variance = mean + level[0] - old, variance + level[1] - spread
-    if tensor.noise.has_precision:
-        prior: Precision = tensor.noise.prior  # type: ignore[union-attr]
-        new = tensor.noise.told(y, mean, variance, beliefs.precision)  # type: ignore[arg-type]
-        new = toward(told.noise, new)
+    if not isinstance(tensor.noise, Likelihood):
+        shape = tensor.precisions(rows.sizes)
+        each = tensor.noise.told(y, mean, variance, own())
+        new = toward(told.noise, tuple(tensor.over_entries(x, rows.index, shape) for x in each))
         told = replace(told, noise=new)
-        law = Precision(prior.shape + new[0] + held.noise[0], prior.rate + new[1] + held.noise[1])
+        law = precision_given(tensor, jax.tree.map(jnp.add, new, held.noise))
         beliefs = replace(beliefs, precision=law)
-    weight, pull = tensor.noise.seen_as(y, mean, variance, beliefs.precision)  # type: ignore[arg-type]
+    weight, pull = tensor.noise.seen_as(y, mean, variance, own())
 
-    def expected(learned: dict[str, Any]) -> Any:
+    def expected(learned: dict[str, Any]) -> tuple[Any, Any]:
         noise: Any = tensor.noise.with_learned(learned)
-        return noise.expected(y, mean, variance, beliefs.precision)
+        likely = noise.expected(y, mean, variance, own())
+        if noise.by is None:
+            return likely, likely
+        return likely - jnp.sum(beliefs.precision.divergence(noise.prior)), likely  # type: ignore[union-attr]
 
-    likely, by_noise = jax.value_and_grad(expected)(tensor.noise.learned)
+    by_noise, likely = jax.grad(expected, has_aux=True)(tensor.noise.learned)
     bound = likely + beliefs.average(held) - beliefs.divergence(tensor)
     return State(beliefs, told, weight, pull, likely, bound), Slopes(tuple(slopes), by_noise)

@@ -64,7 +64,7 @@ def dense(wrong: str = "") -> Dense:
         "tucker", RANKS, True, covariances, index, y,
         [np.array(m) for m in beliefs.means], [np.array(s) for s in beliefs.seconds],
         np.array(beliefs.core[0]), np.array(beliefs.core[1]),
-        float(beliefs.precision.shape), float(beliefs.precision.rate), wrong=wrong,
+        np.atleast_1d(beliefs.precision.shape), np.atleast_1d(beliefs.precision.rate), wrong=wrong,
         damping=DAMPING,
     )  # fmt: skip
     for _ in range(SWEEPS):
