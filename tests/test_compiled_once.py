@@ -67,10 +67,15 @@ def compiled(caplog, run):
 def check(make, model, caplog, **how):
     first, second = (target_of(model, seed, **how) for seed in (1, 2))
     assert make(first).recipe == make(second).recipe is not None
-    _, some = compiled(caplog, lambda: sample_posterior(KEY, first, make(first), **FEW))
+    begun, some = compiled(caplog, lambda: sample_posterior(KEY, first, make(first), **FEW))
     fresh, more = make(second), FEW | {"draws": 14}
     draws, none = compiled(caplog, lambda: sample_posterior(KEY, second, fresh, **more))
     assert some and not none
+    # and the draws say so
+    assert [(c.program, c.why) for c in begun.timing.compiled] == [
+        ("begin", "new"), ("freeze", "new"), ("steps", "new")
+    ]  # fmt: skip
+    assert 0 < begun.timing.compiling < begun.timing.seconds and not draws.timing.compiled
     # by a program that holds the data, whose sums may be rounded otherwise
     alone = sample_posterior(KEY, second, make(second).of_recipe(None), **more)
     for name in ("slope", "k"):
@@ -142,3 +147,20 @@ def test_predictions_of_other_draws_and_data_compile_nothing(caplog):
     np.testing.assert_allclose(found["likelihoods"]["y"], exact, rtol=1e-12)
     noise = np.asarray(found["replicates"]["y"]) - mean
     assert found["elsewhere"]["y"].shape == (2, 5, 3) and np.abs(noise).max() < 0.7 * 6
+
+
+@pytest.mark.slow
+def test_what_is_compiled_again_says_which_shapes_differ(caplog):
+    model = model_of()
+    run = {"key": KEY, **FEW}
+    first = target_of(model, 1)
+    sample_posterior(target=first, kernel=inf.mh(first, "k"), **run)
+    x = jnp.ones((5, 2))
+    longer = Target(model, (x,), {"y": jnp.ones(5)})
+    with caplog.at_level("INFO", "inference.running.programs"):
+        draws = sample_posterior(target=longer, kernel=inf.mh(longer, "k"), **run)
+    (why,) = {each.why for each in draws.timing.compiled if each.program == "steps"}
+    assert "float64[5, 2] for float64[4, 2]" in why and "float64[5] for float64[4]" in why
+    told = [r.getMessage() for r in caplog.records if r.name == "inference.running.programs"]
+    assert len(told) == len(draws.timing.compiled) and any(why in line for line in told)
+    assert repr(draws.timing).endswith("compilations)")

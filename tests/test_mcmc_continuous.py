@@ -282,6 +282,43 @@ def test_short_windows_go_by_gradients():
         np.testing.assert_allclose(tuning.freeze(found).inverse_mass, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variances", [[1e6], [1e-8, 1e6, 1.0]])
+def test_a_metric_by_gradients_is_there_after_ten_steps(variances):
+    """On the way to the bulk, of a normal density: exact from any positions; then in windows."""
+    variances = np.array(variances)
+    d = len(variances)
+    z = (5 + 1e-3 * np.random.default_rng(0).normal(size=(75, d))) * np.sqrt(variances)
+    start = unit_metric(0.1, d, float, True)
+    tuning = windows(lambda state: state, start, None, gradient=lambda state: state / variances)
+    assert tuning.schedule(200)["windows"][:5].tolist() == [
+        [0, -1], [0, 9], [10, 29], [30, 74], [75, 99]
+    ]  # fmt: skip
+    found, metrics = tuning.init(None, 200), []
+    for each_z in z:
+        found = tuning.update(found, jnp.asarray(each_z), {})
+        metrics.append(np.diagonal(found.metric.inverse_mass))
+    np.testing.assert_array_equal(metrics[8], np.ones(d))
+    for end in (9, 29, 74):
+        np.testing.assert_allclose(metrics[end], variances, rtol=1e-9)  # z / 1e-3 is rounded
+
+
+@pytest.mark.slow
+def test_after_the_last_window_the_step_size_settles_where_it_was():
+    """An acceptance that falls with the step size, with no chance in it."""
+    tuning = windows(lambda state: state, Metric(1.0, jnp.ones(1)), 0.8)
+    found, seen = tuning.init(jnp.zeros(1), 200), []
+    for z in np.random.default_rng(0).normal(size=200):
+        seen.append(float(found.metric.step_size))
+        found = tuning.update(found, jnp.asarray([z]), {"accept": jnp.exp(-seen[-1])})
+    phases = tuning.schedule(200)["windows"]
+    before, last = phases[-3, 1], phases[-1, 0]
+    # at the end of an earlier window it begins again at ten times the size, at the last not
+    assert seen[before + 2] > 5 * seen[before]
+    assert max(seen[last : last + 5]) < 2 * seen[last - 1]
+    np.testing.assert_allclose(tuning.freeze(found).step_size, -np.log(0.8), rtol=0.01)
+
+
 def test_a_covariance_is_shrunk_whatever_the_units():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 3))

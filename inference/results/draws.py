@@ -20,6 +20,7 @@ from .checks import Diagnosed, judge
 from .fixed import fixed_elements
 from .precision import Limit, limit
 from .summary import Summary, diagnose, summarize
+from .timing import Timing
 from .verdict import Divergences, Verdict, bfmi, divergences
 
 
@@ -41,6 +42,8 @@ class Draws:
         `windows`, the first and last of each window.
       derived: functions of the choices, as nested dicts of arrays of the same axes, which are
         summarised and exported with them; `derive` adds some.
+      timing: seconds of the run, and which programs it compiled, why, and for how long; None of
+        draws that no run has made.
 
     Raises:
       ShapeError: two arrays have other chain and draw axes.
@@ -63,6 +66,7 @@ class Draws:
     status: str = "complete"
     tuned: Mapping[str, Any] = field(default_factory=dict)
     derived: Mapping[str, Any] = field(default_factory=dict)
+    timing: Timing | None = None
 
     def __post_init__(self):
         if not isinstance(self.stats, Mapping):

@@ -17,12 +17,12 @@ from ..kernel import Kernel, check_maker, kernel_for
 from ..results.draws import Draws
 from ..targets.fingerprints import of_arrays
 from ..targets.missing import imputing
-from ..validation.objects import check_target
+from ..validation.objects import check_on_host, check_target
 from ..validation.settings import shown
 from .blocks import Source
 from .chains import Chains
 from .run import Run
-from .sampling import check_run
+from .sampling import ONCE, check_run
 from .starting import given_values
 
 MOST = 512
@@ -82,6 +82,7 @@ def sample_posteriors(
     >>> [round(float(each["mu"].mean())) for each in found]
     [-1, 0, 1]
     """
+    check_on_host("A run of chains", ONCE, key, initial, targets)
     key = checked_key(key)
     check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_maker(make)

@@ -14,7 +14,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -27,7 +26,7 @@ from ppl.strategies import Strategy
 
 from ..results.fitted import Fitted, fitted
 from ..targets.fingerprints import fingerprint, of_arrays, plain
-from ..validation.objects import check_callable
+from ..validation.objects import check_callable, check_on_host
 from ..validation.settings import check_count, check_flag, check_number, shown
 from ..vi.objective import Objective
 from .block_size import BlockSize
@@ -114,12 +113,8 @@ def fit(
     >>> bool(abs(found.parameters["loc"] - 1) < 0.02), bool(report)
     (True, True)
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((key, parameters, data))):
-        raise errors.InvalidArgument(
-            "A fit runs on the host, and is no part of a compiled program.",
-            where=errors.caller(), given="traced arguments: fit inside jit, vmap or grad",
-            expected="known numbers", fix="a loop over fits, of which the second compiles nothing",
-        )  # fmt: skip
+    fix = "a loop over fits, of which the second compiles nothing"
+    check_on_host("A fit", fix, key, parameters, data)
     key = checked_key(key)
     for name, value in (("steps", steps), ("samples", samples)):
         check_count(name, value)

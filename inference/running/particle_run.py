@@ -27,6 +27,7 @@ from ..smc.ancestry import log_evidence_error
 from ..smc.filtering import Filtered
 from ..smc.nested import STATUS, Nested
 from ..smc.particles import History, Over
+from ..validation.objects import check_on_host
 from ..validation.settings import check_flag
 from ..weighted import Step, Then, Weighted, log_evidence, unit
 from .checkpoint import checked_folder
@@ -173,6 +174,7 @@ def run_particles(
     >>> run.result.value["mu"].shape, run.history.ess.shape, bool(run.verdict())
     ((1000,), (7,), True)
     """
+    check_on_host("A run of particles", "seed(program)(key), which jit may compile", key)
     key = checked_key(key)
     if not callable(program):
         raise errors.InvalidArgument(

@@ -8,7 +8,7 @@ can change a draw.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,13 @@ from ppl.addresses import flatten, nest
 
 from ..kernel import Kernel
 from ..results.draws import Draws
+from ..results.timing import Compilation, Timing
 from ..targets.fingerprints import fingerprint, fingerprints, of_arrays
 from .block_size import BlockSize
 from .blocks import source_of
 from .chains import Chains
 from .checkpoint import Checkpoint
-from .programs import begin_of, freeze_of, kinds_of, steps_of
+from .programs import Compiled, begin_of, freeze_of, keys_of, kinds_of, steps_of
 from .progress import bar
 from .starting import initial_trace, not_finite
 from .warm_up import WarmUp, step_sizes
@@ -49,6 +50,8 @@ class Run:
         self.block_size = BlockSize()
         self.store: Checkpoint | None = None
         self.told = WarmUp()
+        self.begun = time.perf_counter()
+        self.compiled: list[Compilation] = []
 
     def all(
         self,
@@ -98,17 +101,14 @@ class Run:
         """
         n, members = self.chains.n, self.kernel.members
         self.prepare(str(jax.random.key_impl(key)))
-        starts, warm, draw = jnp.swapaxes(
-            jax.vmap(lambda k: jax.random.split(k, 3))(jax.random.split(key, n)), 0, 1
-        )
-        self.keys = [np.asarray(jax.random.key_data(k)) for k in (warm, draw)]
-        if members is not None:
-            starts = jax.vmap(lambda k: jax.random.split(k, members))(starts)
+        starts, *keys = keys_of(key, n, members)
+        self.keys = [np.asarray(each) for each in keys]
         given = {path: np.asarray(value) for path, value in flatten(given).items()}
         begin = begin_of(self.source, self.chains, how, self.warmup)
         for attempt in range(1, _ATTEMPTS + 1):
             own = (np.asarray(jax.random.key_data(starts)), given)
-            state, tuning, finite = begin((*self.chains.put(own), *self.own), self.shared)
+            given_to = (*self.chains.put(own), *self.own), self.shared
+            state, tuning, finite = begin(given_to, self.compiled)
             ok = self.chains.get(finite)
             if ok.all():
                 self._compile(state, tuning)
@@ -126,7 +126,7 @@ class Run:
         """Make the blocks, after checking that the kernel keeps the kind of its state."""
         self.state, self.tuning = state, tuning
         self.freeze = freeze_of(self.source, self.chains)
-        self.frozen = self.freeze((tuning, *self.own), self.shared)
+        self.frozen = self._frozen()
         size = self._checked()
         room = max(1, _BUFFER_BYTES // max(1, size * self.chains.n))
         longest = max(self.draws, self.warmup)
@@ -134,6 +134,10 @@ class Run:
         self.buffer = min(1 << (longest - 1).bit_length(), _BUFFER, room)
         self.warm = steps_of(self.source, self.chains, 1, self.buffer)
         self.draw = steps_of(self.source, self.chains, self.thin, self.buffer)
+
+    def _frozen(self) -> Any:
+        """The parameters that warm-up has come to."""
+        return self.freeze(((self.tuning, *self.own), self.shared), self.compiled)
 
     def _checked(self) -> int:
         """Bytes of one draw, after checking that a step keeps the kind of the state.
@@ -168,7 +172,7 @@ class Run:
         self.told.add(self._advance(self.warm, self.warmed, count, True))
         self.warmed += count
         if self.warmed == self.warmup:
-            self.frozen = self.freeze((self.tuning, *self.own), self.shared)
+            self.frozen = self._frozen()
         self._save()
 
     def draw_block(self) -> None:
@@ -190,9 +194,11 @@ class Run:
         own = (keys, self.tuning, self.frozen, self.state, *self.own)
         return own, (*self.shared, np.asarray(start), np.asarray(count), np.asarray(warming))
 
-    def _advance(self, block: Callable, start: int, count: int, warming: bool) -> dict:
+    def _advance(self, block: Compiled, start: int, count: int, warming: bool) -> dict:
         """Run a block; its latents and statistics by name."""
-        result = self.block_size.timed(block, self._arguments(start, count, warming))
+        result = self.block_size.timed(
+            block, (self._arguments(start, count, warming), self.compiled)
+        )
         choices, stats = self.chains.get(result[2])
         names = {"choice:" + "\n".join(path): x for path, x in choices.items()}
         names.update({"stat:" + name: x for name, x in stats.items()})
@@ -231,7 +237,7 @@ class Run:
     def resume(self, path: str | os.PathLike, how: str, given: dict) -> None:
         """Go on from the checkpoint in the folder `path`, if there is one."""
         arguments = self._arguments(0, 1, True)
-        programs = [block.lower(*arguments).as_text() for block in (self.warm, self.draw)]
+        programs = [block.text(arguments) for block in (self.warm, self.draw)]
         settings = {"draws": self.draws, "warmup": self.warmup, "thin": self.thin}
         identity = {
             **self.fingerprints(),
@@ -284,7 +290,8 @@ class Run:
         tuned = told.tuned(self.kernel, frozen, self.warmup)
         n = len(range(self.chains.n)[chains])
         stats |= step_sizes(self.kernel, tuned, (n, self.kept))
-        return Draws(ordered, stats, target, status, tuned)
+        timing = Timing(time.perf_counter() - self.begun, tuple(self.compiled))
+        return Draws(ordered, stats, target, status, tuned, timing=timing)
 
 
 def _shapes(pairs: list[tuple]) -> str:

@@ -15,13 +15,15 @@ from ppl.randomness import checked_key
 from ..kernel import Kernel, as_kernel
 from ..results.draws import Draws
 from ..targets.missing import imputing
-from ..validation.objects import check_target
+from ..validation.objects import check_on_host, check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, check_flag
 from .chains import Chains
 from .checkpoint import checked_folder
 from .run import Run
 from .starting import given_values
+
+ONCE = "outside of jit: its programs are compiled, and once; of many data sets, sample_posteriors"
 
 
 def sample_posterior(
@@ -84,6 +86,7 @@ def sample_posterior(
     >>> bool(abs(fair["mean"] - 0.4) < 5 * fair["mcse_mean"])
     True
     """
+    check_on_host("A run of chains", ONCE, key, initial, target)
     key = checked_key(key)
     check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_target(target)

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
 from ppl import Target, errors
@@ -14,13 +13,15 @@ from ppl.addresses import Masked
 from ppl.randomness import checked_key
 
 from ..running.progress import bar
-from ..validation.objects import check_target
+from ..validation.objects import check_on_host, check_target
 from ..validation.settings import check_count, check_flag, check_number
 from .entries import Entries
 from .factorization import Factorization
 from .model import Tensor, in_order, tensor_of
 from .noise import Likelihood
 from .stages import Fit
+
+ONCE = "a loop over fits, of which the second compiles nothing"
 
 
 def message_passing(
@@ -92,6 +93,7 @@ def message_passing(
     >>> bool(jnp.abs(found.predict(rows).mean - target.observations["y"]).max() < 0.05)
     True
     """
+    check_on_host("Message passing", ONCE, key)
     tensor, rows, y = checked(target)
     key = checked_key(key)
     check_count("sweeps", sweeps)
@@ -148,12 +150,6 @@ def checked(target: Any) -> tuple[Tensor, Entries, jax.Array]:
             expected='Target(model, (rows,), {"y": values})',
             fix="leave out the entries that are missing; choices that are known: nuts",
         )  # fmt: skip
-    leaves = jax.tree.leaves((target.args, target.observations, tensor))
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        raise errors.InvalidArgument(
-            "Message passing runs on the host, and is no part of a compiled program.",
-            where=errors.caller(), given="a target with traced arguments or observations",
-            expected="known numbers", fix="a loop over fits, of which the second compiles nothing",
-        )  # fmt: skip
+    check_on_host("Message passing", ONCE, target.args, target.observations, tensor)
     y = target.observations["y"]
     return tensor, in_order(target.args[0], tensor.names), jnp.asarray(y)

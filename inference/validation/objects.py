@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.core
+
 from ppl import GenerativeFunction, Target, Trace, errors
 
 from .settings import shown
@@ -49,6 +52,25 @@ def check_target(target: Any) -> None:
         "A target was expected.", where=errors.caller(), given=shown(target),
         expected="the posterior: a model, its arguments, and what is observed", fix=fix,
     )  # fmt: skip
+
+
+def check_on_host(what: str, fix: str, *values: Any) -> None:
+    """Raise `InvalidArgument` if a number in one of the values is traced.
+
+    >>> import jax
+    >>> from inference.validation.objects import check_on_host
+    >>> try:
+    ...     jax.jit(lambda x: check_on_host("A fit", "a loop over fits", x))(1.0)
+    ... except ValueError as error:
+    ...     print(error.what)
+    A fit is driven from the host, and is no part of a compiled program.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
+        raise errors.InvalidArgument(
+            f"{what} is driven from the host, and is no part of a compiled program.",
+            where=errors.caller(), given="traced arguments: it is called inside jit, vmap or grad",
+            expected="known numbers", fix=fix,
+        )  # fmt: skip
 
 
 def check_model(model: Any, what: str = "A generative function was expected.") -> None:
