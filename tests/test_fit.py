@@ -470,5 +470,5 @@ def test_a_baseline_in_a_dict_would_not_be_learned():
 
 
 def test_a_fit_inside_a_compiled_program_is_refused():
-    with pytest.raises(InvalidArgument, match="on the host"):
+    with pytest.raises(InvalidArgument, match="from the host"):
         jax.jit(lambda m: fit(KEY, BOUND, m, steps=3).last)(START)
