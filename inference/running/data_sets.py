@@ -22,7 +22,7 @@ from ..validation.settings import shown
 from .blocks import Source
 from .chains import Chains
 from .run import Run
-from .sampling import ONCE, check_run
+from .sampling import OUTSIDE, check_run
 from .starting import given_values
 
 MOST = 512
@@ -82,7 +82,7 @@ def sample_posteriors(
     >>> [round(float(each["mu"].mean())) for each in found]
     [-1, 0, 1]
     """
-    check_on_host("A run of chains", ONCE, key, initial, targets)
+    check_on_host("A run of chains", OUTSIDE, key, initial, targets)
     key = checked_key(key)
     check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_maker(make)

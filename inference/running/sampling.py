@@ -23,7 +23,7 @@ from .checkpoint import checked_folder
 from .run import Run
 from .starting import given_values
 
-ONCE = "outside of jit: its programs are compiled, and once; of many data sets, sample_posteriors"
+OUTSIDE = "call it outside of jit, as it compiles itself; sample_posteriors for many data sets"
 
 
 def sample_posterior(
@@ -86,7 +86,7 @@ def sample_posterior(
     >>> bool(abs(fair["mean"] - 0.4) < 5 * fair["mcse_mean"])
     True
     """
-    check_on_host("A run of chains", ONCE, key, initial, target)
+    check_on_host("A run of chains", OUTSIDE, key, initial, target)
     key = checked_key(key)
     check_run(draws, warmup, thin, chains, progress, checkpoint)
     check_target(target)
