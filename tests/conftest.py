@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import random
 import time
 from pathlib import Path
 
@@ -24,6 +25,27 @@ MOST_MAPPINGS = 30_000
 
 UNTIL = float(os.environ.get("GIRY_UNTIL", "inf"))
 """A time in seconds (`date +%s`) after which no slow test begins: `.ci/run` has so long only."""
+
+
+LONG_CASES = frozenset((Path(__file__).parent / "long_cases.txt").read_text().splitlines())
+"""Tests, and single cases of tests, that took more than 7.5 s when `--durations=0` was read."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long cases are slow; where time is short, slow tests come in an order of its own each time.
+
+    The same in all processes, which must agree on it; one order would leave out the same tests
+    each time.
+    """
+    for item in items:
+        if item.nodeid in LONG_CASES:
+            item.add_marker(pytest.mark.slow)
+    if float("inf") > UNTIL:
+        files = sorted({str(item.path) for item in items})
+        random.Random(int(UNTIL)).shuffle(files)
+        turn = {path: i for i, path in enumerate(files)}
+        items.sort(key=lambda item: turn[str(item.path)])
 
 
 @pytest.fixture(autouse=True)
