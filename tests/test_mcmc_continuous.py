@@ -18,11 +18,10 @@ import pytest
 from scipy import stats
 
 from inference import Weighted, as_kernel, cycle, each, hmc, iterate, lift, mh, mixture, nuts, spawn
-from inference.mcmc.adaptation import windows
 from inference.mcmc.delayed import FIRST, delayed_acceptance
 from inference.mcmc.hmc import Hamiltonian
 from inference.mcmc.langevin import mala
-from inference.mcmc.metric import Metric, kinetic_energy, shrunk, unit_metric
+from inference.mcmc.metric import Metric, kinetic_energy
 from inference.mcmc.random_walk import random_walk
 from inference.mcmc.slices import elliptical_slice, prior_draw, slice_sample
 from inference.mcmc.space import Space
@@ -252,92 +251,6 @@ def test_steps_have_the_covariance_of_the_metric(inverse_mass):
     full = np.diag(inverse_mass) if inverse_mass.ndim == 1 else inverse_mass
     np.testing.assert_allclose(factor @ factor.T, full, atol=1e-12)
     np.testing.assert_allclose(metric.deviations, np.sqrt(np.diag(full)), atol=1e-12)
-
-
-@pytest.mark.slow
-def test_slices_warm_up_to_the_variances_and_keep_their_width():
-    """The variances of the positions in Stan's window from 15 to 89 of 100."""
-    z = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 5.0]
-    tuning = windows(lambda state: state, Metric(2.5, jnp.ones(2)), None)
-    found = tuning.init(None, 100)
-    for each_z in z:
-        found = tuning.update(found, jnp.asarray(each_z), {})
-    metric = tuning.freeze(found)
-    np.testing.assert_allclose(metric.inverse_mass, z[15:90].var(0, ddof=1), rtol=1e-12)
-    assert metric.step_size == 2.5
-
-
-@pytest.mark.slow
-def test_short_windows_go_by_gradients():
-    """Positions that have hardly moved, of a normal density of very unlike scales."""
-    variances = np.array([1e-8, 1e6])
-    z = 1e-3 * np.random.default_rng(0).normal(size=(20, 2)) * np.sqrt(variances)
-    for dense in (False, True):
-        start = unit_metric(0.1, 2, float, dense)
-        tuning = windows(lambda state: state, start, None, gradient=lambda state: state / variances)
-        found = tuning.init(None, 20)._replace(updated=jnp.arange(20) < 9, ends=jnp.arange(20) == 8)
-        for each_z in z:
-            found = tuning.update(found, jnp.asarray(each_z), {})
-        expected = np.diag(variances) if dense else variances
-        np.testing.assert_allclose(tuning.freeze(found).inverse_mass, expected, rtol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variances", [[1e6], [1e-8, 1e6, 1.0]])
-def test_a_metric_by_gradients_is_there_after_ten_steps(variances):
-    """On the way to the bulk, of a normal density: exact from any positions; then in windows."""
-    variances = np.array(variances)
-    d = len(variances)
-    z = (5 + 1e-3 * np.random.default_rng(0).normal(size=(75, d))) * np.sqrt(variances)
-    start = unit_metric(0.1, d, float, True)
-    tuning = windows(lambda state: state, start, None, gradient=lambda state: state / variances)
-    assert tuning.schedule(200)["windows"][:5].tolist() == [
-        [0, -1], [0, 9], [10, 29], [30, 74], [75, 99]
-    ]  # fmt: skip
-    found, metrics = tuning.init(None, 200), []
-    for each_z in z:
-        found = tuning.update(found, jnp.asarray(each_z), {})
-        metrics.append(np.diagonal(found.metric.inverse_mass))
-    np.testing.assert_array_equal(metrics[8], np.ones(d))
-    for end in (9, 29, 74):
-        np.testing.assert_allclose(metrics[end], variances, rtol=1e-9)  # z / 1e-3 is rounded
-
-
-@pytest.mark.slow
-def test_after_the_last_window_the_step_size_settles_where_it_was():
-    """An acceptance that falls with the step size, with no chance in it."""
-    tuning = windows(lambda state: state, Metric(1.0, jnp.ones(1)), 0.8)
-    found, seen = tuning.init(jnp.zeros(1), 200), []
-    for z in np.random.default_rng(0).normal(size=200):
-        seen.append(float(found.metric.step_size))
-        found = tuning.update(found, jnp.asarray([z]), {"accept": jnp.exp(-seen[-1])})
-    phases = tuning.schedule(200)["windows"]
-    before, last = phases[-3, 1], phases[-1, 0]
-    # at the end of an earlier window it begins again at ten times the size, at the last not
-    assert seen[before + 2] > 5 * seen[before]
-    assert max(seen[last : last + 5]) < 2 * seen[last - 1]
-    np.testing.assert_allclose(tuning.freeze(found).step_size, -np.log(0.8), rtol=0.01)
-
-
-def test_a_covariance_is_shrunk_whatever_the_units():
-    rng = np.random.default_rng(0)
-    z = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 3))
-    covariance, units, n = np.cov(z.T), np.array([1e-6, 1.0, 1e4]), jnp.array(40)
-    found = shrunk(jnp.asarray(covariance), n, jnp.eye(3))
-    scaled = shrunk(jnp.asarray(np.outer(units, units) * covariance), n, jnp.eye(3))
-    np.testing.assert_allclose(scaled, np.outer(units, units) * found, rtol=1e-12)
-    np.testing.assert_allclose(np.diagonal(found), np.diagonal(covariance), rtol=1e-12)
-
-
-def test_a_covariance_of_few_positions_is_no_plane():
-    """Of two points on a line; and a coordinate that stayed keeps the mass it had."""
-    line = jnp.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
-    found = shrunk(line, jnp.array(5), 7.0 * jnp.eye(3))
-    rounding = 10 * 3 * np.finfo(float).eps
-    off = 2.0 * (1 - 0.25 - rounding)  # (5 / (5 + 5))^2
-    np.testing.assert_allclose(found, [[1, off, 0], [off, 4, 0], [0, 0, 7]], rtol=1e-12)
-    alone = shrunk(jnp.zeros((2, 2)), jnp.array(5), 7.0 * jnp.eye(2))
-    np.testing.assert_allclose(alone, 7.0 * np.eye(2), rtol=1e-12)
 
 
 def test_no_kinetic_energy_is_negative():

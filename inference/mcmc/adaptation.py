@@ -1,12 +1,14 @@
 """Step size and mass matrix, found during warm-up: the windows of Stan.
 
 The step size follows the acceptance probability by dual averaging (Nesterov 2009; Hoffman
-and Gelman 2014, section 3.2), the inverse mass matrix is the covariance of the positions in
-windows of growing length (Stan reference manual, "HMC algorithm parameters"), both by
-numpyro's functions; it is `shrunk` in a way of ours. In short windows, where positions have
-not spread yet, it is `by_slopes`; so there are windows before Stan's first one, in which a chain
-comes from its start: there trajectories are longest. After the last one the step size settles,
-from where it was. After `n` steps nothing changes any more: the parameters are frozen.
+and Gelman 2014, section 3.2), the inverse mass matrix the positions in windows of growing length
+(Stan reference manual, "HMC algorithm parameters"), both by numpyro's functions. Where there are
+gradients it is found `by_slopes`, which needs no positions that have spread: so there are windows
+before Stan's first one, in which a chain comes from its start, for there trajectories are longest.
+But a diagonal one is of the variances alone, where positions are many: among correlations gradients
+tell how narrow a density is, not how wide. Without gradients it is the covariance, `shrunk`. After
+the last window the step size settles, from where it was. After `n` steps nothing changes any more:
+the parameters are frozen.
 """
 
 from __future__ import annotations
@@ -22,15 +24,19 @@ from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, we
 
 from ..kernel import State, Stats, Tuning
 from .first_metric import FirstMetric
+from .lockstep import lockstep
 from .metric import Metric, by_slopes, shrunk
 
-# Fewer positions than so, or than five a coordinate, are too few for a covariance; and a
-# warm-up of fewer steps is too short to begin without one.
+# Fewer positions than so are too few for variances; and a warm-up of fewer steps is too short
+# for windows of before Stan's, and to settle after them.
 FEW = 150
 
 # Windows by slopes end after so many steps, and where Stan's windows begin. Of nine posteriors
 # most of a warm-up's gradients were in its first hundred steps, a third to a half.
 EARLY = (10, 30)
+
+# So many positions a coordinate, and a dense metric is found by them; by fewer a diagonal one.
+ENOUGH = 2
 
 # `gamma` of dual averaging after the last window, twice that of before: the step size jumps about
 # half as much, and as acceptance falls faster than it rises, its average is nearer to the target
@@ -44,11 +50,10 @@ class _Found(NamedTuple):
     time: jax.Array
     updated: jax.Array  # in the windows: the positions count, and at an end they are used
     ends: jax.Array
-    early: jax.Array  # and there by slopes, of however many positions
     late: jax.Array  # after the last window, where the step size settles
     averaging: tuple
     covariance: tuple
-    slopes: tuple  # the variances of the gradients
+    slopes: tuple  # that of the gradients
     metric: Metric
 
 
@@ -74,13 +79,10 @@ def windows(
     """
     start: Any
     covariance: Any
-    variances: Any
     start, learn = dual_averaging()
     _, settle = dual_averaging(gamma=SETTLING)
     none, add, covariance = welford_covariance(diagonal=metric.inverse_mass.ndim == 1)
-    none_yet, add_slope, variances = welford_covariance(diagonal=True)
     size = metric.inverse_mass.shape[-1]
-    few = min(5 * size, FEW) if gradient is not None else 0
 
     def phases(n: int) -> list[tuple[int, int]]:
         """First and last step of each window, and of what is before and after them all."""
@@ -95,11 +97,10 @@ def windows(
 
     def init(state: State, n: int) -> _Found:
         # of a warm-up of no steps `update` is traced, though never run
-        inside, ends, early, late = np.zeros((4, max(n, 1)), bool)
+        inside, ends, late = np.zeros((3, max(n, 1)), bool)
         for begin, last in phases(n)[1:-1]:
             inside[begin : last + 1] = adapt_mass
             ends[last] = adapt_mass
-            early[last] = n >= FEW and begin <= EARLY[-1]
             late[:] = n >= FEW and np.arange(n) > last
         dtype = metric.inverse_mass.dtype
         begun = metric if first is None else first(state, metric, n < FEW)
@@ -110,13 +111,29 @@ def windows(
             time=jnp.zeros((), int),
             updated=jnp.asarray(inside),
             ends=jnp.asarray(ends),
-            early=jnp.asarray(early),
             late=jnp.asarray(late),
             averaging=_typed(start(jnp.log(bold * step_size)), dtype),
             covariance=_typed(none(size), dtype),
-            slopes=_typed(none_yet(size), dtype),
+            slopes=_typed(none(size), dtype),
             metric=Metric(step_size, begun.inverse_mass),
         )
+
+    def mass(matrices: tuple, before: jax.Array) -> jax.Array:
+        """The inverse mass at the end of a window."""
+        n = matrices[0][2]
+        found = tuple(covariance(each)[0] for each in matrices)
+        if gradient is None:
+            return shrunk(*found, n, before)
+        if before.ndim == 1:
+            early = by_slopes(*found, before)
+            return jnp.where(n < FEW, early, shrunk(found[0], n, before))
+        diagonal = jnp.diag(by_slopes(*(jnp.diagonal(x) for x in (*found, before))))
+        return jnp.where(n >= ENOUGH * size, by_slopes(*found, before), diagonal)
+
+    def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> jax.Array:
+        """Of chains, most of which are nowhere near the end of a window."""
+        found = jax.lax.cond(at_end.any(), lambda: jax.vmap(mass)(*own), lambda: own[1])
+        return jnp.where(at_end.reshape(-1, *[1] * (found.ndim - 1)), found, own[1])
 
     def update(found: _Found, state: State, stats: Stats) -> _Found:
         dtype = metric.inverse_mass.dtype
@@ -132,31 +149,24 @@ def windows(
         kept = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, found.covariance)
         slopes = found.slopes
         if gradient is not None:
-            added = _typed(add_slope(gradient(state), slopes), dtype)
+            added = _typed(add(gradient(state), slopes), dtype)
             slopes = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, slopes)
 
-        def renewed(_: None) -> tuple:
-            matrix, n, before = covariance(kept)[0], kept[2], found.metric.inverse_mass
-            inverse_mass = shrunk(matrix, n, before)
-            if few:
-                early = by_slopes(matrix, variances(slopes)[0], before)
-                slow = (n < few) | found.early[found.time]
-                inverse_mass = jnp.where(slow, early, inverse_mass)
-            again = jnp.log(10.0) + jnp.log(step_size)
-            # the last metric differs little from the one before it
-            last = found.late[jnp.minimum(found.time + 1, len(found.late) - 1)]
-            begun = start(jnp.where(last, averaging[1], again))
-            return _typed((begun, none(size), none_yet(size)), dtype), inverse_mass
-
-        def same(_: None) -> tuple:
-            return (averaging, kept, slopes), found.metric.inverse_mass
-
-        (averaging, kept, slopes), inverse_mass = jax.lax.cond(at_end, renewed, same, None)
+        # the last metric differs little from the one before it
+        last = found.late[jnp.minimum(found.time + 1, len(found.late) - 1)]
+        again = jnp.where(last, averaging[1], jnp.log(10.0) + jnp.log(step_size))
+        anew = _typed((start(again), none(size), none(size)), dtype)
+        averaging, empty, flat = jax.tree.map(
+            lambda a, b: jnp.where(at_end, a, b), anew, (averaging, kept, slopes)
+        )
+        matrices = (kept, slopes) if gradient is not None else (kept,)
+        before = found.metric.inverse_mass
+        inverse_mass = lockstep(renewed, [], (at_end, matrices, before))
         return found._replace(
             time=found.time + 1,
             averaging=averaging,
-            covariance=kept,
-            slopes=slopes,
+            covariance=empty,
+            slopes=flat,
             metric=Metric(step_size, inverse_mass),
         )
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 # Up to so many coordinates a metric is dense where it is not said: then a leapfrog step costs
 # little beside a gradient, and what chance makes of so many correlations is shrunk away.
@@ -115,17 +116,19 @@ def shrunk(covariance: jax.Array, n: jax.Array, before: jax.Array) -> jax.Array:
 
 
 def by_slopes(covariance: jax.Array, slopes: jax.Array, before: jax.Array) -> jax.Array:
-    """A diagonal inverse mass: deviations of positions over those of gradients.
+    """The inverse mass that takes positions and gradients for those of a normal density.
 
-    Of a normal density with independent coordinates, the variances, from any positions
-    whatever: those of chains that have not spread yet, too. It makes the normal density of
-    that metric nearest to the target by the Fisher divergence (Seyboldt, Carlson and Carpenter
-    2026, "Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence").
+    It makes the normal density of that metric nearest to the target by the Fisher divergence
+    (Seyboldt, Carlson and Carpenter 2026, "Preconditioning Hamiltonian Monte Carlo by minimizing
+    Fisher divergence"): the geometric mean of the covariance of positions and the inverse of
+    that of gradients. Of a normal density it is the covariance, from any positions whatever:
+    those of chains that have not spread yet, and of few chance correlations, since these are in
+    the gradients too. A dense one needs more positions than coordinates.
 
     Args:
       covariance: of positions, (d,) or (d, d).
-      slopes: variances of the gradients there, (d,).
-      before: as for `shrunk`; a dense one makes the result a diagonal matrix.
+      slopes: of the gradients there, of the same shape.
+      before: the inverse mass so far, kept by a coordinate that did not vary.
 
     >>> import jax.numpy as jnp
     >>> from inference.mcmc.metric import by_slopes
@@ -133,8 +136,22 @@ def by_slopes(covariance: jax.Array, slopes: jax.Array, before: jax.Array) -> ja
     >>> by_slopes(jnp.var(z)[None], jnp.var(z / 100)[None], jnp.ones(1)).round(1).tolist()
     [100.0]
     """
-    variances = covariance if covariance.ndim == 1 else jnp.diagonal(covariance)
-    old = before if before.ndim == 1 else jnp.diagonal(before)
-    found = jnp.sqrt(variances) / jnp.sqrt(slopes)
-    found = jnp.where((found > 0) & jnp.isfinite(found), found, old)
-    return found if before.ndim == 1 else jnp.diag(found)
+    if covariance.ndim == 1:
+        found = jnp.sqrt(covariance) / jnp.sqrt(slopes)
+        return jnp.where((found > 0) & jnp.isfinite(found), found, before)
+    d = len(covariance)
+    variances = by_slopes(*(jnp.diagonal(x) for x in (covariance, slopes, before)))
+    scales = jnp.sqrt(jnp.outer(variances, variances))
+    # in these units both are near one another, and so is what rounding may take from them
+    share = 10 * d * jnp.finfo(covariance.dtype).eps
+    positions, gradients = (
+        (1 - share) * x + share * jnp.diag(jnp.diagonal(x))
+        for x in (covariance / scales, slopes * scales)
+    )
+    # with gradients = L L', L^-T (L' positions L)^(1/2) L^-1
+    factor = jnp.linalg.cholesky(gradients)
+    squares, axes = jnp.linalg.eigh(factor.T @ positions @ factor)
+    half = solve_triangular(factor, axes, trans="T", lower=True)
+    found = scales * ((half * jnp.sqrt(jnp.maximum(squares, 0.0))) @ half.T)
+    definite = (squares[0] > 0) & jnp.all(jnp.isfinite(found))
+    return jnp.where(definite, found, jnp.diag(variances))
