@@ -124,11 +124,12 @@ def windows(
         found = tuple(covariance(each)[0] for each in matrices)
         if gradient is None:
             return shrunk(*found, n, before)
-        if before.ndim == 1:
-            early = by_slopes(*found, before)
-            return jnp.where(n < FEW, early, shrunk(found[0], n, before))
-        diagonal = jnp.diag(by_slopes(*(jnp.diagonal(x) for x in (*found, before))))
-        return jnp.where(n >= ENOUGH * size, by_slopes(*found, before), diagonal)
+        dense = before.ndim == 2
+        *of, old = (jnp.diagonal(x) if dense else x for x in (*found, before))
+        diagonal = jnp.where(n < FEW, by_slopes(*of, old), shrunk(of[0], n, old))
+        if not dense:
+            return diagonal
+        return jnp.where(n >= ENOUGH * size, by_slopes(*found, before), jnp.diag(diagonal))
 
     def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> jax.Array:
         """Of chains, most of which are nowhere near the end of a window."""

@@ -1,0 +1,1 @@
+"""What a warm-up finds, beside NumPyro, BlackJAX and nutpie."""
