@@ -120,16 +120,16 @@ def windows(
 
     def mass(matrices: tuple, before: jax.Array) -> jax.Array:
         """The inverse mass at the end of a window."""
-        n = matrices[0][2]
-        found = tuple(covariance(each)[0] for each in matrices)
+        positions, n = covariance(matrices[0])[0], matrices[0][2]
         if gradient is None:
-            return shrunk(*found, n, before)
-        dense = before.ndim == 2
-        *of, old = (jnp.diagonal(x) if dense else x for x in (*found, before))
-        diagonal = jnp.where(n < FEW, by_slopes(*of, old), shrunk(of[0], n, old))
+            return shrunk(positions, n, before)
+        slopes, dense = covariance(matrices[1])[0], before.ndim == 2
+        of = [jnp.diagonal(x) if dense else x for x in (positions, slopes, before)]
+        diagonal = jnp.where(n < FEW, by_slopes(of[0], of[1], of[2]), shrunk(of[0], n, of[2]))
         if not dense:
             return diagonal
-        return jnp.where(n >= ENOUGH * size, by_slopes(*found, before), jnp.diag(diagonal))
+        both = by_slopes(positions, slopes, before)
+        return jnp.where(n >= ENOUGH * size, both, jnp.diag(diagonal))
 
     def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> jax.Array:
         """Of chains, most of which are nowhere near the end of a window."""

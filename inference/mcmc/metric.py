@@ -140,7 +140,7 @@ def by_slopes(covariance: jax.Array, slopes: jax.Array, before: jax.Array) -> ja
         found = jnp.sqrt(covariance) / jnp.sqrt(slopes)
         return jnp.where((found > 0) & jnp.isfinite(found), found, before)
     d = len(covariance)
-    variances = by_slopes(*(jnp.diagonal(x) for x in (covariance, slopes, before)))
+    variances = by_slopes(jnp.diagonal(covariance), jnp.diagonal(slopes), jnp.diagonal(before))
     scales = jnp.sqrt(jnp.outer(variances, variances))
     # in these units both are near one another, and so is what rounding may take from them
     share = 10 * d * jnp.finfo(covariance.dtype).eps
