@@ -103,6 +103,23 @@ def test_windows_are_dense_from_twice_as_many_positions_as_coordinates():
         assert deviation(of_twenty, covariance) < 1e-6 < 1 < deviation(of_ten, covariance)
 
 
+def test_a_dense_metric_of_many_coordinates_is_a_covariance():
+    """Of 200 positions of 120 coordinates, which are too few to have slopes of all directions."""
+    d, begin, end = 120, 250, 449
+    z = jnp.asarray(np.random.default_rng(0).normal(size=(450, d)))
+    start = unit_metric(0.1, d, float, True)
+    tuning = windows(lambda s: s, start, None, gradient=lambda state: 2.0 * state)
+    assert [begin, end] in tuning.schedule(1000)["windows"].tolist()
+
+    def step(found, each):
+        return tuning.update(found, each, {}), None
+
+    found = jax.jit(lambda: jax.lax.scan(step, tuning.init(z[0], 1000), z)[0])()
+    expected = shrunk(jnp.cov(z[begin:].T), jnp.array(end + 1 - begin), jnp.eye(d))
+    # covariances by updates, and at once: of 200 terms, in numbers near 1
+    np.testing.assert_allclose(found.metric.inverse_mass, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.slow
 def test_slices_warm_up_to_the_variances_and_keep_their_width():
     """The variances of the positions in Stan's window from 15 to 89 of 100."""

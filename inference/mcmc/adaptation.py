@@ -35,7 +35,8 @@ FEW = 150
 # most of a warm-up's gradients were in its first hundred steps, a third to a half.
 EARLY = (10, 30)
 
-# So many positions a coordinate, and a dense metric is found by them; by fewer a diagonal one.
+# So many positions a coordinate, and a dense metric is found by them and their slopes; by fewer
+# it is diagonal, or of many coordinates the covariance.
 ENOUGH = 2
 
 # `gamma` of dual averaging after the last window, twice that of before: the step size jumps about
@@ -125,11 +126,12 @@ def windows(
             return shrunk(positions, n, before)
         slopes, dense = covariance(matrices[1])[0], before.ndim == 2
         of = [jnp.diagonal(x) if dense else x for x in (positions, slopes, before)]
-        diagonal = jnp.where(n < FEW, by_slopes(of[0], of[1], of[2]), shrunk(of[0], n, of[2]))
+        early = by_slopes(of[0], of[1], of[2])
+        early = jnp.diag(early) if dense else early
+        found = jnp.where(n < FEW, early, shrunk(positions, n, before))
         if not dense:
-            return diagonal
-        both = by_slopes(positions, slopes, before)
-        return jnp.where(n >= ENOUGH * size, both, jnp.diag(diagonal))
+            return found
+        return jnp.where(n >= ENOUGH * size, by_slopes(positions, slopes, before), found)
 
     def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> jax.Array:
         """Of chains, most of which are nowhere near the end of a window."""
