@@ -137,12 +137,17 @@ class Kernel:
         return made
 
     def named(self, parameters: Any) -> dict[str, Any]:
-        """Parameters by name: "step_size", say; empty where they have no names."""
+        """Parameters by name: "step_size", say, or "inverse_mass.axes" of a parameter that has
+        parts; empty where they have no names."""
         if self.describe is not None:
             return self.describe(parameters)
-        if hasattr(parameters, "_asdict"):
-            return parameters._asdict()
-        return dict(parameters) if isinstance(parameters, Mapping) else {}
+        if not hasattr(parameters, "_asdict"):
+            return dict(parameters) if isinstance(parameters, Mapping) else {}
+        found = {}
+        for name, value in parameters._asdict().items():
+            parts = value._asdict().items() if hasattr(value, "_asdict") else ()
+            found |= {f"{name}.{part}": x for part, x in parts} or {name: value}
+        return found
 
     def warm(self) -> Tuning:
         """Its tuning; one that keeps the parameters if it has none."""

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inference.mcmc.adaptation import ENOUGH, windows
-from inference.mcmc.metric import Metric, by_slopes, shrunk, unit_metric
+from inference.mcmc.adaptation import windows
+from inference.mcmc.by_slopes import ENOUGH, by_slopes
+from inference.mcmc.metric import Metric, shrunk, unit_metric
 
 
 def normal(d, seed, condition):

@@ -6,9 +6,9 @@ and Gelman 2014, section 3.2), the inverse mass matrix the positions in windows 
 gradients it is found `by_slopes`, which needs no positions that have spread: so there are windows
 before Stan's first one, in which a chain comes from its start, for there trajectories are longest.
 But a diagonal one is of the variances alone, where positions are many: among correlations gradients
-tell how narrow a density is, not how wide. Without gradients it is the covariance, `shrunk`. After
-the last window the step size settles, from where it was. After `n` steps nothing changes any more:
-the parameters are frozen.
+tell how narrow a density is, not how wide; and one of low rank begins with these. Without gradients
+it is the covariance, `shrunk`. After the last window the step size settles, from where it was.
+After `n` steps nothing changes any more: the parameters are frozen.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import numpy as np
 from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
 
 from ..kernel import State, Stats, Tuning
+from .by_slopes import ENOUGH, Rows, by_slopes, low_rank_by_slopes
 from .first_metric import FirstMetric
 from .lockstep import lockstep
-from .metric import Metric, by_slopes, shrunk
+from .low_rank import LowRank
+from .metric import InverseMass, Metric, shrunk
 
 # Fewer positions than so are too few for variances; and a warm-up of fewer steps is too short
 # for windows of before Stan's, and to settle after them.
@@ -34,10 +36,6 @@ FEW = 150
 # Windows by slopes end after so many steps, and where Stan's windows begin. Of nine posteriors
 # most of a warm-up's gradients were in its first hundred steps, a third to a half.
 EARLY = (10, 30)
-
-# So many positions a coordinate, and a dense metric is found by them and their slopes; by fewer
-# it is diagonal, or of many coordinates the covariance.
-ENOUGH = 2
 
 # `gamma` of dual averaging after the last window, twice that of before: the step size jumps about
 # half as much, and as acceptance falls faster than it rises, its average is nearer to the target
@@ -55,6 +53,7 @@ class _Found(NamedTuple):
     averaging: tuple
     covariance: tuple
     slopes: tuple  # that of the gradients
+    rows: Rows | None  # for a metric of low rank
     metric: Metric
 
 
@@ -82,8 +81,10 @@ def windows(
     covariance: Any
     start, learn = dual_averaging()
     _, settle = dual_averaging(gamma=SETTLING)
-    none, add, covariance = welford_covariance(diagonal=metric.inverse_mass.ndim == 1)
-    size = metric.inverse_mass.shape[-1]
+    low_rank = isinstance(metric.inverse_mass, LowRank)
+    dense = not isinstance(metric.inverse_mass, LowRank) and metric.inverse_mass.ndim == 2
+    size, dtype = len(metric.deviations), metric.deviations.dtype
+    none, add, covariance = welford_covariance(diagonal=not dense)
 
     def phases(n: int) -> list[tuple[int, int]]:
         """First and last step of each window, and of what is before and after them all."""
@@ -103,7 +104,6 @@ def windows(
             inside[begin : last + 1] = adapt_mass
             ends[last] = adapt_mass
             late[:] = n >= FEW and np.arange(n) > last
-        dtype = metric.inverse_mass.dtype
         begun = metric if first is None else first(state, metric, n < FEW)
         step_size = jnp.asarray(begun.step_size, dtype)
         # towards ten times the size, as Stan does; few steps would not come back from there
@@ -116,30 +116,39 @@ def windows(
             averaging=_typed(start(jnp.log(bold * step_size)), dtype),
             covariance=_typed(none(size), dtype),
             slopes=_typed(none(size), dtype),
+            rows=Rows.none(size, dtype) if low_rank else None,
             metric=Metric(step_size, begun.inverse_mass),
         )
 
-    def mass(matrices: tuple, before: jax.Array) -> jax.Array:
+    def mass(matrices: tuple, rows: Rows, before: Any) -> InverseMass:
         """The inverse mass at the end of a window."""
         positions, n = covariance(matrices[0])[0], matrices[0][2]
         if gradient is None:
             return shrunk(positions, n, before)
-        slopes, dense = covariance(matrices[1])[0], before.ndim == 2
-        of = [jnp.diagonal(x) if dense else x for x in (positions, slopes, before)]
-        early = by_slopes(of[0], of[1], of[2])
-        early = jnp.diag(early) if dense else early
-        found = jnp.where(n < FEW, early, shrunk(positions, n, before))
+        slopes = covariance(matrices[1])[0]
+        if low_rank:
+            return low_rank_by_slopes(rows, n, diagonal(positions, slopes, n, before.variances))
         if not dense:
-            return found
+            return diagonal(positions, slopes, n, before)
+        of = (jnp.diagonal(x) for x in (positions, slopes, before))
+        few = n < FEW
+        found = jnp.where(few, jnp.diag(by_slopes(*of)), shrunk(positions, n, before))
         return jnp.where(n >= ENOUGH * size, by_slopes(positions, slopes, before), found)
 
-    def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> jax.Array:
+    def diagonal(variances: jax.Array, slopes: jax.Array, n: Any, before: jax.Array) -> jax.Array:
+        few = by_slopes(variances, slopes, before)
+        return jnp.where(n < FEW, few, shrunk(variances, n, before))
+
+    def renewed(mapped: tuple, shared: list, at_end: jax.Array, *own: Any) -> Any:
         """Of chains, most of which are nowhere near the end of a window."""
-        found = jax.lax.cond(at_end.any(), lambda: jax.vmap(mass)(*own), lambda: own[1])
-        return jnp.where(at_end.reshape(-1, *[1] * (found.ndim - 1)), found, own[1])
+        found = jax.lax.cond(at_end.any(), lambda: jax.vmap(mass)(*own), lambda: own[-1])
+        return jax.tree.map(
+            lambda new, old: jnp.where(at_end.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+            found,
+            own[-1],
+        )
 
     def update(found: _Found, state: State, stats: Stats) -> _Found:
-        dtype = metric.inverse_mass.dtype
         averaging, step_size = found.averaging, found.metric.step_size
         if target_accept is not None:
             off, late = target_accept - stats["accept"], found.late[found.time]
@@ -154,6 +163,10 @@ def windows(
         if gradient is not None:
             added = _typed(add(gradient(state), slopes), dtype)
             slopes = jax.tree.map(lambda a, b: jnp.where(inside, a, b), added, slopes)
+        rows = found.rows
+        if gradient is not None and rows is not None:
+            # outside of a window a row is written that nothing reads
+            rows = rows.with_row(found.covariance[2], z, gradient(state))
 
         # the last metric differs little from the one before it
         last = found.late[jnp.minimum(found.time + 1, len(found.late) - 1)]
@@ -164,12 +177,13 @@ def windows(
         )
         matrices = (kept, slopes) if gradient is not None else (kept,)
         before = found.metric.inverse_mass
-        inverse_mass = lockstep(renewed, [], (at_end, matrices, before))
+        inverse_mass = lockstep(renewed, [], (at_end, matrices, rows, before))
         return found._replace(
             time=found.time + 1,
             averaging=averaging,
             covariance=empty,
             slopes=flat,
+            rows=rows,
             metric=Metric(step_size, inverse_mass),
         )
 

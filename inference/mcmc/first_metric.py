@@ -77,9 +77,3 @@ def scales_by_slopes(
 def signs(z: jax.Array) -> jax.Array:
     """A direction with no coordinate left out: 1, -1, 1, ..."""
     return jnp.where(jnp.arange(len(z)) % 2 == 0, 1, -1).astype(z.dtype)
-
-
-def with_scales(metric: Metric, variances: jax.Array) -> Metric:
-    """The metric with these variances, of the shape that it has."""
-    dense = metric.inverse_mass.ndim == 2
-    return metric._replace(inverse_mass=jnp.diag(variances) if dense else variances)

@@ -8,16 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
-from numpyro.infer.hmc_util import IntegratorState, euclidean_kinetic_energy, velocity_verlet
+from numpyro.infer.hmc_util import IntegratorState
 
 from ppl import Selection, Target, Trace, draw
 
 from ..kernel import Kernel, Stats
 from ..recipe import made_again
 from ..validation.settings import check_count
-from .first_metric import first_step_size, scales_by_slopes, signs, with_scales
-from .metric import Metric, kinetic_energy
+from .first_metric import first_step_size, scales_by_slopes, signs
+from .metric import InverseMass, Metric, kinetic_energy, momentum, velocity
 from .phase import Phase, on_phases
 from .prologue import Prologue, accepting
 from .space import Space
@@ -34,16 +33,21 @@ class Hamiltonian:
         self.space = space
 
     def leapfrog(self, rest: Trace | None) -> Callable[..., IntegratorState]:
-        """`(step size, inverse mass, state) -> state`, by numpyro's velocity Verlet."""
-        return velocity_verlet(self.space.potential(rest), euclidean_kinetic_energy)[1]
+        """`(step size, inverse mass, state) -> state`."""
+        slope = jax.value_and_grad(self.space.potential(rest))
 
-    def momentum(self, inverse_mass: jax.Array) -> jax.Array:
+        def one(h: jax.Array, inverse_mass: InverseMass, state: IntegratorState) -> IntegratorState:
+            r = state.r - 0.5 * h * state.z_grad
+            z = state.z + h * velocity(inverse_mass, r)
+            potential, gradient = slope(z)
+            return IntegratorState(z, r - 0.5 * h * gradient, potential, gradient)
+
+        return one
+
+    def momentum(self, inverse_mass: InverseMass) -> jax.Array:
         """r ~ N(0, inverse_mass^-1)."""
-        n = self.space.size
-        noise = draw(dist.Normal(jnp.zeros(n, self.space.dtype), 1.0))
-        if inverse_mass.ndim == 1:
-            return noise / jnp.sqrt(inverse_mass)
-        return solve_triangular(jnp.linalg.cholesky(inverse_mass), noise, trans=1, lower=True)
+        noise = draw(dist.Normal(jnp.zeros(self.space.size, self.space.dtype), 1.0))
+        return momentum(inverse_mass, noise)
 
     def first(self, phase: Phase, metric: Metric, short: bool) -> Metric:
         """Where a run starts: a step size that one leapfrog step bears.
@@ -54,7 +58,7 @@ class Hamiltonian:
         z, potential, gradient = phase.z, phase.potential, phase.gradient
         if short:
             slopes = jax.grad(self.space.potential(phase.rest))
-            metric = with_scales(metric, scales_by_slopes(slopes, z, gradient))
+            metric = metric.with_variances(scales_by_slopes(slopes, z, gradient))
         leapfrog = self.leapfrog(phase.rest)
         r = signs(z) / metric.deviations
         start = IntegratorState(z, r, potential, gradient)
@@ -93,8 +97,8 @@ def hmc(
       step_size: used as it is without a warm-up, and as the start of one. If left out, each
         chain of a run starts with one that its first step bears (Hoffman and Gelman 2014,
         algorithm 4); outside of a run it is 0.1.
-      dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
-        most 64 coordinates if left out.
+      dense: whether the warm-up finds a dense mass matrix or a diagonal one. If left out, dense
+        for at most 64 coordinates; for at most 1024, diagonal but along 24 axes; else diagonal.
       target_accept: the acceptance probability that the warm-up aims at.
 
     Raises:
@@ -115,7 +119,8 @@ def hmc(
     True
     """
     check_count("steps", steps)
-    begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
+    accept = accepting(target_accept)
+    begun = Prologue(target, selection, step_size, dense, accept, lambda n: USUAL, slopes=True)
     system = Hamiltonian(begun.space)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:

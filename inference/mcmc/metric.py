@@ -8,13 +8,22 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from .low_rank import LowRank, diagonal_still
+
 # Up to so many coordinates a metric is dense where it is not said: then a leapfrog step costs
 # little beside a gradient, and what chance makes of so many correlations is shrunk away.
 DENSE = 64
 
+# Up to so many it is of low rank where there are gradients: a warm-up keeps a megabyte of
+# positions and gradients for each chain then.
+LOW_RANK = 1024
+
+InverseMass = jax.Array | LowRank
+"""Diagonal (n,), dense (n, n), or of low rank."""
+
 
 class Metric(NamedTuple):
-    """The step size and the inverse mass matrix, diagonal (n,) or dense (n, n).
+    """The step size and the inverse mass matrix, diagonal (n,), dense (n, n) or of low rank.
 
     >>> import jax.numpy as jnp
     >>> from inference.mcmc.metric import Metric
@@ -23,33 +32,59 @@ class Metric(NamedTuple):
     """
 
     step_size: Any
-    inverse_mass: jax.Array
+    inverse_mass: InverseMass
 
     @property
     def deviations(self) -> jax.Array:
         """Standard deviations of the coordinates, of shape (n,)."""
-        variances = self.inverse_mass
-        return jnp.sqrt(variances if variances.ndim == 1 else jnp.diagonal(variances))
+        mass = self.inverse_mass
+        if isinstance(mass, LowRank):
+            return jnp.sqrt(mass.diagonal())
+        return jnp.sqrt(mass if mass.ndim == 1 else jnp.diagonal(mass))
 
     def spread(self, noise: jax.Array) -> jax.Array:
         """Noise of unit covariance as noise of covariance `inverse_mass`."""
-        if self.inverse_mass.ndim == 1:
-            return self.deviations * noise
-        return jnp.linalg.cholesky(self.inverse_mass) @ noise
+        mass = self.inverse_mass
+        if isinstance(mass, LowRank):
+            return mass.factor_times(noise)
+        return jnp.sqrt(mass) * noise if mass.ndim == 1 else jnp.linalg.cholesky(mass) @ noise
+
+    def with_variances(self, variances: jax.Array) -> Metric:
+        """The diagonal inverse mass of these, in the form that this metric has.
+
+        >>> import jax.numpy as jnp
+        >>> from inference.mcmc.metric import Metric
+        >>> Metric(0.5, jnp.eye(2)).with_variances(jnp.array([2.0, 3.0])).inverse_mass.tolist()
+        [[2.0, 0.0], [0.0, 3.0]]
+        """
+        if isinstance(self.inverse_mass, LowRank):
+            return self._replace(inverse_mass=diagonal_still(variances))
+        dense = self.inverse_mass.ndim == 2
+        return self._replace(inverse_mass=jnp.diag(variances) if dense else variances)
 
 
-def unit_metric(step_size: Any, n: int, dtype: Any, dense: bool | None) -> Metric:
-    """Of mass one; dense if `dense` is None and n at most `DENSE`.
+def unit_metric(
+    step_size: Any, n: int, dtype: Any, dense: bool | None, slopes: bool = False
+) -> Metric:
+    """Of mass one; its form by the number of coordinates where `dense` is None.
+
+    Args:
+      slopes: whether there are gradients, from which one of low rank is found.
 
     >>> from inference.mcmc.metric import unit_metric
     >>> [unit_metric(0.1, n, float, None).inverse_mass.shape for n in (2, 100)]
     [(2, 2), (100,)]
+    >>> unit_metric(0.1, 100, float, None, slopes=True).inverse_mass.axes.shape
+    (100, 16)
     """
-    dense = n <= DENSE if dense is None else dense
-    return Metric(step_size, jnp.eye(n, dtype=dtype) if dense else jnp.ones(n, dtype))
+    if dense or (dense is None and n <= DENSE):
+        return Metric(step_size, jnp.eye(n, dtype=dtype))
+    variances = jnp.ones(n, dtype)
+    low_rank = dense is None and slopes and n <= LOW_RANK
+    return Metric(step_size, diagonal_still(variances) if low_rank else variances)
 
 
-def kinetic_energy(inverse_mass: jax.Array, r: jax.Array) -> jax.Array:
+def kinetic_energy(inverse_mass: InverseMass, r: jax.Array) -> jax.Array:
     """r M^-1 r / 2; infinite where it is too large for its products to be added up.
 
     Where momenta overflow, a sum of products of both signs may come out as -inf, and a
@@ -65,7 +100,7 @@ def kinetic_energy(inverse_mass: jax.Array, r: jax.Array) -> jax.Array:
     return jnp.where(energy >= 0, energy, jnp.inf)
 
 
-def velocity(inverse_mass: jax.Array, r: jax.Array) -> jax.Array:
+def velocity(inverse_mass: InverseMass, r: jax.Array) -> jax.Array:
     """M^-1 r.
 
     >>> import jax.numpy as jnp
@@ -73,7 +108,24 @@ def velocity(inverse_mass: jax.Array, r: jax.Array) -> jax.Array:
     >>> velocity(jnp.array([2.0, 3.0]), jnp.ones(2)).tolist()
     [2.0, 3.0]
     """
+    if isinstance(inverse_mass, LowRank):
+        return inverse_mass.times(r)
     return inverse_mass * r if inverse_mass.ndim == 1 else inverse_mass @ r
+
+
+def momentum(inverse_mass: InverseMass, noise: jax.Array) -> jax.Array:
+    """Noise of unit covariance as noise whose covariance is the mass.
+
+    >>> import jax.numpy as jnp
+    >>> from inference.mcmc.metric import momentum
+    >>> momentum(jnp.array([4.0, 1.0]), jnp.ones(2)).tolist()
+    [0.5, 1.0]
+    """
+    if isinstance(inverse_mass, LowRank):
+        return inverse_mass.inverse_factor_times(noise)
+    if inverse_mass.ndim == 1:
+        return noise / jnp.sqrt(inverse_mass)
+    return solve_triangular(jnp.linalg.cholesky(inverse_mass), noise, trans=1, lower=True)
 
 
 def shrunk(covariance: jax.Array, n: jax.Array, before: jax.Array) -> jax.Array:
@@ -113,45 +165,3 @@ def shrunk(covariance: jax.Array, n: jax.Array, before: jax.Array) -> jax.Array:
     # and by what rounding may take from the least eigenvalue
     share = jnp.maximum(share, (5 / (n + 5)) ** 2 + 10 * d * jnp.finfo(dtype).eps)
     return scales * (jnp.eye(d, dtype=dtype) + (1 - share) * correlations)
-
-
-def by_slopes(covariance: jax.Array, slopes: jax.Array, before: jax.Array) -> jax.Array:
-    """The inverse mass that takes positions and gradients for those of a normal density.
-
-    It makes the normal density of that metric nearest to the target by the Fisher divergence
-    (Seyboldt, Carlson and Carpenter 2026, "Preconditioning Hamiltonian Monte Carlo by minimizing
-    Fisher divergence"): the geometric mean of the covariance of positions and the inverse of
-    that of gradients. Of a normal density it is the covariance, from any positions whatever:
-    those of chains that have not spread yet, and of few chance correlations, since these are in
-    the gradients too. A dense one needs more positions than coordinates.
-
-    Args:
-      covariance: of positions, (d,) or (d, d).
-      slopes: of the gradients there, of the same shape.
-      before: the inverse mass so far, kept by a coordinate that did not vary.
-
-    >>> import jax.numpy as jnp
-    >>> from inference.mcmc.metric import by_slopes
-    >>> z = jnp.array([1.0, 1.1, 1.3])  # of Normal(0, 10), whose gradient is -z / 100
-    >>> by_slopes(jnp.var(z)[None], jnp.var(z / 100)[None], jnp.ones(1)).round(1).tolist()
-    [100.0]
-    """
-    if covariance.ndim == 1:
-        found = jnp.sqrt(covariance) / jnp.sqrt(slopes)
-        return jnp.where((found > 0) & jnp.isfinite(found), found, before)
-    d = len(covariance)
-    variances = by_slopes(jnp.diagonal(covariance), jnp.diagonal(slopes), jnp.diagonal(before))
-    scales = jnp.sqrt(jnp.outer(variances, variances))
-    # in these units both are near one another, and so is what rounding may take from them
-    share = 10 * d * jnp.finfo(covariance.dtype).eps
-    positions, gradients = (
-        (1 - share) * x + share * jnp.diag(jnp.diagonal(x))
-        for x in (covariance / scales, slopes * scales)
-    )
-    # with gradients = L L', L^-T (L' positions L)^(1/2) L^-1
-    factor = jnp.linalg.cholesky(gradients)
-    squares, axes = jnp.linalg.eigh(factor.T @ positions @ factor)
-    half = solve_triangular(factor, axes, trans="T", lower=True)
-    found = scales * ((half * jnp.sqrt(jnp.maximum(squares, 0.0))) @ half.T)
-    definite = (squares[0] > 0) & jnp.all(jnp.isfinite(found))
-    return jnp.where(definite, found, jnp.diag(variances))

@@ -73,8 +73,8 @@ def nuts(
       step_size: used as it is without a warm-up, and as the start of one. If left out, each
         chain of a run starts with one that its first step bears (Hoffman and Gelman 2014,
         algorithm 4); outside of a run it is 0.1.
-      dense: whether the warm-up finds a dense mass matrix or a diagonal one; dense for at
-        most 64 coordinates if left out.
+      dense: whether the warm-up finds a dense mass matrix or a diagonal one. If left out, dense
+        for at most 64 coordinates; for at most 1024, diagonal but along 24 axes; else diagonal.
       target_accept: the acceptance probability that the warm-up aims at.
       max_depth: a trajectory has at most 2**max_depth - 1 steps; at most 30.
       unroll: all of its steps are written out, and each direction and each choice is a `draw`
@@ -100,7 +100,8 @@ def nuts(
     """
     check_flag("unroll", unroll)
     check_count("max_depth", max_depth, most=UNROLLED if unroll else DEEPEST)
-    begun = Prologue(target, selection, step_size, dense, accepting(target_accept), lambda n: USUAL)
+    accept = accepting(target_accept)
+    begun = Prologue(target, selection, step_size, dense, accept, lambda n: USUAL, slopes=True)
     system = Hamiltonian(begun.space)
 
     def step(metric: Metric, phase: Phase) -> tuple[Phase, Stats]:

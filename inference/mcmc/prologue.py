@@ -30,6 +30,7 @@ class Prologue:
       step_size: None for the `usual` one, from the number of coordinates; a run then finds its
         first step size itself.
       target_accept: from the number of coordinates; None keeps the step size in a warm-up.
+      slopes: whether its kernel is given a `gradient`, which a metric of low rank needs.
 
     Raises:
       InvalidArgument: a setting is out of range, or a latent has no unconstrained space.
@@ -53,6 +54,7 @@ class Prologue:
         usual: Callable[[int], float],
         *,
         estimates: bool = False,
+        slopes: bool = False,
     ):
         check_target(target)
         if step_size is not None:
@@ -63,7 +65,7 @@ class Prologue:
         n = self.space.size
         self.given = step_size is not None
         size = usual(n) if step_size is None else step_size
-        self.metric = unit_metric(size, n, self.space.dtype, dense)
+        self.metric = unit_metric(size, n, self.space.dtype, dense, slopes)
         self.target_accept = target_accept(n)
 
     def kernel(

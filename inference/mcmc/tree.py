@@ -19,7 +19,7 @@ from jax import lax
 
 from .decisions import Drawn, Keyed, branch
 from .lockstep import lockstep
-from .metric import kinetic_energy, velocity
+from .metric import InverseMass, kinetic_energy, velocity
 from .turning import Point, looked_back, turned
 
 # A trajectory whose energy error is larger than this is called divergent (Stan's number).
@@ -57,7 +57,7 @@ def grow(
     potential: Callable[[jax.Array], jax.Array],
     start: Point,
     value: jax.Array,
-    inverse_mass: jax.Array,
+    inverse_mass: InverseMass,
     step_size: Any,
     bits: jax.Array,
     max_depth: int,
@@ -78,7 +78,7 @@ def grow(
       potential: of a position of shape (n,).
       start: where the trajectory starts.
       value: the potential there.
-      inverse_mass: of shape (n,), or dense (n, n).
+      inverse_mass: of shape (n,), dense (n, n), or of low rank.
       step_size: of a leapfrog step.
       bits: data of a `threefry2x32` key, of shape (2,).
 
@@ -95,13 +95,13 @@ def grow(
     >>> round(float(jnp.linalg.norm(tree.chosen.z)), 1)
     1.0
     """
-    jaxpr, shared = _prepared(potential, start, inverse_mass, step_size)
+    jaxpr, metric, shared = _prepared(potential, start, inverse_mass, step_size)
 
     def program(
         mapped: tuple, shared: list, start: Point, value: jax.Array, bits: jax.Array
     ) -> Tree:
         by = Keyed.of(bits, max_depth, value.dtype)
-        return Trees(jaxpr, mapped, shared, by, max_depth).grow(start, value)
+        return Trees(jaxpr, metric, mapped, shared, by, max_depth).grow(start, value)
 
     return lockstep(program, shared, (start, value, bits))
 
@@ -110,7 +110,7 @@ def grow_by_draws(
     potential: Callable[[jax.Array], jax.Array],
     start: Point,
     value: jax.Array,
-    inverse_mass: jax.Array,
+    inverse_mass: InverseMass,
     step_size: Any,
     max_depth: int,
     signs: Sequence[Any] | None = None,
@@ -139,17 +139,20 @@ def grow_by_draws(
     >>> (24 * found.masses).round(9).tolist()
     [3.0, 6.0, 3.0, 3.0, 6.0, 3.0]
     """
-    jaxpr, shared = _prepared(potential, start, inverse_mass, step_size)
-    grown = (trees or Trees)(jaxpr, (False,) * len(shared), shared, Drawn(signs), max_depth)
+    jaxpr, metric, shared = _prepared(potential, start, inverse_mass, step_size)
+    mapped = (False,) * len(shared)
+    grown = (trees or Trees)(jaxpr, metric, mapped, shared, Drawn(signs), max_depth)
     one = grown.grow(*jax.tree.map(lambda x: x[None], (start, value)))
     return jax.tree.map(lambda x: x[0], one)
 
 
 def _prepared(potential: Callable, start: Point, inverse_mass: Any, step_size: Any) -> tuple:
     """The potential with its gradient as a jaxpr; and what it closes over, which may be traced,
-    and mapped in its own way, after the step size and the masses."""
+    and mapped in its own way, after the step size and the masses, whose structure is told."""
     closed = jax.make_jaxpr(jax.value_and_grad(potential))(start.z)
-    return closed.jaxpr, [jnp.asarray(step_size, start.z.dtype), inverse_mass, *closed.consts]
+    step_size = jnp.asarray(step_size, start.z.dtype)
+    leaves, structure = jax.tree.flatten((step_size, inverse_mass))
+    return closed.jaxpr, structure, [*leaves, *closed.consts]
 
 
 class _Memory(NamedTuple):
@@ -207,12 +210,14 @@ class Trees:
 
     Attributes:
       jaxpr: from a position to the potential and its gradient.
+      metric: the structure of the step size and the inverse mass.
       mapped: whether each of `shared` has a chain axis in front.
-      shared: the step size, the inverse masses, and what the jaxpr closes over.
+      shared: the leaves of the step size and the inverse mass, and what the jaxpr closes over.
       by: what decides on directions and choices.
     """
 
     jaxpr: Any
+    metric: Any
     mapped: tuple[bool, ...]
     shared: list
     by: Keyed | Drawn
@@ -220,7 +225,7 @@ class Trees:
 
     def grow(self, start: Point, value: jax.Array) -> Tree:
         chains, n = start.z.shape
-        kinetic = self.each(lambda shared, r: kinetic_energy(shared[1], r), start.r)
+        kinetic = self.each(lambda shared, r: kinetic_energy(self.parts(shared)[1], r), start.r)
         energy = value + kinetic.astype(value.dtype)
         zeros, none = jnp.zeros(chains, value.dtype), jnp.zeros(chains, bool)
         counts = jnp.zeros(chains, int)
@@ -324,7 +329,7 @@ class Trees:
         self, shared: list, sign: jax.Array, going: jax.Array, start: Point
     ) -> tuple[Point, jax.Array, jax.Array]:
         """A step of one chain, with the potential and the kinetic energy after it."""
-        step_size, inverse_mass, *consts = shared
+        step_size, inverse_mass, consts = self.parts(shared)
         step_size = sign * step_size
         r = start.r - 0.5 * step_size * start.gradient
         z = jnp.where(going, start.z + step_size * velocity(inverse_mass, r), start.z)
@@ -337,6 +342,12 @@ class Trees:
     ) -> tuple[jax.Array, jax.Array]:
         """With `end` where it begins a subtree; else whether a subtree that it ends turns back."""
         return looked_back(rows, leaf, before, end, sign)
+
+    def parts(self, shared: list) -> tuple[jax.Array, InverseMass, list]:
+        """The step size, the inverse mass and the rest of what a chain shares with others."""
+        n = self.metric.num_leaves
+        step_size, inverse_mass = self.metric.unflatten(shared[:n])
+        return step_size, inverse_mass, shared[n:]
 
     def each(self, f: Callable, *own: Any) -> Any:
         """`f(shared, *own)` for each chain."""

@@ -37,9 +37,9 @@ class Draws:
       target: what was drawn from; predictions, likelihoods and exports need it.
       status: "complete", or how the run ended before.
       tuned: what the warm-up left, and did. By chain, and named as statistics are: the kernels'
-        parameters (`step_size`, `inverse_mass`), `warmup_accept` (the mean), `warmup_steps` and
-        `warmup_diverging` (in all). Of all chains: `warmup`, the number of transitions, and
-        `windows`, the first and last of each window.
+        parameters (`step_size`; `inverse_mass`, or its parts as `inverse_mass.axes`), the mean
+        `warmup_accept`, `warmup_steps` and `warmup_diverging` (in all). Of all chains: `warmup`,
+        the number of transitions, and `windows`, the first and last of each window.
       derived: functions of the choices, as nested dicts of arrays of the same axes, which are
         summarised and exported with them; `derive` adds some.
       timing: seconds of the run, and which programs it compiled, why, and for how long; None of

@@ -18,6 +18,7 @@ from jax import lax
 from ppl import Target, errors
 
 from ..kernel import Kernel, check_maker
+from ..mcmc.low_rank import LowRank
 from ..mcmc.metric import Metric, shrunk
 from ..validation.objects import check_callable
 from ..validation.settings import check_count, check_number, shown
@@ -256,10 +257,12 @@ def particle_metric(kernel: Kernel, particles: Weighted) -> Metric:
         )  # fmt: skip
     z = jax.vmap(lambda latents: kernel.enter(latents).z)(particles.value)
     weights = normalized(particles.log_weight)
-    centred = z - weights @ z
-    if metric.inverse_mass.ndim == 1:
+    centred, n = z - weights @ z, effective_sample_size(particles.log_weight)
+    mass = metric.inverse_mass
+    if isinstance(mass, LowRank):
+        return metric.with_variances(shrunk(weights @ centred**2, n, mass.variances))
+    if mass.ndim == 1:
         covariance = weights @ centred**2
     else:
         covariance = (weights[:, None] * centred).T @ centred
-    n = effective_sample_size(particles.log_weight)
-    return metric._replace(inverse_mass=shrunk(covariance, n, metric.inverse_mass))
+    return metric._replace(inverse_mass=shrunk(covariance, n, mass))
