@@ -164,3 +164,22 @@ def test_what_is_compiled_again_says_which_shapes_differ(caplog):
     told = [r.getMessage() for r in caplog.records if r.name == "inference.running.programs"]
     assert len(told) == len(draws.timing.compiled) and any(why in line for line in told)
     assert repr(draws.timing).endswith("compilations)")
+
+
+def test_why_chains_diverge_is_looked_for_with_one_program(caplog):
+    """For all summaries of all draws from targets of equal shapes."""
+
+    @gen
+    def model():
+        s = sample("s", dist.Normal(3.0, 0.01))
+        sample("y", dist.Normal(0.0, -s))
+
+    def draws(y):
+        target = Target(model, (), {"y": jnp.asarray(y)})
+        values = {"s": np.random.default_rng(0).normal(3.0, 0.01, size=(4, 100))}
+        return inf.Draws(values, {"nuts/diverging": np.ones((4, 100), bool)}, target)
+
+    first, some = compiled(caplog, lambda: draws(0.5).summary())
+    again, none = compiled(caplog, lambda: draws(0.7).summary())
+    assert "one" in str(some) and not none
+    assert str(first) == str(again) and "outside positive" in str(draws(0.1).verdict().findings)

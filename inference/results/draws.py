@@ -190,6 +190,10 @@ class Draws:
 
     def verdict(self) -> Verdict:
         """Whether the chains agree and are long enough, and what to do if not; see `Verdict`."""
+        return self._verdict
+
+    @cached_property
+    def _verdict(self) -> Verdict:
         others = Draws({}, derived=self.derived).scalars()
         found = Diagnosed(
             rows=self._diagnosed,

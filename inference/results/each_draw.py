@@ -17,6 +17,7 @@ from ppl.arguments import Arguments
 
 from ..validation.settings import check_count
 from .draws import Draws, check_some
+from .effort import effort
 
 _BATCH_ELEMENTS = 2**22
 
@@ -85,4 +86,4 @@ def _programs(make: Make, tree: Any, n: int, size: int) -> tuple[Any, Any]:
         some = lambda i: [x for x in jax.tree.leaves(each(data, given, i)) if x.size]  # noqa: E731
         return jax.lax.map(some, jnp.arange(n), batch_size=size)
 
-    return jax.jit(batches), jax.jit(each)
+    return jax.jit(batches, compiler_options=effort(2)), jax.jit(each)

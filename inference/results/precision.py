@@ -22,6 +22,7 @@ from ppl.beta_tails import beyond_floats
 from ppl.program import DRAW
 
 from ..targets.missing import partly_observed
+from .effort import effort
 
 RESOLUTION = 0.1
 """A log density changes by a half over one standard deviation of the posterior; an error of a
@@ -120,7 +121,8 @@ def _unresolved(target: Target, values: Mapping[tuple, np.ndarray]) -> Limit | N
 
 
 def _densities(target: Target, choices: Mapping[str, Any]) -> np.ndarray:
-    return np.asarray(jax.jit(jax.vmap(lambda x: target.at(x)[1]))(choices), np.float64)
+    program = jax.jit(jax.vmap(lambda x: target.at(x)[1]), compiler_options=effort(2))
+    return np.asarray(program(choices), np.float64)
 
 
 def _wide(tree: Any) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import jax
 import numpy as np
 
 from ppl import Target, errors, seed
+
+from .effort import effort
 
 DRAWS = 200
 
@@ -28,15 +33,24 @@ def prior_faults(target: Target) -> dict[str, int]:
     ('the parameter `scale` of "y" is outside positive(0)', 200)
     """
 
-    def one(key: jax.Array) -> dict[str, jax.Array]:
-        trace, _ = seed(target.generate)(key, {})
-        return target.faults(target.choices(trace))
-
+    data, tree = jax.tree.flatten(target)
     try:
-        found = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), DRAWS))
+        found = _program(tree)(jax.random.split(jax.random.key(0), DRAWS), data)
     except errors.PPLError:  # an improper prior has no draws
         return {}
     counts = {name: int(np.sum(flags)) for name, flags in found.items()}
     wrong = [(name, count) for name, count in counts.items() if count]
     # a parameter outside its constraint is why a density is no number
     return dict(sorted(wrong, key=lambda pair: (-pair[1], not pair[0].startswith("the param"))))
+
+
+@lru_cache(maxsize=16)
+def _program(tree: Any) -> Any:
+    """From keys and the data of a target, whether each fault is there."""
+
+    def one(key: jax.Array, data: list) -> dict[str, jax.Array]:
+        target = jax.tree.unflatten(tree, data)
+        trace, _ = seed(target.generate)(key, {})
+        return target.faults(target.choices(trace))
+
+    return jax.jit(jax.vmap(one, (0, None)), compiler_options=effort(1))

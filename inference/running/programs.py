@@ -1,10 +1,5 @@
 """The compiled programs of runs, kept for the next run of a kernel of the same recipe on equal
 shapes. Each takes what a chain has of its own, and then what all chains share.
-
-On a CPU they are compiled with the optimisations of level 2: in a fifth to a third less time than
-at level 3, JAX's own (two posteriors, no-U-turn sampler), and run as fast. (At level 0 derivatives
-can be wrong, as `findings/jax_hypot_gradient_unoptimised.sh` shows; at 1 and 2 they are those of
-level 3 there.)
 """
 
 from __future__ import annotations
@@ -20,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..kernels import iterate
+from ..results.effort import effort
 from ..results.timing import Compilation
 from .blocks import Source
 from .chains import Chains
@@ -32,7 +28,7 @@ class Compiled:
 
     def __init__(self, name: str, program: Callable):
         self.name = name
-        self.jitted: Any = jax.jit(program, compiler_options=_optimised(2))
+        self.jitted: Any = jax.jit(program, compiler_options=effort(2))
         self.kinds: list[str] = []  # of the arguments that it was compiled for last
 
     def __call__(self, arguments: tuple, made: list[Compilation]) -> Any:
@@ -50,11 +46,6 @@ class Compiled:
     def text(self, arguments: tuple) -> str:
         """The program for such arguments, as it is handed to the compiler."""
         return self.jitted.lower(*arguments).as_text()
-
-
-def _optimised(level: int) -> dict[str, Any] | None:
-    """Options for the compiler; of CPUs, which are known when a run begins."""
-    return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else None
 
 
 def _kinds(arguments: tuple) -> list[str]:
@@ -78,7 +69,7 @@ def keys_of(key: jax.Array, n: int, members: int | None) -> tuple[jax.Array, ...
 @lru_cache(maxsize=1)
 def _keys() -> Callable:
     # whole numbers are right at any level
-    return jax.jit(_split, static_argnums=(1, 2), compiler_options=_optimised(0))
+    return jax.jit(_split, static_argnums=(1, 2), compiler_options=effort(0))
 
 
 def _split(key: jax.Array, n: int, members: int | None) -> tuple[jax.Array, ...]:
