@@ -181,5 +181,5 @@ def test_why_chains_diverge_is_looked_for_with_one_program(caplog):
 
     first, some = compiled(caplog, lambda: draws(0.5).summary())
     again, none = compiled(caplog, lambda: draws(0.7).summary())
-    assert "one" in str(some) and not none
+    assert some and not none
     assert str(first) == str(again) and "outside positive" in str(draws(0.1).verdict().findings)

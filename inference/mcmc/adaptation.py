@@ -83,7 +83,9 @@ def windows(
     _, settle = dual_averaging(gamma=SETTLING)
     low_rank = isinstance(metric.inverse_mass, LowRank)
     dense = not isinstance(metric.inverse_mass, LowRank) and metric.inverse_mass.ndim == 2
-    size, dtype = len(metric.deviations), metric.deviations.dtype
+    # not by its `deviations`: each operation outside of a program is compiled for itself
+    first_leaf = jax.tree.leaves(metric.inverse_mass)[0]
+    size, dtype = first_leaf.shape[-1], first_leaf.dtype
     none, add, covariance = welford_covariance(diagonal=not dense)
 
     def phases(n: int) -> list[tuple[int, int]]:

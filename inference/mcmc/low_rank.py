@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Along so many axes: of 16, 24 and 32, posteriors of 89, 222 and 503 coordinates liked these best
 # on the whole. A leapfrog step costs four products with them.
@@ -62,4 +63,6 @@ def diagonal_still(variances: jax.Array) -> LowRank:
     """
     n = len(variances)
     k = min(RANK, n)
-    return LowRank(variances, jnp.eye(n, k, dtype=variances.dtype), jnp.ones(k, variances.dtype))
+    # by NumPy, since outside of a program JAX compiles each operation for itself
+    axes, ones = np.eye(n, k, dtype=variances.dtype), np.ones(k, variances.dtype)
+    return LowRank(variances, jnp.asarray(axes), jnp.asarray(ones))

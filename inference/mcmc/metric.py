@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 
 from .low_rank import LowRank, diagonal_still
@@ -77,9 +78,10 @@ def unit_metric(
     >>> unit_metric(0.1, 100, float, None, slopes=True).inverse_mass.axes.shape
     (100, 16)
     """
+    # by NumPy, since outside of a program JAX compiles each operation for itself
     if dense or (dense is None and n <= DENSE):
-        return Metric(step_size, jnp.eye(n, dtype=dtype))
-    variances = jnp.ones(n, dtype)
+        return Metric(step_size, jnp.asarray(np.eye(n, dtype=dtype)))
+    variances = jnp.asarray(np.ones(n, dtype))
     low_rank = dense is None and slopes and n <= LOW_RANK
     return Metric(step_size, diagonal_still(variances) if low_rank else variances)
 

@@ -35,10 +35,10 @@ def prior_faults(target: Target) -> dict[str, int]:
 
     data, tree = jax.tree.flatten(target)
     try:
-        found = _program(tree)(jax.random.split(jax.random.key(0), DRAWS), data)
+        found = _program(tree)(data)
     except errors.PPLError:  # an improper prior has no draws
         return {}
-    counts = {name: int(np.sum(flags)) for name, flags in found.items()}
+    counts = {name: int(np.asarray(flags).sum()) for name, flags in found.items()}
     wrong = [(name, count) for name, count in counts.items() if count]
     # a parameter outside its constraint is why a density is no number
     return dict(sorted(wrong, key=lambda pair: (-pair[1], not pair[0].startswith("the param"))))
@@ -46,11 +46,15 @@ def prior_faults(target: Target) -> dict[str, int]:
 
 @lru_cache(maxsize=16)
 def _program(tree: Any) -> Any:
-    """From keys and the data of a target, whether each fault is there."""
+    """From the data of a target, whether each fault is there, in each draw of its prior."""
 
-    def one(key: jax.Array, data: list) -> dict[str, jax.Array]:
+    def faults(data: list) -> dict[str, jax.Array]:
         target = jax.tree.unflatten(tree, data)
-        trace, _ = seed(target.generate)(key, {})
-        return target.faults(target.choices(trace))
 
-    return jax.jit(jax.vmap(one, (0, None)), compiler_options=effort(1))
+        def one(key: jax.Array) -> dict[str, jax.Array]:
+            trace, _ = seed(target.generate)(key, {})
+            return target.faults(target.choices(trace))
+
+        return jax.vmap(one)(jax.random.split(jax.random.key(0), DRAWS))
+
+    return jax.jit(faults, compiler_options=effort(1))
