@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import errors
+from . import errors, gammas
 from .distributions import elementwise
 from .mistakes import of_distribution
 from .supports import support_name
@@ -24,7 +24,8 @@ def sample(d: Any, key: Any, where: str) -> jax.Array:
         return jnp.zeros(shape)
     name = type(elementwise(d)).__name__
     try:
-        value = jnp.asarray(d.sample(key))
+        own = gammas.sampler(d)
+        value = jnp.asarray(d.sample(key) if own is None else own(key, shape))
     except NotImplementedError as error:
         raise errors.CannotSimulate(
             f"{name} has no sampler: an improper prior cannot be drawn.",

@@ -46,6 +46,8 @@ CHECKS: dict[str, tuple[int, float]] = {
     "draws of what was summed out": (90, 1e-11),
     # tests/test_sum_out_gaussian_generated.py, by e-values
     "draws of Gaussian choices that were summed out": (90, 1e-11),
+    # tests/test_gammas.py, by e-values
+    "draws of gammas and of what is made of them": (18, 1e-11),
     "draws of the coldest chain": (1, 1e-8),
     "starts from the prior": (1, 1e-10),
 }

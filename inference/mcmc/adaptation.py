@@ -22,10 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.hmc_util import build_adaptation_schedule, dual_averaging, welford_covariance
 
+from ppl.lockstep import lockstep
+
 from ..kernel import State, Stats, Tuning
 from .by_slopes import ENOUGH, Rows, by_slopes, low_rank_by_slopes
 from .first_metric import FirstMetric
-from .lockstep import lockstep
 from .low_rank import LowRank
 from .metric import InverseMass, Metric, shrunk
 

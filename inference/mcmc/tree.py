@@ -17,8 +17,9 @@ import jax.core
 import jax.numpy as jnp
 from jax import lax
 
+from ppl.lockstep import lockstep
+
 from .decisions import Drawn, Keyed, branch
-from .lockstep import lockstep
 from .metric import InverseMass, kinetic_energy, velocity
 from .turning import Point, looked_back, turned
 

@@ -27,7 +27,7 @@ def lockstep(program: Callable[..., Any], shared: list[jax.Array], own: tuple[An
       own: of one chain, without that axis.
 
     >>> import jax, jax.numpy as jnp
-    >>> from inference.mcmc.lockstep import lockstep
+    >>> from ppl.lockstep import lockstep
     >>> def program(mapped, shared, x):
     ...     print(mapped, x.shape)
     ...     return x + shared[0]
