@@ -27,7 +27,7 @@ CHECKS: dict[str, tuple[int, float]] = {
     "splits, births and walks of numbers": (1, 1e-8),
     "choices of a tree": (1, 1e-8),
     # by `check_kernel_sampled` on right kernels, at its default level
-    "kill matrix": (12, 1e-8),
+    "kill matrix": (13, 1e-8),
     "sampled kernels": (7, 1e-8),  # tests/test_semantics_sampled.py, with examples.check_peers
     "default kernels": (5, 1e-8),  # of a continuous target: tests/test_semantics_laws.py
     "docstrings and README": (2, 1e-8),
