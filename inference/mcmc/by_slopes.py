@@ -103,7 +103,7 @@ def low_rank_by_slopes(rows: Rows, n: jax.Array, variances: jax.Array) -> LowRan
 
     Positions and gradients, in units of `variances`, vary most along the same axes or along
     others. There it is the geometric mean of the covariance of positions and the inverse of that
-    of gradients (Seyboldt, Carlson and Carpenter 2026, section 4.3); across all of these axes it
+    of gradients (after Seyboldt, Carlson and Carpenter 2026); across all of these axes it
     is diagonal, by what is left of both.
 
     Args:
