@@ -15,7 +15,7 @@ from .low_rank import LowRank, diagonal_still
 # little beside a gradient, and what chance makes of so many correlations is shrunk away.
 DENSE = 64
 
-# Up to so many it is of low rank where there are gradients: a warm-up keeps a megabyte of
+# Up to so many it is of low rank where there are gradients: a warm-up keeps two megabytes of
 # positions and gradients for each chain then.
 LOW_RANK = 1024
 
@@ -76,7 +76,7 @@ def unit_metric(
     >>> [unit_metric(0.1, n, float, None).inverse_mass.shape for n in (2, 100)]
     [(2, 2), (100,)]
     >>> unit_metric(0.1, 100, float, None, slopes=True).inverse_mass.axes.shape
-    (100, 16)
+    (100, 24)
     """
     # by NumPy, since outside of a program JAX compiles each operation for itself
     if dense or (dense is None and n <= DENSE):
