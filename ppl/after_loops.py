@@ -29,11 +29,13 @@ class Halves:
       first: with the body's outputs, and then those in `stacked`.
       second: what is left to be scored, of the slots in its `inputs`.
       stacked: slots that the second half reads and the loop puts out for it.
+      ordered: whether the first half must be run in order; if not, it only hands values on.
     """
 
     first: Program
     second: Program
     stacked: tuple[int, ...]
+    ordered: bool
 
 
 def halves(
@@ -47,12 +49,13 @@ def halves(
       fixed: slots that all iterations share; `given`: those that have an axis of them already.
       waits: whether a step may be visited after the loop. Its values, if it has any, are known.
     """
-    needed, first, late = set(body.outputs), [], []
+    needed, first, late, handed = set(body.outputs), [], [], 0
     for step in reversed(body.steps):
         if waits(step) and not (isinstance(step, Map) and needed & set(step.outputs)):
             late.append(step)
             if isinstance(step, Choice) and needed & set(step.outputs):
                 first.append(replace(step, inputs=(), scored=False))
+                handed += 1
             continue
         kept = _narrowed(step, needed) if isinstance(step, Pure) else step
         if kept is not None:
@@ -80,7 +83,21 @@ def halves(
         replace(body, steps=tuple(reversed(first)), outputs=(*body.outputs, *stacked)),
         replace(body, steps=tuple(reversed(second)), inputs=tuple(sorted(here)), outputs=()),
         stacked,
+        len(first) > handed or _goes_round(body, fixed, given),
     )
+
+
+def _goes_round(body: Program, fixed: frozenset[int], given: frozenset[int]) -> bool:
+    """Whether what is carried trades places, so that no iteration of its own has it."""
+    carried = [slot for slot in body.inputs if slot not in fixed | given]
+    after = dict(zip(carried, body.outputs, strict=False))
+    for slot in carried:
+        steps = 0
+        while after[slot] != slot and after[slot] in after:
+            slot, steps = after[slot], steps + 1
+            if steps > len(carried):
+                return True
+    return False
 
 
 def copies(values: Any) -> int:

@@ -45,8 +45,12 @@ def _log(x: Any) -> Any:
 
 def _is(x: Any, number: float) -> bool:
     """Whether a parameter is known to be `number`, so that it costs no equation."""
-    known = isinstance(x, (int, float, np.ndarray, np.generic)) and np.ndim(x) == 0
-    return known and x == number
+    return _is_known(x) and x == number
+
+
+def _is_known(x: Any) -> bool:
+    """Whether a parameter is one number, known where the program is made."""
+    return isinstance(x, (int, float, np.ndarray, np.generic)) and np.ndim(x) == 0
 
 
 def _divided(x: Any, scale: Any) -> Any:
@@ -311,14 +315,14 @@ def _usual(d: Any, value: Any) -> Any:
 def total_log_density(d: Any, value: Any) -> Any:
     """log p(value), summed over the batch shape.
 
-    A normaliser that all elements share is multiplied by their number instead of summed: a
-    sum of products alone compiles to much better code.
+    A normaliser that is a known number is multiplied by the number of elements. One that is not
+    stays in the sum: of products alone, of many particles, XLA makes one product after the other
+    on CPUs (1e5 particles of 1000 rows: 1.2 s for 44 ms), and a logarithm keeps them together.
     """
     inner: Any = elementwise(d)
-    if type(inner) is dist.Normal and np.size(inner.scale) == 1 and jnp.size(value) > 1:
+    if type(inner) is dist.Normal and _is_known(inner.scale) and jnp.size(value) > 1:
         z = _centred(value, inner)
-        shared: Any = add(_log(inner.scale), HALF_LOG_TWO_PI)
-        shared = shared.sum() if jnp.ndim(shared) else shared
+        shared = _log(inner.scale) + HALF_LOG_TWO_PI
         return mul(mul(-0.5, z), z).sum() - z.size * shared
     density = log_density(d, value)
     return density.sum() if jnp.ndim(density) else density

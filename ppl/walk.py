@@ -10,6 +10,7 @@ a loop, to the last digit), and what a branch not taken would have put out is fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from . import arithmetic, errors, summation
-from .after_loops import copies, halves
+from .after_loops import Halves, copies, halves
 from .effects import CUSTOM, guard
 from .program import (
     Branch,
@@ -194,6 +195,8 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
             frozenset(step.body.inputs[split:]),
             lambda each: rule.waits(each, inner),
         )
+    if two is not None and not two.ordered:
+        return _without_order(step, two, constants, init, xs, rule, inner)
     program = step.body if two is None else two.first
 
     def body(state, slices):
@@ -222,6 +225,46 @@ def _loop(step: Loop, args: list, rule: Rule, inner: Any) -> Result:
         merge(found, more)
         sums = add(sums, late)
     return [*carry, *ys], found if step.first is None else {}, sums
+
+
+def _without_order(
+    step: Loop, two: Halves, constants: list, init: list, xs: list, rule: Rule, inner: Any
+) -> Result:
+    """A loop whose first half only hands values on: each goes one iteration further."""
+    split = step.constants + step.carries
+    carried, slices = step.body.inputs[step.constants : split], step.body.inputs[split:]
+    fixed = dict(zip(step.body.inputs[: step.constants], constants, strict=True))
+    made = tuple(sorted({*two.first.outputs} - {*carried, *slices, *fixed}))
+
+    def values(sub: Any) -> Result:
+        return walk(replace(two.first, inputs=(), outputs=made), [], rule, sub)
+
+    of_first = {path: inner[path] for path in two.first.paths if path in inner}
+    outs, found, _ = jax.vmap(values, axis_size=step.length)(of_first)
+    stacked = {**dict(zip(slices, xs, strict=True)), **dict(zip(made, outs, strict=True))}
+
+    def all_along(slot: Any) -> jax.Array:
+        """The values of a slot in all iterations."""
+        if slot in carried and slot not in stacked:
+            i = carried.index(slot)
+            first, after = jnp.asarray(init[i]), two.first.outputs[i]
+            if after == slot:
+                stacked[slot] = jnp.broadcast_to(first, (step.length, *first.shape))
+            elif step.reverse:
+                stacked[slot] = jnp.concatenate([all_along(after)[1:], first[None]])
+            else:
+                stacked[slot] = jnp.concatenate([first[None], all_along(after)[:-1]])
+        if slot in fixed:
+            return jnp.broadcast_to(fixed[slot], (step.length, *jnp.shape(fixed[slot])))
+        return stacked[slot]
+
+    last = 0 if step.reverse else -1
+    carry = [all_along(slot)[last] for slot in two.first.outputs[: step.carries]]
+    ys = [all_along(slot) for slot in step.body.outputs[step.carries :]]
+    of = {slot: all_along(slot) for slot in two.second.inputs if slot not in fixed}
+    more, sums = _at_once(two.second, fixed, of, step.length, rule, inner)
+    merge(found, more)
+    return [*carry, *ys], found, sums
 
 
 def _at_once(

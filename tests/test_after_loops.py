@@ -91,7 +91,48 @@ def one_row(c, _):
     return 0.3 * c + 0.2 * y, None
 
 
-MODELS = [garch, backwards, with_a_latent, of_plates, nested, side_by_side]
+@gen
+def handed_on(a):
+    """Values go on as they are: from place to place, with what never changes, and out."""
+
+    def step(carry, x):
+        scale, last, before, was = carry
+        y = sample("y", dist.Normal(0.5 * last - a * before + was, scale))
+        return (scale, y, last, x), (before, x)
+
+    return lax.scan(step, (jnp.exp(a), a, 2.0, 0.5), jnp.linspace(0.0, 1.0, T))
+
+
+@gen
+def handed_back(a):
+    """The same from the last to the first, under a map."""
+
+    def row(b):
+        def step(last, _):
+            y = sample("y", dist.Normal(b * last, 1.0))
+            return y, last
+
+        return lax.scan(step, b, None, length=T, reverse=True)
+
+    return jax.vmap(row)(a * jnp.arange(1.0, 3.0))
+
+
+@gen
+def trading_places(a):
+    """Two carried values trade places."""
+
+    def step(carry, _):
+        one, other = carry
+        sample("y", dist.Normal(one, jnp.exp(other)))
+        return (other, one), one
+
+    return lax.scan(step, (a, 2 * a), None, length=T)
+
+
+MODELS = [
+    garch, backwards, with_a_latent, of_plates, nested, side_by_side, handed_on, handed_back,
+    trading_places,
+]  # fmt: skip
 
 
 def both(monkeypatch, run):
@@ -160,6 +201,16 @@ def test_only_what_is_carried_on_is_in_the_loop():
     names = in_loops(garch, trace.choices)
     assert "mul" in names and not names & {"sqrt", "log", "div"}
     assert not in_loops(backwards, {"k": jnp.arange(T)}) & {"exp", "lgamma", "neg"}
+
+
+@pytest.mark.parametrize("model", [handed_on, handed_back], ids=lambda model: model.name)
+def test_what_only_hands_values_on_is_no_loop(model):
+    trace = seed(model.simulate)(KEY, 0.4)
+    text = str(jax.make_jaxpr(lambda a: model.assess(trace.choices, a)[0])(0.4))
+    assert "scan" not in text and "concatenate" in text
+    assert "scan" in str(
+        jax.make_jaxpr(lambda a: trading_places.assess({"y": jnp.ones(T)}, a))(0.4)
+    )
 
 
 def test_large_arrays_stay_in_the_loop():
