@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from . import errors
 from .program import Path
@@ -30,7 +31,7 @@ def as_path(address: Any) -> Path:
     )
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class Masked:
     """Values that are given only where `mask` is true: a partial constraint.
@@ -41,8 +42,14 @@ class Masked:
     is given has the marginal density; elements where the mask is false are drawn, and
     their values are never looked at.
 
+    With `impute`, as an observation of a `Target`, these elements are latent choices: kernels
+    move them, their draws are in the result, and other choices may depend on them (the next
+    value of a series, what a covariate explains). The mask must then be known, an array of
+    numpy or a list, and a program compiled for one mask is not used for another.
+
     Raises (where it is used):
       ShapeError: the mask is not boolean, or has another shape.
+      InvalidArgument: `impute` with a mask that is traced, or of a choice in a branch.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import Masked, gen, integrate, sample
@@ -55,6 +62,22 @@ class Masked:
 
     value: Any
     mask: Any
+    impute: bool = False
+
+    def tree_flatten_with_keys(self) -> tuple[tuple, Any]:
+        value = (jax.tree_util.GetAttrKey("value"), self.value)
+        if self.impute:  # the places of latents are part of a program
+            mask = np.asarray(self.mask, bool)
+            return (value,), (mask.shape, mask.tobytes())
+        return (value, (jax.tree_util.GetAttrKey("mask"), self.mask)), None
+
+    @classmethod
+    def tree_unflatten(cls, places: Any, children: Any) -> Masked:
+        if places is None:
+            value, mask = children
+            return cls(value, mask)
+        (value,), (shape, flags) = children, places
+        return cls(value, np.frombuffer(flags, bool).reshape(shape), True)
 
 
 @jax.tree_util.register_dataclass

@@ -18,7 +18,10 @@ import numpyro.distributions as dist
 
 from . import errors
 from .beta_tails import rounded_off
+from .distributions import elementwise
 from .execute import fresh
+from .gaps import Gaps
+from .masks import leading
 from .program import CHOICE, FACTOR, Factor, Path
 from .sites import Site
 from .walk import Result, Rule, scalar, walk
@@ -30,6 +33,7 @@ class Coordinates:
     Args:
       run: a model with its arguments, prepared.
       paths: continuous choices.
+      gaps: where only a part of a choice is latent: coordinates are of that part alone.
 
     Attributes:
       shapes: of the coordinates, by path.
@@ -52,20 +56,23 @@ class Coordinates:
     (0.693, 0.0)
     """
 
-    def __init__(self, run: Any, paths: Iterable[Path]):
-        self.run = run
+    def __init__(self, run: Any, paths: Iterable[Path], gaps: Mapping[Path, Gaps] = {}):
+        self.run, paths = run, list(paths)
+        self.gaps = {path: gaps[path] for path in paths if path in gaps}
         self.fixed: dict[Path, Any] = {}
         self.shapes: dict[Path, tuple[int, ...]] = {}
         for path in paths:
             site = run.sites[path]
             _check_continuous(site)
-            bijection = known_bijection(site)
+            bijection = known_bijection(site, path in self.gaps)
             if bijection is not None:
                 self.fixed[path] = bijection
                 self.shapes[path] = tuple(bijection.inverse_shape(site.shape))
             else:
                 inner = site.spec.shape
                 self.shapes[path] = (*(n for _, n in site.axes), *_moving_shape(site, inner))
+            if path in self.gaps:
+                self.shapes[path] = self.gaps[path].shape(self.shapes[path])
         self.moving = frozenset(self.shapes) - frozenset(self.fixed)
 
     def constrain(
@@ -78,15 +85,19 @@ class Coordinates:
             are then drawn from the model, and put out among the values.
         """
         values, total = {}, jnp.zeros((), float)
+        z = {path: self._spread(path, part) for path, part in z.items()}
         for path, bijection in self.fixed.items():
             part = jnp.asarray(z[path], self.run.sites[path].dtype)
             values[path] = bijection(part)
             log_det = bijection.log_abs_det_jacobian(part, values[path])
+            if path in self.gaps:
+                log_det = _of_gaps(log_det, self.gaps[path].seen)
+                values[path] = self.gaps[path].filled(values[path])
             total = total + jnp.sum(log_det).astype(total.dtype)
         if self.moving:
             given: dict[Path, Any] = {p: v for p, v in rest.items() if p not in self.shapes}
             given.update(values)
-            given.update({path: _Coordinate(z[path]) for path in self.moving})
+            given.update({path: _Coordinate(z[path], *self._data(path)) for path in self.moving})
             _, found, sums = walk(self.run.staged.program, self.run.operands, _Constrain(), given)
             values.update(found["values"])
             total = total + sums["log_det"]
@@ -103,7 +114,8 @@ class Coordinates:
         Returns:
           A scalar, or None where floats come near enough.
         """
-        return rounded_off(self.run, z, {**rest, **values})
+        known = {path: part for path, part in z.items() if path not in self.gaps}
+        return rounded_off(self.run, known, {**rest, **values})
 
     def unconstrain(self, values: Mapping[Path, Any]) -> dict[Path, jax.Array]:
         """The coordinates of `values`, the inverse of `constrain`.
@@ -116,7 +128,28 @@ class Coordinates:
             rule = _Unconstrain(self.moving)
             _, found, _ = walk(self.run.staged.program, self.run.operands, rule, dict(values))
             z.update(found["z"])
-        return {path: z[path] for path in self.shapes}
+        gaps = self.gaps
+        return {p: gaps[p].gathered(z[p]) if p in gaps else z[p] for p in self.shapes}
+
+    def _spread(self, path: Path, z: Any) -> Any:
+        """Coordinates of a choice with gaps as an array with a place for each element."""
+        if path not in self.gaps:
+            return z
+        gap, site = self.gaps[path], self.run.sites[path]
+        shape = (*gap.seen.shape, *self.shapes[path][1:])
+        return gap.spread(jnp.asarray(z, site.dtype), shape)
+
+    def _data(self, path: Path) -> tuple[Any, Any]:
+        """Which elements are seen, and the data, of a choice with gaps."""
+        gap = self.gaps.get(path)
+        return (None, None) if gap is None else (jnp.asarray(gap.seen), jnp.asarray(gap.value))
+
+
+def _of_gaps(log_det: jax.Array, seen: Any) -> jax.Array:
+    """The terms of what is missing; of parts of normal vectors all of them are 0."""
+    if seen.ndim > log_det.ndim:
+        return log_det
+    return jnp.where(leading(seen, log_det.ndim), 0.0, log_det)
 
 
 def _check_continuous(site: Site) -> None:
@@ -129,8 +162,10 @@ def _check_continuous(site: Site) -> None:
         )
 
 
-def known_bijection(site: Site) -> Any:
+def known_bijection(site: Site, of_elements: bool = False) -> Any:
     """numpyro's bijection onto the support if no traced value decides it; else None.
+
+    With `of_elements`, that of each independent element: its log determinants are not added up.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import gen, sample
@@ -144,7 +179,8 @@ def known_bijection(site: Site) -> Any:
     if site.others and not site.conditional:  # each branch has a support of its own
         return None
     try:
-        bijection = dist.biject_to(site.distribution.support)
+        d = elementwise(site.distribution) if of_elements else site.distribution
+        bijection = dist.biject_to(d.support)
         jax.eval_shape(bijection.inv, jax.ShapeDtypeStruct(site.spec.shape, site.dtype))
     except Exception:  # bounds without values fail in as many ways as there are transforms
         return None
@@ -173,9 +209,11 @@ def _moving_shape(site: Site, shape: tuple[int, ...]) -> tuple[int, ...]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class _Coordinate:
-    """An unconstrained value for a choice."""
+    """An unconstrained value for a choice; of one with gaps, where it is `seen`, the data."""
 
     z: Any
+    seen: Any = None
+    data: Any = None
 
 
 class _Constrain(Rule):
@@ -193,11 +231,15 @@ class _Constrain(Rule):
             return [value], {"values": {step.path: value}}, {}
         if not isinstance(given, _Coordinate):
             return [jnp.asarray(given, step.spec.dtype)], {}, {}
-        bijection = dist.biject_to(step.spec.tree.unflatten(args).support)
+        d = step.spec.tree.unflatten(args)
+        bijection = dist.biject_to((d if given.seen is None else elementwise(d)).support)
         z = jnp.asarray(given.z, step.spec.dtype)
         value = jnp.asarray(bijection(z), step.spec.dtype)
-        log_det = scalar(jnp.asarray(bijection.log_abs_det_jacobian(z, value)))
-        return [value], {"values": {step.path: value}}, {"log_det": log_det}
+        log_det = jnp.asarray(bijection.log_abs_det_jacobian(z, value))
+        if given.seen is not None:
+            log_det = _of_gaps(log_det, given.seen)
+            value = jnp.where(leading(given.seen, value.ndim), given.data, value)
+        return [value], {"values": {step.path: value}}, {"log_det": scalar(log_det)}
 
 
 class _Unconstrain(Rule):

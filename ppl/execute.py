@@ -16,7 +16,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from . import arithmetic, distributions, errors
+from . import arithmetic, distributions, errors, part_of_normal
 from .addresses import Selection
 from .distributions import elementwise, log_density, total_log_density
 from .effects import draw_p
@@ -24,6 +24,7 @@ from .errors import show
 from .keys import base_dtype
 from .masks import leading
 from .mistakes import of_distribution
+from .part_of_normal import are_of_parts
 from .program import CHOICE, DRAW, FACTOR, Choice, Factor, Map, Path, Spec
 from .supports import check_parameters
 from .walk import Result, Rule, scalar
@@ -34,7 +35,7 @@ from .walk import Result, Rule, scalar
 class Given:
     """A value for a choice; `keep` is None (kept) or a mask (fresh where false).
 
-    `counts`, if not None, is a flag: whether the choice counts in the weight;
+    `counts`, if not None, is a mask: what counts in the weight (a flag: all of it or none);
     `demanded`, if not None, a mask: which part the caller constrains. Masks are as in
     `ppl.masks`.
     """
@@ -91,7 +92,9 @@ class Execute(Rule):
             value = fresh(step, args)
         else:
             value = jnp.asarray(given.value, step.spec.dtype)
-            if keep is not None:
+            if keep is not None and are_of_parts(d, keep):
+                value = part_of_normal.completed(d, value, keep, self.made(step, args))
+            elif keep is not None:
                 value = jnp.where(leading(keep, value.ndim), value, self.made(step, args))
         outputs: dict[str, Any] = {"choices": {step.path: value}}
         if step.path in self.conditional:
@@ -110,12 +113,18 @@ class Execute(Rule):
             if "score" in self.sums:
                 sums["score"] = scalar(density)
         if counts and "weight" in self.sums:
-            if keep is not None:
-                sums["weight"] = scalar(jnp.where(leading(keep, density.ndim), density, 0))
-            elif given is not None and given.counts is not None:
-                sums["weight"] = jnp.where(given.counts, sums["score"], 0)
-            else:
+            flags = given.counts if keep is None and given is not None else keep
+            if flags is None:
                 sums["weight"] = sums["score"]
+            elif are_of_parts(d, flags):
+                part = lambda d, value: part_of_normal.log_density(d, value, flags)  # noqa: E731
+                sums["weight"] = scalar(density_of(step, part, d, value))
+            elif keep is not None or jnp.ndim(flags) > 0:
+                if keep is None:
+                    density = density_of(step, log_density, elementwise(d), value)
+                sums["weight"] = scalar(jnp.where(leading(flags, density.ndim), density, 0))
+            else:
+                sums["weight"] = jnp.where(flags, sums["score"], 0)
         return [value], outputs, {name: sums[name] for name in self.sums if name in sums}
 
     def waits(self, step, inputs) -> bool:

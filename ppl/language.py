@@ -160,6 +160,8 @@ def check_support(d: Any, value: Any, name: str, where: tuple[str, ...], mask: A
     event = len(d.event_shape)
     with jax.ensure_compile_time_eval():
         array = np.asarray(value)
+        if mask is not None and np.ndim(mask) > array.ndim - event:  # of parts of vectors
+            array, mask = np.where(mask, array, 0), None
         if np.issubdtype(array.dtype, np.floating):
             # numbers below the least normal one are zeros where the density is computed
             array = np.where(np.abs(array) < np.finfo(array.dtype).tiny, 0, array)

@@ -9,8 +9,9 @@ then those that `to_event` made an event of. So a mask may have one flag for eac
 * event: the axes of the loops and of the batch shape,
 * independent element, as if `to_event` had not been called.
 
-The axes of an event that has one joint density (a vector of a `MultivariateNormal`) come
-last and have no flags. A mask is never aligned from the right: where the batch has the size
+The axes of an event that has one joint density come last and have no flags; but a vector of a
+`MultivariateNormal` may have one for each of its elements: what is known has the marginal density,
+and the rest is drawn given it. A mask is never aligned from the right: where the batch has the size
 of the event, a mask of that one size has a flag for each row of the batch.
 """
 
@@ -19,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from . import errors
 from .border import arrived
 from .distributions import elementwise
+from .part_of_normal import has_parts
 
 
 def leading(mask: Any, ndim: int) -> Any:
@@ -46,10 +50,13 @@ def shapes(axes: tuple[int, ...], distributions: Iterable[Any]) -> list[tuple[in
     `axes` are the sizes of the loops around a choice, `distributions` those that it may
     have, one for each branch: a shape must be one for all of them.
     """
-    allowed = [
-        {axes, axes + tuple(d.batch_shape), axes + tuple(elementwise(d).batch_shape)}
-        for d in distributions
-    ]
+    allowed, distributions = [], list(distributions)
+    parts = all(map(has_parts, distributions))
+    for d in distributions:
+        inner = elementwise(d)
+        allowed.append({axes, axes + tuple(d.batch_shape), axes + tuple(inner.batch_shape)})
+        if parts:
+            allowed[-1].add(axes + tuple(inner.batch_shape) + tuple(inner.event_shape))
     return sorted(set.intersection(*allowed), key=len)
 
 
@@ -73,3 +80,32 @@ def check_mask(site: Any, mask: Any) -> Any:
             fix="give one boolean for each independent element, or for each event",
         )
     return jnp.asarray(mask)
+
+
+def known_mask(site: Any, mask: Any) -> np.ndarray:
+    """A mask whose false elements are latent: as an array of numpy, with a flag for each.
+
+    Raises:
+      InvalidArgument: the mask is traced, or the choice may not be there.
+    """
+    here = (f"{errors.show(site.path)} at {site.source}", errors.caller())
+    if isinstance(mask, jax.core.Tracer):
+        raise errors.InvalidArgument(
+            f"The mask of {errors.show(site.path)} is traced, so that its gaps are not known.",
+            where=here, given="Masked(value, mask, impute=True) with a mask of jax.jit or jax.vmap",
+            expected="a mask that is known before anything runs, as there are as many latents",
+            fix="make the mask of numpy outside of the transformation",
+        )  # fmt: skip
+    if site.conditional:
+        raise errors.InvalidArgument(
+            f"{errors.show(site.path)} is not always there, so that its gaps are not known.",
+            where=here, given="Masked(value, mask, impute=True) of a choice in a branch",
+            expected="a choice that every branch makes",
+            fix="leave impute out where nothing depends on what is missing",
+        )  # fmt: skip
+    flags = np.asarray(mask)
+    inner = elementwise(site.distribution)
+    shape = (*(n for _, n in site.axes), *inner.batch_shape)
+    if flags.ndim > len(shape):  # of parts of vectors
+        return flags
+    return np.array(np.broadcast_to(leading(flags, len(shape)), shape))

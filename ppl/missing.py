@@ -7,19 +7,24 @@ is observed is not known.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
 
 from . import errors
-from .addresses import Masked
+from .addresses import Masked, flatten, nest
 from .graph import found_in
+from .masks import leading
 from .program import Path
 
 if TYPE_CHECKING:
+    from .generative import GenerativeFunction
     from .target import Target
 
 
 def partly_observed(target: Target) -> list[Path]:
-    """The addresses of which a mask leaves elements out.
+    """The addresses of which a mask leaves elements out that are not latent.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import Masked, Target, gen, sample
@@ -29,7 +34,37 @@ def partly_observed(target: Target) -> list[Path]:
     >>> partly_observed(Target(coins, (), {"x": seen}))
     [('x',)]
     """
-    return [path for path, value in target.observed.items() if isinstance(value, Masked)]
+    observed = target.observed.items()
+    return [p for p, value in observed if isinstance(value, Masked) and not value.impute]
+
+
+def leaving_out(
+    model: GenerativeFunction, observations: Any
+) -> tuple[GenerativeFunction, Any]:
+    """The model that leaves out what `Masked` observations lack, if its function knows how to.
+
+    It is then given whole arrays; what they hold in place of what is missing has no influence,
+    and is a value that is seen elsewhere.
+
+    >>> from ppl import gen
+    >>> from ppl.missing import leaving_out
+    >>> leaving_out(gen(lambda: None), {})[1]
+    {}
+    """
+    leave = getattr(model.fn, "leaving_out", None)
+    if leave is None or not isinstance(observations, Mapping):
+        return model, observations
+    found = flatten(observations)
+    partial = {p: x for p, x in found.items() if isinstance(x, Masked) and not x.impute}
+    if not partial:
+        return model, observations
+    fn = leave({path: x.mask for path, x in partial.items()})
+    for path, x in partial.items():
+        value, seen = jnp.asarray(x.value), leading(jnp.asarray(x.mask), jnp.ndim(x.value))
+        seen = jnp.broadcast_to(seen, value.shape)
+        known = value.ravel()[jnp.argmax(seen)] if value.size else 0
+        found[path] = jnp.where(seen, value, jnp.where(jnp.any(seen), known, 0))
+    return type(model)(fn, model.fixed, model.name), nest(found)
 
 
 def on_missing(
@@ -67,7 +102,5 @@ def check_nothing_depends(target: Target, among: frozenset[Path] | None = None) 
         where=(*dict.fromkeys((f"{name} at {target.sites[path].source}", place)), errors.caller()),
         given=f"a mask on {name}",
         expected="missing elements that nothing depends on",
-        fix="importance and filter_series draw them; for all else let the model make them, where "
-        'y and seen are its arguments: x = sample("x", d); '
-        "factor(jnp.where(seen, d.log_prob(y), 0.0)); y = jnp.where(seen, y, x)",
+        fix=f"make them latent: observe {name} as Masked(value, mask, impute=True)",
     )

@@ -17,7 +17,7 @@ from . import errors
 from .addresses import At, Masked, emptied, flatten, not_found
 from .border import arrived, fitted
 from .language import check_support
-from .masks import check_mask
+from .masks import check_mask, known_mask
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
 
 
@@ -230,7 +230,8 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
         return At(jnp.asarray(value.index), check_value(element, value.value, what))
     if isinstance(value, Masked):
         mask = check_mask(site, value.mask)
-        return Masked(check_value(site, value.value, what, value.mask), mask)
+        checked = check_value(site, value.value, what, value.mask)
+        return Masked(checked, known_mask(site, value.mask) if value.impute else mask, value.impute)
     name = errors.show(site.path)
     places = (f"{name} at {site.source}", errors.caller())
     given, value = value, arrived(value)

@@ -1,4 +1,7 @@
-"""Targets: a posterior as an unnormalised measure over the latent choices of a model."""
+"""Targets: a posterior as an unnormalised measure over the latent choices of a model.
+
+Some lines over 400, since each method says what it refuses, and how that is mended.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ from .border import entering
 from .coordinates import Coordinates
 from .estimates import check_density_exact
 from .faults import faults
+from .gaps import Gaps, filled, gaps_of
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
-from .missing import check_nothing_depends, partly_observed
+from .missing import check_nothing_depends, leaving_out, partly_observed
 from .program import Path
 from .sites import check_values
+from .update import regenerate as regenerate_trace
 from .update import update as update_trace
 
 
@@ -33,7 +38,8 @@ class Target:
     Args:
       model: a generative function.
       args: its arguments, a tuple.
-      observations: nested dict; `Masked(value, mask)` observes part of an array.
+      observations: nested dict; `Masked(value, mask)` observes part of an array, and with
+        `impute=True` the rest of it is latent.
 
     Raises:
       AddressNotFound, ShapeError, DtypeError, SupportError: an observation does not fit.
@@ -56,13 +62,14 @@ class Target:
         observations: Mapping[str, Any] | None = None,
     ):
         _check_call(model, args)
+        model, observations = leaving_out(model, observations)
         self.model = model
         args = entering(tuple(args), {}, model.fixed, model.fn)[0]
         self.arguments = Arguments.of(args, {}, model.fixed)
         run = model._prepare(self.args, {})
         found = run.check(observations or {}, "The observation")
         run.check_arguments(found)
-        self.observations = nest(found)
+        self.observations = nest({path: _known(value) for path, value in found.items()})
         self.sites = run.sites
 
     def tree_flatten(self):
@@ -105,15 +112,21 @@ class Target:
 
     @property
     def latents(self) -> list[Path]:
-        """The addresses that are not observed, in the order of the model."""
-        return [path for path in self.sites if path not in self.observed]
+        """The addresses that are not observed, or have gaps to impute, in the model's order."""
+        gaps = self.gaps
+        return [path for path in self.sites if path not in self.observed or path in gaps]
+
+    @property
+    def gaps(self) -> dict[Path, Gaps]:
+        """What is missing of observed arrays and latent, by path."""
+        return gaps_of(self.observed)
 
     # -- as a random program and a density -----------------------------------------------
 
     def generate(self, constraints: Mapping[str, Any] | None = None) -> tuple[Trace, jax.Array]:
         """`(t, w)`, properly weighted for the target (latents not constrained from the model)."""
         self._only_latents(constraints or {}, "The constraint")
-        return self.model.generate(_join(self.observations, constraints or {}), *self.args)
+        return self.model.generate(self._join(constraints or {}), *self.args)
 
     def log_density(self, latents: Mapping[str, Any]) -> jax.Array:
         """log p(latents, observations), unnormalised; missing elements are integrated out.
@@ -134,7 +147,7 @@ class Target:
                 expected="values for " + "; ".join(errors.show(p) for p in self.latents),
                 fix="give all of them; generate() draws those that are missing",
             )
-        everything = _join(self.observations, latents)
+        everything = self._join(latents)
         if partly_observed(self):
             check_nothing_depends(self)
             run = self.model._prepare(self.args, {})
@@ -171,7 +184,7 @@ class Target:
         `trace` is one of this target's, whose arguments it carries.
         """
         self._only_latents(constraints, "The constraint")
-        return self.model.update(trace, constraints)
+        return self.model.update(trace, self._with_data(constraints))
 
     def at(self, latents: Mapping[str, Any]) -> tuple[Trace, jax.Array]:
         """The trace with exactly these latents, and log p(latents, observations).
@@ -180,7 +193,7 @@ class Target:
         and anything else there has density zero.
         """
         run = self.model._prepare(self.args, {})
-        given = run.check(_join(self.observations, latents), "The value", filler=True)
+        given = run.check(self._join(latents), "The value", filler=True)
         return run.at({path: as_given(value) for path, value in given.items()})
 
     def moved(self, trace: Trace, latents: Mapping[str, Any]) -> tuple[Trace, jax.Array]:
@@ -192,13 +205,17 @@ class Target:
         """
         self._only_latents(latents, "The value")
         run = self.model._prepare((trace.arguments,), {})
-        given = run.check(latents, "The value", filler=True)
+        given = run.check(self._with_data(latents), "The value", filler=True)
         changed, log_ratio, _ = update_trace(run, trace, given, filler=True)
         return changed, log_ratio
 
     def regenerate(self, trace: Trace, selection: Selection | str | tuple[str, ...]):
         """As the model's `regenerate`, of the selected latents."""
-        return self.model.regenerate(trace, self.selection(selection))
+        chosen, gaps = self.selection(selection), self.gaps
+        if not any(chosen(path) for path in gaps):
+            return self.model.regenerate(trace, chosen)
+        run = self.model._prepare((trace.arguments,), {})
+        return regenerate_trace(run, trace, chosen, gaps)
 
     def selection(self, selection: Selection | str | tuple[str, ...]) -> Selection:
         """The selected addresses that are latent.
@@ -208,9 +225,10 @@ class Target:
         """
         chosen = as_selection(selection)
         chosen.check(self.sites)
+        fixed = frozenset(self.observed) - self.gaps.keys()
         for name in chosen._names:
             below = [p for p in self.sites if p[: len(name)] == name]
-            if all(p in self.observed for p in below):
+            if all(p in fixed for p in below):
                 raise errors.InvalidArgument(
                     f"The selection names {errors.show(name)}, which is observed.",
                     where=(
@@ -220,7 +238,6 @@ class Target:
                     expected="latents: " + "; ".join(errors.show(p) for p in self.latents),
                     fix="select a latent choice",
                 )
-        fixed = frozenset(self.observed)
         return Selection(lambda p: chosen(p) and p not in fixed, (), repr(chosen))
 
     def choices(self, trace: Trace) -> dict[str, Any]:
@@ -230,7 +247,7 @@ class Target:
 
     def _only_latents(self, choices: Mapping[str, Any], what: str) -> None:
         for path in flatten(choices):
-            if path in self.observed:
+            if path in self.observed and path not in self.gaps:
                 raise errors.InvalidArgument(
                     f"{what} gives {errors.show(path)}, which is observed.",
                     where=(f"{errors.show(path)} at {self.sites[path].source}", errors.caller()),
@@ -239,6 +256,16 @@ class Target:
                     if what.startswith("The initial")
                     else "make a new Target to change the data",
                 )
+
+    def _join(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        """The observations and other choices; of arrays with gaps, the data stay."""
+        return nest(filled(self.observed, flatten(choices)))
+
+    def _with_data(self, choices: Mapping[str, Any]) -> dict[str, Any]:
+        """Choices alone, of arrays with gaps with their data."""
+        values = flatten(choices)
+        whole = filled({path: self.observed[path] for path in self.gaps}, values)
+        return nest({path: whole[path] for path in values})
 
     # -- unconstrained space ----------------------------------------------------------
 
@@ -260,7 +287,7 @@ class Target:
                     expected="latents that every branch makes",
                     fix="move it by mh, or by a Move across dimensions",
                 )
-        return Coordinates(run, paths)
+        return Coordinates(run, paths, self.gaps)
 
     def constrain(self, unconstrained: Mapping[str, Any]) -> tuple[dict[str, Any], jax.Array]:
         """`(latents, log |d latents / d unconstrained|)`.
@@ -332,7 +359,7 @@ def _check_generate(self: Target, *call: Any, **kwargs: Any) -> None:
     if choices is not None and any_known(choices):
         self._only_latents(choices, "The constraint")
         run = self.model._prepare(self.args, {})
-        run.check(_join(self.observations, choices), "The constraint")
+        run.check(self._join(choices), "The constraint")
 
 
 def _check_log_density(self: Target, *call: Any, **kwargs: Any) -> None:
@@ -355,6 +382,12 @@ def _check_update(self: Target, *call: Any, **kwargs: Any) -> None:
 check_with(Target.generate, _check_generate)
 check_with(Target.log_density, _check_log_density)
 check_with(Target.update, _check_update)
+
+
+def _known(value: Any) -> Any:
+    """An observation; one with places for gaps, and none in them, is a whole array."""
+    whole = isinstance(value, Masked) and value.impute and np.all(value.mask)
+    return value.value if whole else value
 
 
 def _check_call(model: Any, args: Any) -> None:
@@ -382,5 +415,3 @@ def _check_call(model: Any, args: Any) -> None:
         )
 
 
-def _join(observations: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    return nest({**flatten(observations), **flatten(choices)})

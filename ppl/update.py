@@ -8,6 +8,7 @@ the old score.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from .addresses import At, Masked, Selection, flatten, nest
 from .arguments import Arguments
 from .change import Cut, cost, cut, depends_on_draws
 from .execute import Execute, Given
+from .gaps import Gaps
 from .masks import leading
 from .program import DRAW, Path
 from .walk import walk
@@ -131,8 +133,12 @@ def _discarded(old: dict[Path, Given], given: dict[Path, Any], present: dict) ->
     return discarded
 
 
-def regenerate(run, trace, selection: Selection) -> tuple[Any, Any, dict]:
+def regenerate(
+    run, trace, selection: Selection, gaps: Mapping[Path, Gaps] = {}
+) -> tuple[Any, Any, dict]:
     """Redraw the selection; the weight compares the choices kept, before and after.
+
+    Of a selected choice with `gaps` only these are redrawn.
 
     Raises:
       UnsupportedControlFlow: the model also draws without addresses, and a selected
@@ -143,14 +149,22 @@ def regenerate(run, trace, selection: Selection) -> tuple[Any, Any, dict]:
     selection = selection & Selection(lambda path: path in run.sites, (), "choices")
     change = _Change(run, trace, selection)
     if not change.local:
+        assert not any(selection(path) for path in gaps)  # the program of a target's own trace
         if DRAW in run.staged.program.effects:
             return _regenerate_estimated(run, change.before, trace, selection, old)
         return _regenerate_whole(run, change.before, trace, selection, old)
     kept = {path: given for path, given in old.items() if not selection(path)}
+    parts = {path: gap for path, gap in gaps.items() if selection(path)}
+    for path, gap in parts.items():
+        kept[path] = Given(old[path].value, jnp.asarray(gap.seen))
     zero = jnp.zeros_like(trace.score)
     outs, found, sums = change.after(run.rule(), kept)
     here = found.get("present", {})
-    was = change.earlier(run.rule(weighed=~selection), _again(old, here))
+    again = _again(old, here)
+    for path, gap in parts.items():
+        again[path] = Given(old[path].value, counts=jnp.asarray(gap.seen))
+    counted = ~selection | Selection(lambda path: path in parts, (), "gaps")
+    was = change.earlier(run.rule(weighed=counted), again)
     weight = sums.get("weight", zero) - was.get("weight", zero)
     score = trace.score + (sums.get("score", zero) - was.get("score", zero))
     changed, present = change.new_trace(outs, found, score)

@@ -39,10 +39,11 @@ def test_leading_axes_are_those_of_the_mask():
 
 
 def test_the_shapes_of_masks():
-    """Loops alone, each event, each independent element."""
+    """Loops alone, each event, each independent element; of normal vectors each part."""
     normal, vector = dist.Normal(0.0, 1.0), dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
     assert shapes((4,), [normal.expand([2, 3]).to_event(1)]) == [(4,), (4, 2), (4, 2, 3)]
-    assert shapes((), [vector.expand([3])]) == [(), (3,)]
+    assert shapes((), [vector.expand([3])]) == [(), (3,), (3, 3)]
+    assert shapes((4,), [dist.Dirichlet(jnp.ones((2, 3)))]) == [(4,), (4, 2)]
     assert shapes((), [vector, normal.expand([3]).to_event(1)]) == [()]  # in other branches
 
 
@@ -231,7 +232,7 @@ def test_leave_one_out_leaves_out_rows():
 @pytest.mark.parametrize(
     "d, mask",
     [
-        (dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)).expand([2]), (2, 3)),  # in an event
+        (dist.Dirichlet(jnp.ones((2, 3))), (2, 3)),  # in an event
         (dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)).expand([2]), (3,)),  # from the right
         (dist.Normal(0.0, 1.0).expand([2, 3]), (3,)),
         (dist.Normal(0.0, 1.0).expand([2, 3]), (2,)),

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from ppl import GenerativeFunction, Selection, errors, select
-from ppl.addresses import as_selection, flatten, not_found
+from ppl.addresses import as_selection, flatten, nest, not_found
 from ppl.arguments import is_array
+from ppl.border import arrived
 from ppl.execute import Given
-from ppl.masks import check_mask
+from ppl.masks import check_mask, leading
 from ppl.program import Path
 from ppl.quadrature import outcomes
 from ppl.sites import Site
@@ -147,6 +148,18 @@ class SummedOut:
     stages: tuple[Selection, ...]
     masked: tuple[Path, ...]
     along: str | None
+
+    def leaving_out(self, seen: Mapping[Path, Any]) -> SummedOut:
+        """The same, without what is not seen: as `Masked` observations of a target have it."""
+        masks = dict(zip(self.masked, self.masks, strict=True))
+        gone_of = {path: ~jnp.asarray(arrived(flags)) for path, flags in seen.items()}
+        for path, gone in _masks(nest(gone_of)).items():
+            if path in masks:  # flags of fewer axes stand for all that lies behind them
+                most = max(gone.ndim, masks[path].ndim)
+                gone = leading(gone, most) | leading(masks[path], most)
+            masks[path] = gone
+        kept = list(masks.values())
+        return SummedOut(self.model, kept, self.stages, tuple(masks), self.along)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         prepared, sums = self.planned(*args, **kwargs)

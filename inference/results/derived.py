@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-from ppl import Masked, Target, errors, seed
+from ppl import Target, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.missing import partly_observed
 from ppl.program import DRAW
 from ppl.randomness import checked_key
 
@@ -82,7 +83,7 @@ def derive(
 def _returned(target: Target, key: Any) -> Callable[[jax.Array, Mapping], Any]:
     """From a key and latents to the return value."""
     program = target.model._prepare(target.args, {}).staged.program
-    partly = any(isinstance(x, Masked) for x in target.observed.values())
+    partly = bool(partly_observed(target))
     if (partly or DRAW in program.effects) and key is None:
         raise errors.InvalidArgument(
             f"What {target.model.name} returns may depend on what is not observed: it is random.",

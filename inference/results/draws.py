@@ -12,6 +12,7 @@ import numpy as np
 
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
+from ppl.masks import leading
 from ppl.program import Path
 
 from ..validation.objects import check_target
@@ -141,10 +142,20 @@ class Draws:
         return {**flatten(self.choices), **flatten(self.derived)}
 
     def columns(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """By address: the names of its scalars, and an array (chains, draws, scalars)."""
+        """By address: the names of its scalars, and an array (chains, draws, scalars).
+
+        Of an observed array with gaps, the scalars are what is missing.
+        """
+        gaps = self.target.gaps if self.target is not None else {}
         for path, x in self._arrays.items():
             names = _names(path, x.shape[2:])
-            yield names, x.reshape(*x.shape[:2], len(names))
+            rows = x.reshape(*x.shape[:2], len(names))
+            if path in gaps:
+                shape = x.shape[2:]
+                seen = np.broadcast_to(leading(gaps[path].seen, len(shape)), shape)
+                at = np.flatnonzero(~seen)
+                names, rows = [names[i] for i in at], rows[..., at]
+            yield names, rows
 
     def scalars(self) -> dict[str, np.ndarray]:
         """Every scalar by name (`mu`, `theta[3]`), as arrays of shape (chains, draws)."""

@@ -249,11 +249,20 @@ def _padded(x: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _seen(target: Target, path: Path) -> jax.Array | None:
-    """Which elements of an observed choice are observed; None for all."""
+    """Which elements of an observed choice are known, by data or by draws; None for all."""
     value, site = target.observed[path], target.sites[path]
-    if not isinstance(value, Masked):
+    if not isinstance(value, Masked) or value.impute:
         return None
-    return _spread(value.mask, _element_shape(site))
+    shape = _element_shape(site)
+    if jnp.ndim(value.mask) > len(shape):
+        raise errors.InvalidArgument(
+            f"Of vectors of {errors.show(path)} parts are known, which no forecast keeps.",
+            where=(f"{errors.show(path)} at {site.source}", errors.caller()),
+            given=f"a mask of shape {jnp.shape(value.mask)}",
+            expected=f"flags of whole vectors, of shape {shape}",
+            fix="impute what is missing: Masked(value, mask, impute=True)",
+        )
+    return _spread(value.mask, shape)
 
 
 def _spread(flags: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -151,7 +151,10 @@ def _there(shape: tuple[int, ...], observation: Any) -> np.ndarray:
     """Which elements are observed."""
     if not isinstance(observation, Masked):
         return np.ones(shape, bool)
-    return np.broadcast_to(leading(np.asarray(observation.mask), len(shape)), shape)
+    mask = np.asarray(observation.mask)
+    if mask.ndim > len(shape):  # of parts of vectors, each of which is one observation
+        return np.asarray(mask.any(-1))
+    return np.broadcast_to(leading(mask, len(shape)), shape)
 
 
 def _unflatten(values: np.ndarray, there: Mapping[Path, np.ndarray]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ppl import Masked, Target, errors
+from ppl import Masked, Target, errors, part_of_normal
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
 from ppl.masks import leading
 from ppl.missing import check_nothing_depends
+from ppl.part_of_normal import are_of_parts
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
@@ -40,7 +41,11 @@ class Pointwise(Rule):
         value = jnp.asarray(value, step.spec.dtype)
         if step.path not in self.observed:
             return [value], {}, {}
-        density = log_density(elementwise(step.spec.tree.unflatten(args)), value)
+        d = step.spec.tree.unflatten(args)
+        if mask is not None and are_of_parts(d, mask):
+            density = part_of_normal.log_density(d, value, mask)
+            return [value], {"log_likelihood": {step.path: density}}, {}
+        density = log_density(elementwise(d), value)
         if mask is not None:
             density = jnp.where(leading(mask, density.ndim), density, 0)
         return [value], {"log_likelihood": {step.path: density}}, {}
@@ -99,6 +104,8 @@ def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dic
 
     def pointwise(latents: Mapping[str, Any]) -> dict[str, Any]:
         given = {path: (value, None) for path, value in flatten(latents).items()}
+        for path, gap in target.gaps.items():  # what is missing has a value, and is no datum
+            data[path] = gap.filled(given[path][0]), jnp.asarray(gap.seen)
         _, found, _ = walk(run.staged.program, run.operands, rule, {**given, **data})
         return nest(found["log_likelihood"])
 

@@ -141,7 +141,8 @@ def replicate(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict
     longer = [path for path in target.latents if path in after and goes_beyond(target, path, after)]
 
     def program(latents: Mapping[str, Any]) -> dict[str, Any]:
-        given: dict[Path, Any] = flatten(latents)
+        known: dict[Path, Any] = flatten(latents)
+        given = {path: x for path, x in known.items() if path not in target.observed}
         if conditional:  # in branches not taken they are fillers: drawn, where now needed
             present = flatten(target.at(latents)[0].present)
             given |= {path: Masked(given[path], present[path]) for path in conditional}
