@@ -459,7 +459,8 @@ def test_other_data_of_equal_shapes_compile_nothing(caplog):
     assert found["a"].shape == (1, 50)
 
 
-def test_it_is_one_run_of_the_algorithm_for_each(tmp_path):
+@pytest.mark.slow
+def test_it_is_one_run_of_the_algorithm_for_each(tmp_path, monkeypatch):
     """Runs differ, and go on from a folder; one weighted value is a run of one particle."""
     step = then(importance(COIN, 8), when_ess_below(1.0, systematic))
     three = sample_posterior(KEY, COIN, step, chains=3, checkpoint=tmp_path)
@@ -469,6 +470,24 @@ def test_it_is_one_run_of_the_algorithm_for_each(tmp_path):
     assert len(np.unique(three["p"][:, 0])) == 3
     one = sample_posterior(KEY, COIN, then(start(COIN)), chains=4)
     assert one.shape == (4, 1)
+
+    class Bar:
+        """Ctrl-C after the first run, of blocks of one run and then more."""
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return False
+
+        def __call__(self, phase, done, total):
+            assert (phase, total) == ("runs", 3)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("inference.running.resumable_loop.bar", lambda show: Bar())
+    part = sample_posterior(KEY, COIN, step, chains=3)
+    assert part.status == "interrupted after 1 of 3 runs" and part.shape == (1, 8)
+    assert (part["p"] == three["p"][:1]).all()
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ class Particles:
     log_evidences: Any = None
     evidence_errors: Any = None
     history: Mapping[str, Any] = field(default_factory=dict)
-    notes: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
     derived: Mapping[str, Any] = field(default_factory=dict)
     plain: Draws = field(init=False, repr=False)
 

@@ -75,7 +75,7 @@ def particles_of(
     alone = isinstance(algorithm, STEPS) and independent(algorithm)
     count = (1 if alone else RUNS) if runs is None else runs
     programs = Hosted.of(_kept(algorithm, target, count))
-    found, status = driven(programs, key, progress, checkpoint, "runs")
+    found, status = driven(programs, key, progress, checkpoint, "runs", 1)
     found = jax.tree.map(np.asarray, found)
     if not found["same"].all():
         raise errors.InvalidArgument(

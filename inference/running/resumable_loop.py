@@ -34,13 +34,13 @@ class ResumableLoop:
     (16, False)
     """
 
-    def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any):
+    def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any, first: int = 16):
         self.programs, self.loop, self.slots = programs, loop, slots
         state, self.fixed = programs.start(loop, slots, keys)
         # the state, how many steps are done, and their rows: assigned at once, as Ctrl-C may
         # come between any two lines
         self.at: tuple[Any, int, list[list[np.ndarray]]] = state, 0, []
-        self.run, self.block_size = programs.block(loop), BlockSize()
+        self.run, self.block_size = programs.block(loop), BlockSize(first)
         self.store: Checkpoint | None = None
 
     @property
@@ -105,19 +105,20 @@ class ResumableLoop:
 
 def driven(
     programs: Hosted, key: jax.Array, progress: bool, checkpoint: str | os.PathLike | None,
-    called: str = "steps",
+    called: str = "steps", first: int = 16,
 ) -> tuple[Any, str]:  # fmt: skip
     """What the programs return, and "complete", or after how many steps they were interrupted.
 
     Args:
       called: what a step of a loop is.
+      first: how many of them the first block has.
     """
     slots, keys = programs.begin(key)
     status = "complete"
     several = len(programs.loops) > 1
     with bar(progress) as advance:
         for i, loop in enumerate(programs.loops):
-            resumable = ResumableLoop(programs, i, slots, keys)
+            resumable = ResumableLoop(programs, i, slots, keys, first)
             if checkpoint is not None:
                 resumable.resume(Path(checkpoint, str(i)) if several else Path(checkpoint), key)
             phase = f"{called} of loop {i + 1}" if several else called

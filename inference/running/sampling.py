@@ -16,12 +16,11 @@ from ..estimated.algorithms import Algorithm
 from ..kernel import Kernel, as_kernel
 from ..results.draws import Draws
 from ..results.particles import Particles
-from ..smc.particles import Over, Telling
 from ..targets.missing import imputing
 from ..validation.objects import check_on_host, check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, check_flag, shown
-from ..weighted import Then
+from ..weighted import Step
 from .chains import Chains
 from .checkpoint import checked_folder
 from .independent_runs import makes_particles, particles_of
@@ -30,18 +29,6 @@ from .starting import given_values
 
 USUAL = {"draws": 1000, "warmup": 1000, "thin": 1}
 OUTSIDE = "call it outside of jit, as it compiles itself; sample_posteriors for many data sets"
-
-
-@overload
-def sample_posterior(
-    key: jax.Array,
-    target: Target,
-    algorithm: Then | Over | Telling | Algorithm | Callable[[], Any],
-    *,
-    chains: int | None = None,
-    progress: bool = True,
-    checkpoint: str | os.PathLike | None = None,
-) -> Particles: ...
 
 
 @overload
@@ -60,6 +47,18 @@ def sample_posterior(
     progress: bool = True,
     checkpoint: str | os.PathLike | None = None,
 ) -> Draws: ...
+
+
+@overload
+def sample_posterior(
+    key: jax.Array,
+    target: Target,
+    algorithm: Step | Algorithm | Callable[[], Any],
+    *,
+    chains: int | None = None,
+    progress: bool = True,
+    checkpoint: str | os.PathLike | None = None,
+) -> Particles: ...
 
 
 def sample_posterior(
