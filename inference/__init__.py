@@ -45,6 +45,7 @@ from .results.fit_report import FitReport
 from .results.fitted import Fitted
 from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
+from .results.particles import Particles
 from .results.plots import plot_posterior, plot_predictive, plot_trace
 from .results.pointwise import log_likelihood
 from .results.predictive import posterior_predictive, prior_predictive
@@ -118,6 +119,7 @@ __all__ = [
     "Objective",
     "Outcomes",
     "ParticleRun",
+    "Particles",
     "Path",
     "Pathfinder",
     "Stochastic",

@@ -99,7 +99,17 @@ def each(step: Step) -> Step:
     ([[0, 0], [0, 1], [1, 0], [1, 1]], [0.25, 0.25, 0.25, 0.25])
     """
     check_step(step)
-    return lambda weighted: jax.vmap(step)(weighted)
+    return Each(step)
+
+
+@dataclass(frozen=True, eq=False)
+class Each:
+    """A step on every particle, as `each` makes them: it makes none depend on another."""
+
+    step: Step
+
+    def __call__(self, weighted: Weighted) -> Weighted:
+        return jax.vmap(self.step)(weighted)
 
 
 def lift(kernel: Callable[[Any], Any]) -> Step:
@@ -168,11 +178,17 @@ def spawn(n: int) -> Step:
     ([7.0, 7.0, 7.0], [0.5, 0.5, 0.5], '0.5000')
     """
     check_count("n", n)
+    return Spawn(n)
 
-    def copies(weighted: Weighted) -> Weighted:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (n, *jnp.shape(x))), weighted)
 
-    return copies
+@dataclass(frozen=True)
+class Spawn:
+    """Copies of one weighted value, as `spawn` makes them."""
+
+    n: int
+
+    def __call__(self, weighted: Weighted) -> Weighted:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.n, *jnp.shape(x))), weighted)
 
 
 def importance(target: Target, n: int) -> Step:

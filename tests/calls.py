@@ -578,7 +578,7 @@ call(
     "sample_posterior",
     key=const(KEY),
     target=LINE_,
-    kernel=lambda: mh(LINE, "slope"),
+    algorithm=lambda: mh(LINE, "slope"),
     draws=const(2),
     warmup=const(0),
     thin=const(1),
@@ -619,6 +619,13 @@ call(
     "Draws",
     choices=const({"slope": np.zeros((2, 30))}),
     stats=const({}),
+    target=LINE_,
+    status=const("complete"),
+)
+call(
+    "Particles",
+    choices=const({"slope": np.zeros((2, 30))}),
+    log_weight=const(np.zeros((2, 30))),
     target=LINE_,
     status=const("complete"),
 )

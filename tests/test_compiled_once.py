@@ -154,11 +154,11 @@ def test_what_is_compiled_again_says_which_shapes_differ(caplog):
     model = model_of()
     run = {"key": KEY, **FEW}
     first = target_of(model, 1)
-    sample_posterior(target=first, kernel=inf.mh(first, "k"), **run)
+    sample_posterior(target=first, algorithm=inf.mh(first, "k"), **run)
     x = jnp.ones((5, 2))
     longer = Target(model, (x,), {"y": jnp.ones(5)})
     with caplog.at_level("INFO", "inference.running.programs"):
-        draws = sample_posterior(target=longer, kernel=inf.mh(longer, "k"), **run)
+        draws = sample_posterior(target=longer, algorithm=inf.mh(longer, "k"), **run)
     (why,) = {each.why for each in draws.timing.compiled if each.program == "steps"}
     assert "float64[5, 2] for float64[4, 2]" in why and "float64[5] for float64[4]" in why
     told = [r.getMessage() for r in caplog.records if r.name == "inference.running.programs"]

@@ -125,7 +125,7 @@ def test_blocks_are_compiled_once(sevens):
         return jax.lax.scan(step, 0.0, None, length=20)[1]
 
     run(program)
-    assert Hosted.of(program).block(0)._cache_size() == 1
+    assert len(Hosted.of(program).block(0).found) == 1
 
 
 class Killed(BaseException):
@@ -215,7 +215,7 @@ def stop_at(monkeypatch, step):
             if done == step:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("inference.running.particle_run.bar", lambda show: Bar())
+    monkeypatch.setattr("inference.running.resumable_loop.bar", lambda show: Bar())
 
 
 @pytest.mark.slow

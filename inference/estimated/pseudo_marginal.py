@@ -20,6 +20,7 @@ from ppl.staging import without_dead_draws
 from ppl.walk import Result, Rule, walk
 
 from ..smc.filtering import Filtered, particle_filter
+from ..smc.particles import History, Telling
 from ..smc.resample import Scheme, check_resampling
 from ..smc.schemes import systematic
 from ..smc.smoothing import genealogy
@@ -76,16 +77,17 @@ def filter_series(
         check_callable("order", order, "a function from a state to a number", "leave it out")
     _, call, finished = series_of(target, address)
 
-    def step(weighted: Weighted) -> Weighted:
+    def recorded(weighted: Weighted) -> tuple[Weighted, History]:
         model, init, xs, given = call()
         run = particle_filter(
             model, init, given, n, xs=xs, scheme=scheme, threshold=threshold, order=order,
             history=True,
         )  # fmt: skip
         found = finished(run)
-        return Weighted(found.value, weighted.log_weight + found.log_weight)
+        history = History(run.history.log_evidence, run.history.ess)
+        return Weighted(found.value, weighted.log_weight + found.log_weight), history
 
-    return step
+    return Telling(recorded)
 
 
 def series_of(target: Target, address: Selection | str | Path) -> tuple[Series, Callable, Callable]:

@@ -63,7 +63,8 @@ def degeneracy(found: Any, observations: Any = None, *, floor: float = FLOOR) ->
         raise errors.InvalidArgument(
             "There are no particles to judge.", where=errors.caller(),
             given=f"a {type(found).__name__}", expected="what a filter or an annealing gives",
-            fix="degeneracy(seed(lambda: particle_filter(...))(key))",
+            fix="particles.verdict()" if hasattr(found, "resampled")
+            else "degeneracy(seed(lambda: particle_filter(...))(key))",
         )  # fmt: skip
     n = particles.log_weight.shape[0]
     if history is None:

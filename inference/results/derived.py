@@ -66,7 +66,7 @@ def derive(
     keys = jax.random.split(jax.random.key(0) if key is None else checked_key(key), n)
 
     def all_of(key: jax.Array, latents: Any) -> dict[str, Any]:
-        return {name: _by_name(f(key, latents)) for name, f in functions.items()}
+        return {name: by_name(f(key, latents)) for name, f in functions.items()}
 
     try:
         found = each_draw(lambda *_: all_of, None, (), draws, 1, min(n, 1024) or 1, keys)
@@ -94,7 +94,7 @@ def _returned(target: Target, key: Any) -> Callable[[jax.Array, Mapping], Any]:
     return seed(lambda latents: target.at(latents)[0].retval)
 
 
-def _by_name(tree: Any) -> Any:
+def by_name(tree: Any) -> Any:
     """A pytree as nested dicts, by its keys and positions; an array as it is."""
     leaves = jax.tree.leaves_with_path(tree)
     if len(leaves) == 1 and not leaves[0][0]:

@@ -361,8 +361,11 @@ def check_draws(draws: Any) -> None:
     Draws were expected.
     """
     if not isinstance(draws, Draws):
+        weighted = callable(getattr(draws, "resampled", None))
         raise errors.InvalidArgument(
             "Draws were expected.", where=errors.caller(), given=shown(draws),
-            expected="what sample_posterior gives, or Draws of one's own",
-            fix='Draws({"mu": array}), of shape (chains, draws, ...)',
+            expected="draws that count alike" if weighted
+            else "what sample_posterior gives, or Draws of one's own",
+            fix="draws by weight: particles.resampled(key, 1000)" if weighted
+            else 'Draws({"mu": array}), of shape (chains, draws, ...)',
         )  # fmt: skip

@@ -15,6 +15,7 @@ from ppl.program import Path
 
 from ..validation.packages import extra
 from .draws import Draws, check_draws
+from .particles import Particles
 
 _ARVIZ = {
     "accept": "acceptance_rate",
@@ -26,7 +27,7 @@ _ARVIZ = {
 
 
 def to_datatree(
-    draws: Draws,
+    draws: Draws | Particles,
     *,
     posterior_predictive: Mapping[str, Any] | None = None,
     log_likelihood: Mapping[str, Any] | None = None,
@@ -39,6 +40,10 @@ def to_datatree(
     A variable is named by its address, its parts joined by dots. A statistic has ArviZ's
     name (`acceptance_rate`, `n_steps`, `tree_depth`), without its kernel if only one
     reports it; the attribute `kernel` says which.
+
+    Of weighted particles, chains are runs, and `sample_stats` has `log_weight` (and `family`); the
+    attribute `weights` says that they count so. What takes no weights is given draws by weight,
+    `to_datatree(particles.resampled(key))`.
 
     `.to_netcdf(path, engine="h5netcdf")` writes it, `xarray.open_datatree` reads it: the
     same bits.
@@ -58,6 +63,8 @@ def to_datatree(
     >>> tree["posterior"]["sub.x"].dims
     ('chain', 'draw', 'sub.x_dim_0')
     """
+    weighted = isinstance(draws, Particles)
+    draws = draws.plain if isinstance(draws, Particles) else draws
     check_draws(draws)
     arviz = extra("arviz_base", "arviz", "Export")
     extra("xarray", "arviz", "Export")
@@ -85,6 +92,8 @@ def to_datatree(
         "inference_library": "giry",
         "inference_library_version": importlib.metadata.version("giry"),
     }
+    if weighted:
+        about["weights"] = "draws count by exp(sample_stats.log_weight)"
     tree = arviz.from_dict(groups, attrs={"/": about}, check_conventions=False)
     for name, kernel in kernels.items():
         tree["sample_stats"][name].attrs["kernel"] = kernel

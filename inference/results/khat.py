@@ -35,11 +35,13 @@ def khat(log_weights: Any) -> float | None:
     logs = given.astype(np.float64)
     if logs.size < 25 or not np.all(np.isfinite(logs) | (logs == -np.inf)):
         return None
-    if np.isfinite(logs).all() and np.ptp(logs) <= 1e-6:
+    eps = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
+    even = max(1e-6, 1e3 * eps * max(1.0, float(np.abs(logs).max(initial=0.0))))
+    if np.isfinite(logs).all() and np.ptp(logs) <= even:
         return -math.inf
     # as many as the fit looks at, and the one that they are compared with
     tail = np.sort(logs)[-math.ceil(min(0.2 * logs.size, 3 * math.sqrt(logs.size))) - 1 :]
-    if _tied(tail, np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps):
+    if tail[0] == -np.inf or _tied(tail, eps):
         return None
     return float(array_stats().psislw(-logs)[1])  # which takes them with the other sign
 

@@ -20,6 +20,7 @@ from ..validation.packages import extra
 from ..validation.settings import check_number
 from ..weighted import Weighted, normalized
 from .degeneracy import FLOOR, below, least, parts
+from .particles import Particles
 
 _SEGMENTS = 20_000
 
@@ -30,7 +31,8 @@ def plot_ess(found: Any, *, floor: float = FLOOR) -> Any:
     The dashed line is the floor of the `degeneracy` verdict; crosses are the steps below it.
 
     Args:
-      found: what a filter or an annealing gives, with its `history`, or a `ParticleRun`.
+      found: what a filter or an annealing gives, with its `history`; a `ParticleRun`; or
+        `Particles`, of which there is a line for each run.
       floor: as for `degeneracy`.
 
     Raises:
@@ -46,21 +48,28 @@ def plot_ess(found: Any, *, floor: float = FLOOR) -> Any:
     [2.0, 1.0]
     """
     check_number("floor", floor, least=0, most=1, fix=FLOOR)
-    history = _one(found, History, "no history", "particle_filter(...), or run_particles")
-    n = _particles(found).log_weight.shape[0]
+    if isinstance(found, Particles):
+        n, told = found.shape[1], found.history
+        if not told:
+            raise _lacking(found, History, "no history", "an algorithm that goes step by step")
+        all_ess, all_masses = told["ess"], told["log_evidence"]
+    else:
+        history = _one(found, History, "no history", "particle_filter(...), or run_particles")
+        n = _particles(found).log_weight.shape[0]
+        all_ess, all_masses = np.asarray(history.ess)[None], np.asarray(history.log_evidence)[None]
     figure, (top, bottom) = _figure(2, 7, 4)
-    ess, masses = np.asarray(history.ess), np.asarray(history.log_evidence)
-    steps = np.arange(len(ess))
     bound = least(n, floor)
-    top.plot(steps, ess, lw=0.8)
+    for ess in all_ess:
+        top.plot(np.arange(len(ess)), ess, lw=0.8)
     top.axhline(bound, color="k", lw=0.6, ls="--")
-    few = below(ess, bound)
-    top.plot(steps[few], ess[few], "rx", ms=5)
+    for ess, masses in zip(all_ess, all_masses, strict=True):
+        few = np.flatnonzero(below(ess, bound))
+        top.plot(few, ess[few], "rx", ms=5)
+        with np.errstate(invalid="ignore"):  # after an evidence of zero there is nothing to show
+            gains = np.diff(masses, prepend=0.0)
+        bottom.plot(np.arange(len(ess)), gains, lw=0.8)
     top.set_ylim(0, 1.05 * n)
     top.set_title(f"effective number of {n} particles", fontsize=9)
-    with np.errstate(invalid="ignore"):  # after an evidence of zero there is nothing to show
-        gains = np.diff(masses, prepend=0.0)
-    bottom.plot(steps, gains, lw=0.8)
     bottom.set_title("what each step adds to the log evidence", fontsize=9)
     bottom.set_xlabel("step")
     return figure
@@ -193,6 +202,8 @@ def _values(path: Path, address: tuple[str, ...]) -> np.ndarray:
 
 
 def _particles(found: Any) -> Weighted:
+    if isinstance(found, Particles):
+        return Weighted((), found.log_weight.ravel())
     particles = _one(found, Weighted, "no particles", "what a filter or an annealing gives")
     if np.ndim(particles.log_weight) != 1:
         raise errors.InvalidArgument(
@@ -205,11 +216,15 @@ def _particles(found: Any) -> Weighted:
 def _one(found: Any, kind: type, lacks: str, fix: str) -> Any:
     record = next(parts(found, kind), None)
     if record is None:
-        raise errors.InvalidArgument(
-            f"There is {lacks} to draw.", where=errors.caller(),
-            given=f"a {type(found).__name__}", expected=f"a result with a {kind.__name__}", fix=fix,
-        )  # fmt: skip
+        raise _lacking(found, kind, lacks, fix)
     return record
+
+
+def _lacking(found: Any, kind: type, lacks: str, fix: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument(
+        f"There is {lacks} to draw.", where=errors.caller(),
+        given=f"a {type(found).__name__}", expected=f"a result with a {kind.__name__}", fix=fix,
+    )  # fmt: skip
 
 
 def _figure(rows: int, width: float, height: float) -> tuple[Any, Any]:

@@ -19,8 +19,10 @@ from ..validation.objects import check_target
 from ..validation.packages import extra
 from ..validation.settings import check_number, shown
 from .draws import Draws, check_draws, check_some
+from .particles import Particles
 from .predictive import observed_of
 from .summary import quantile_names
+from .weighted_errors import quantiles
 
 _SHOWN = 12
 _REPLICATES = 50
@@ -73,8 +75,12 @@ def plot_trace(draws: Draws, names: Sequence[str] | None = None) -> Any:
     return figure
 
 
-def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: float = 0.9) -> Any:
+def plot_posterior(
+    draws: Draws | Particles, names: Sequence[str] | None = None, *, prob: float = 0.9
+) -> Any:
     """A histogram per scalar (bars at integers), its mean, and its equal-tailed interval.
+
+    Particles count by their weights.
 
     Args:
       names: scalars, as in `draws.scalars()`; the first 12 by default.
@@ -92,6 +98,8 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     >>> figure.axes[0].get_title()
     'n: 2 [1.75, 2.25]'
     """
+    given = draws.weights.ravel() if isinstance(draws, Particles) else None
+    draws = draws.plain if isinstance(draws, Particles) else draws
     check_draws(draws)
     check_number("prob", prob, above=0, below=1, fix=0.9)
     chosen, note = _chosen(draws, names)
@@ -101,22 +109,34 @@ def plot_posterior(draws: Draws, names: Sequence[str] | None = None, *, prob: fl
     rows = math.ceil(len(chosen) / columns)
     figure, axes = _grid(rows, columns, note, width=2.4 * columns, height=2)
     for (name, x), ax in zip(chosen.items(), axes.ravel(), strict=False):
-        values = np.ravel(x)[np.isfinite(np.ravel(x))]
+        finite = np.isfinite(np.ravel(x))
+        values = np.ravel(x)[finite]
+        weights = np.ones(values.size) if given is None else given[finite]
         missing = f", {x.size - values.size} not finite" if values.size < x.size else ""
         ax.set_yticks([])
-        if not values.size:
+        if not values.size or not weights.sum() > 0:  # nor not-a-number
             ax.set_title(name + missing, fontsize=9)
             continue
         if np.issubdtype(values.dtype, np.inexact):
-            ax.hist(values, bins=40, density=True, histtype="stepfilled", alpha=0.5)
+            some = weights > 0
+            ax.hist(
+                values[some], bins=40, density=True, weights=weights[some],
+                histtype="stepfilled", alpha=0.5,
+            )  # fmt: skip
         else:
-            at, counts = np.unique(values.astype(int), return_counts=True)
-            ax.bar(at, counts / values.size, width=0.9, alpha=0.5)
+            at, which = np.unique(values.astype(int), return_inverse=True)
+            counts = np.bincount(which.ravel(), weights)
+            ax.bar(at, counts / weights.sum(), width=0.9, alpha=0.5)
         values = values.astype(np.float64)
-        ends = np.quantile(values, [(1 - prob) / 2, (1 + prob) / 2])
-        ax.axvline(values.mean(), color="k", lw=0.8)
+        tails = (1 - prob) / 2, (1 + prob) / 2
+        if given is None:
+            ends, mean = np.quantile(values, tails), values.mean()
+        else:
+            mean = np.average(values, weights=weights)
+            ends = quantiles(values, weights, tails)[:, 0]
+        ax.axvline(mean, color="k", lw=0.8)
         ax.hlines(0, *ends, color="k", lw=3)
-        title = f"{name}: {values.mean():.3g} [{ends[0]:.3g}, {ends[1]:.3g}]{missing}"
+        title = f"{name}: {mean:.3g} [{ends[0]:.3g}, {ends[1]:.3g}]{missing}"
         ax.set_title(title, fontsize=9)
     for ax in axes.ravel()[len(chosen) :]:
         ax.set_axis_off()

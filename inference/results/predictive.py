@@ -29,11 +29,12 @@ from .forecast import (
     goes_on,
     may_appear,
 )
+from .particles import Particles
 
 
 def posterior_predictive(
     key: jax.Array,
-    draws: Draws,
+    draws: Draws | Particles,
     target: Target | None = None,
     *,
     args: tuple | None = None,
@@ -53,6 +54,9 @@ def posterior_predictive(
     given, too. So it is where what is longer depends on its own past, or is latent. Data that
     are independent given the latents (a regression at more points) are all new. `past` decides
     otherwise.
+
+    Of weighted particles they are for 1000 latents that are drawn by weight (`resampled`), and so
+    count alike; other numbers by `posterior_predictive(key, particles.resampled(other, n))`.
 
     Args:
       key: one PRNG key; draw i takes key i of its split.
@@ -94,6 +98,9 @@ def posterior_predictive(
     >>> posterior_predictive(jax.random.key(0), draws, args=(4,))["y"].tolist()
     [[[6.0, 12.0, 24.0, 48.0]]]
     """
+    if isinstance(draws, Particles):
+        key, other = jax.random.split(checked_key(key))
+        draws = draws.resampled(other)
     target = target_of(draws, target)
     if args is not None and not isinstance(args, (tuple, list)):
         raise errors.InvalidArgument(

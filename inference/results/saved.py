@@ -1,4 +1,4 @@
-"""Draws in a file: one numpy archive, without pickles, the same bits when it is read."""
+"""Draws, and particles, in a file: one numpy archive without pickles, read to the same bits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ppl.addresses import flatten, nest
 
 from ..targets.fingerprints import differences, fingerprints, told
 from .draws import Draws
+from .particles import Particles
 
 _FORMAT = 1
 
 
-def save(draws: Draws, path: str | os.PathLike) -> None:
+def save(draws: Draws, path: str | os.PathLike, of: str = "draws") -> None:
     """Write `draws`: under another name first, and renamed when the file is whole."""
     arrays: dict[str, np.ndarray] = {}
     for kind, tree in (("choice", draws.choices), ("derived", draws.derived)):
@@ -31,6 +32,7 @@ def save(draws: Draws, path: str | os.PathLike) -> None:
         "format": _FORMAT,
         "giry": importlib.metadata.version("giry"),
         "status": draws.status,
+        "of": of,
         "target": None if draws.target is None else fingerprints(draws.target),
         # of types that numpy does not know, as bfloat16
         "dtypes": {name: str(x.dtype) for name, x in arrays.items() if x.dtype.kind == "V"},
@@ -45,14 +47,52 @@ def save(draws: Draws, path: str | os.PathLike) -> None:
     os.replace(partial, target)
 
 
-def load(path: str | os.PathLike, target: Target | None = None) -> Draws:
+_OWN = ("log_weight", "families", "log_evidences", "evidence_errors")
+
+
+def save_particles(found: Particles, path: str | os.PathLike) -> None:
+    """Write particles, as draws are written."""
+    own = {name: getattr(found, name) for name in _OWN}
+    more = {f"own {name}": x for name, x in own.items() if x is not None}
+    more |= {f"history {name}": x for name, x in found.history.items()}
+    more |= {f"note {note}": np.asarray(count) for note, count in found.notes.items()}
+    plain = Draws(found.choices, {}, found.target, found.status, more, found.derived)
+    save(plain, path, "particles")
+
+
+def load_particles(path: str | os.PathLike, target: Target | None = None) -> Particles:
+    """The particles in a file that `save_particles` wrote.
+
+    Raises:
+      CheckpointError: as for `load`; or it has draws.
+    """
+    plain = load(path, target, "particles")
+    kinds: dict[str, dict[str, Any]] = {"own": {}, "history": {}, "note": {}}
+    for name, x in plain.tuned.items():
+        kind, _, rest = name.partition(" ")
+        kinds[kind][rest] = x
+    notes = {note: int(count) for note, count in kinds["note"].items()}
+    return Particles(
+        plain.choices, target=target, status=plain.status, history=kinds["history"], notes=notes,
+        derived=plain.derived, **kinds["own"],
+    )  # fmt: skip
+
+
+def load(path: str | os.PathLike, target: Target | None = None, of: str = "draws") -> Draws:
     """The draws in a file that `save` wrote.
 
     Raises:
-      CheckpointError: the file is missing or damaged, or its draws are of another target.
+      CheckpointError: the file is missing or damaged, or its draws are of another target; or are
+        weighted, and `Particles.load` is due.
     """
     arrays = _read(path)
     about = json.loads(str(arrays.pop("about")))
+    if about.get("of", "draws") != of:
+        raise errors.CheckpointError(
+            f"The file has no {of}.", where=(str(path), errors.caller()),
+            given=f"a file of {about.get('of', 'draws')}", expected=f"a file of {of}",
+            fix="Draws.load" if of == "particles" else "Particles.load",
+        )  # fmt: skip
     if target is not None and about["target"] is not None:
         here = fingerprints(target)
         if {**here, "jax": ""} != {**about["target"], "jax": ""}:

@@ -25,6 +25,17 @@ from .verdict import Verdict, array_stats
 TAIL = (0.05, 0.95)
 """The quantiles of tail ESS (Vehtari et al. 2021, section 4.3)."""
 
+Layout = tuple[str, str, tuple[tuple[str, str, str], ...]]
+"""What the leading axes are called; and the columns after the interval: title, key, kind."""
+
+DRAWS: Layout = ("chains", "draws", (
+    ("mcse mean", "mcse_mean", "error"), ("mcse sd", "mcse_sd", "error"),
+    ("ESS bulk", "ess_bulk", "size"), ("ESS tail", "ess_tail", "size"), ("R-hat", "rhat", "ratio"),
+))  # fmt: skip
+PARTICLES: Layout = ("runs", "particles", (
+    ("mcse mean", "mcse_mean", "error"), ("mcse sd", "mcse_sd", "error"), ("ESS", "ess", "size"),
+))  # fmt: skip
+
 _AXES: dict[str, Any] = {"chain_axis": 0, "draw_axis": 1}
 _SHOWN = 20
 _EPS = np.finfo(np.float64).eps
@@ -121,11 +132,13 @@ class Summary(Mapping[str, dict]):
     `rhat`, rank-normalised; and `note`, text that is empty unless the draws are
     degenerate ("constant", "fixed by its support", "3 NaN"). What is not defined is NaN: a
     constant scalar has no ESS. Discrete scalars have the same columns. Only printing
-    abbreviates.
+    abbreviates. Of `Particles` there is `ess` in the place of the last three: how many
+    independent draws know the mean as well.
 
     Attributes:
       prob: the probability of the interval.
       verdict: as of `Draws.verdict`.
+      told: of particles, the log evidence and the effective number of them, in words.
 
     >>> import numpy as np
     >>> from inference import Draws, Summary
@@ -137,12 +150,14 @@ class Summary(Mapping[str, dict]):
     """
 
     def __init__(
-        self, rows: dict[str, dict], prob: float, shape: tuple[int, int], verdict: Verdict
-    ):
+        self, rows: dict[str, dict], prob: float, shape: tuple[int, int], verdict: Verdict,
+        layout: Layout = DRAWS, told: str = "",
+    ):  # fmt: skip
         self._rows = rows
         self.prob = prob
         self.shape = shape
         self.verdict = verdict
+        self.layout, self.told = layout, told
 
     def __getitem__(self, name: str) -> dict:
         if name not in self._rows:
@@ -170,26 +185,27 @@ class Summary(Mapping[str, dict]):
 
     def __str__(self) -> str:
         low, high = quantile_names(self.prob)
-        chains, draws = self.shape
-        head = ["", "mean", "sd", low, high, "mcse mean", "mcse sd", "ESS bulk", "ESS tail",
-                "R-hat", ""]  # fmt: skip
+        (chains, draws), (several, each, columns) = self.shape, self.layout
+        head = ["", "mean", "sd", low, high, *(title for title, _, _ in columns), ""]
+        count = len(columns)
         hidden = max(0, len(self) - _SHOWN) if len(self) > _SHOWN + 5 else 0
         names = list(self)[: len(self) - hidden]
-        table = [head, *(_cells(name, self._rows[name], low, high) for name in names)]
+        table = [head, *(_cells(name, self._rows[name], low, high, columns) for name in names)]
         widths = [max(len(row[i]) for row in table) for i in range(len(head))]
         lines = [
-            f"{chains} chains x {draws} draws; {low} and {high} are the ends of the "
+            f"{chains} {several if chains != 1 or several == 'chains' else several[:-1]} x {draws} "
+            f"{each}; {low} and {high} are the ends of the "
             f"equal-tailed {100 * self.prob:g}% interval"
         ]
         for first, *cells, note in table:
             shown = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=False)]
-            if note and set(cells[-5:]) == {"-"}:  # in the place of what is not defined
-                span = sum(widths[-6:-1]) + 2 * 4
-                shown[-5:], note = [note.rjust(span)], ""
+            if note and set(cells[-count:]) == {"-"}:  # in the place of what is not defined
+                span = sum(widths[-count - 1 : -1]) + 2 * (count - 1)
+                shown[-count:], note = [note.rjust(span)], ""
             lines.append("  ".join([first.ljust(widths[0]), *shown, note]).rstrip())
         if hidden:
             lines.append(f"... {hidden} more rows: summary()['{list(self)[-1]}']")
-        return "\n".join([*lines, str(self.verdict)])
+        return "\n".join([*lines, *([self.told] if self.told else []), str(self.verdict)])
 
 
 def quantile_names(prob: float) -> tuple[str, str]:
@@ -222,14 +238,17 @@ def summarize(
     return Summary(rows, prob, shape, verdict)
 
 
-def _cells(name: str, row: Mapping[str, Any], low: str, high: str) -> list[str]:
+def _cells(name: str, row: Mapping[str, Any], low: str, high: str, columns: Any) -> list[str]:
     """A row as text: values to three digits of the sd, errors to two of their own."""
     name = name if len(name) <= 18 else f"{name[:6]}...{name[-9:]}"
     digits = _digits(row["sd"], 3)
     values = [_number(row[key], digits) for key in ("mean", "sd", low, high)]
-    errs = [_number(row[key], _digits(row[key], 2)) for key in ("mcse_mean", "mcse_sd")]
-    sizes = [_number(row[key], 0) for key in ("ess_bulk", "ess_tail")]
-    return [name, *values, *errs, *sizes, _number(row["rhat"], 3), row["note"]]
+    known = {"size": 0, "ratio": 3}
+    rest = [
+        _number(row[key], known[kind] if kind in known else _digits(row[key], 2))
+        for _, key, kind in columns
+    ]
+    return [name, *values, *rest, row["note"]]
 
 
 def _digits(size: float, significant: int) -> int:

@@ -21,8 +21,8 @@ class BlockSize:
     (16, 3)
     """
 
-    def __init__(self):
-        self.count = 16
+    def __init__(self, first: int = 16):
+        self.count = first
 
     def next(self, most: int) -> int:
         """The number of steps of the next block, at most so many."""

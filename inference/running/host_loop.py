@@ -23,6 +23,8 @@ from ppl.randomness import Seed, checked_key, program_of
 from ppl.staging import Staged
 from ppl.walk import construct, walk
 
+from .shared_programs import Shared
+
 _BUFFER = 1024  # steps
 _BUFFER_BYTES = 2**26
 _RULE = Seed()
@@ -187,8 +189,8 @@ class Hosted:
         step = self.loops[loop].step
         return self.loops[loop].start([slots[i] for i in step.inputs], keys[step.name])
 
-    def block(self, loop: int) -> Callable[..., tuple[Any, list]]:
-        """`(fixed, state, start, count) -> (state, rows)`, compiled once."""
+    def block(self, loop: int) -> Shared:
+        """`(fixed, state, start, count) -> (state, rows)`, compiled once for its text."""
         return _block(self, loop)
 
     def finished(self, loop: int, slots: Slots, state: Any, rows: list) -> Slots:
@@ -212,7 +214,7 @@ class Hosted:
 
 @lru_cache(maxsize=64)
 def _first(loop: Turned) -> Callable[[list, Any], tuple]:
-    return jax.jit(lambda args, keys: _RULE.turns(loop.step, args)[0](keys))
+    return Shared(lambda args, keys: _RULE.turns(loop.step, args)[0](keys))
 
 
 @lru_cache(maxsize=16)
@@ -234,7 +236,7 @@ def _parted(staged: Staged) -> Hosted:
 
 @lru_cache(maxsize=64)
 def _keys(programs: Hosted) -> Callable:
-    return jax.jit(lambda key: _RULE.enter(programs.staged.program, key))
+    return Shared(lambda key: _RULE.enter(programs.staged.program, key))
 
 
 @lru_cache(maxsize=64)
@@ -258,12 +260,12 @@ def _between(programs: Hosted, part: int) -> Callable[[Slots, Any], Slots]:
             made.update(zip(step.outputs, outs, strict=True))
         return {i: x for i, x in made.items() if i in read}
 
-    return jax.jit(run)
+    return Shared(run)
 
 
 @lru_cache(maxsize=64)
-def _block(programs: Hosted, loop: int) -> Callable[..., tuple[Any, list]]:
-    return jax.jit(programs.loops[loop].block)
+def _block(programs: Hosted, loop: int) -> Shared:
+    return Shared(programs.loops[loop].block)
 
 
 def _strong(x: Any) -> jax.Array:

@@ -8,32 +8,33 @@ blocks (`host_loop`). What happens between two blocks can change no number.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ppl import errors
+from ppl import Target, Trace, errors
 from ppl.randomness import checked_key
 
 from ..results.degeneracy import FLOOR, check_rows, degeneracy, parts
+from ..results.derived import by_name
+from ..results.particles import Particles
 from ..results.verdict import Verdict
 from ..smc.ancestry import log_evidence_error
 from ..smc.filtering import Filtered
 from ..smc.nested import STATUS, Nested
 from ..smc.particles import History, Over
-from ..validation.objects import check_on_host
+from ..validation.objects import check_on_host, check_target
 from ..validation.settings import check_flag
-from ..weighted import Step, Then, Weighted, log_evidence, unit
+from ..weighted import Weighted, log_evidence
 from .checkpoint import checked_folder
 from .host_loop import Hosted
-from .progress import bar
-from .resumable_loop import ResumableLoop
+from .independent_runs import latents_of, of_nested
+from .resumable_loop import driven
+from .told_steps import STEPS, Told, flat, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +108,50 @@ class ParticleRun:
                 fix="log_evidence_error of the log evidences of several runs",
             )  # fmt: skip
         return log_evidence_error(found)
+
+    def posterior(self, target: Target | None = None) -> Particles:
+        """The last particles as a result: with a summary, errors, and draws by their weights.
+
+        The errors are those of one run: of a filter that resampled by `multinomial`, from the
+        ancestors of its particles (Chan and Lai 2013); else they are not known, and
+        `sample_posterior` takes several runs. States that are no dict are called "state".
+
+        Args:
+          target: whose latents they are, for predictions; of the states of a filter there is none.
+
+        Raises:
+          InvalidArgument: there are no particles in the result, or no latents of the target.
+        """
+        particles, tells = self.particles, self._tells_error
+        if np.ndim(particles.log_weight) != 1:
+            raise errors.InvalidArgument(
+                "A result is made of particles, and these have another number of axes.",
+                where=errors.caller(), given=f"log weights of shape {particles.log_weight.shape}",
+                expected="log weights of shape (n,)", fix="then(..., merged)",
+            )  # fmt: skip
+        value = particles.value
+        if target is not None:
+            check_target(target)
+            values, _ = latents_of(target, value)
+        elif isinstance(value, Trace):
+            values = value.choices
+        else:
+            values = value if isinstance(value, Mapping) else {"state": by_name(value)}
+        found = next(parts(self.result, Filtered), None)
+        families = None if found is None or not tells else found.ancestry.eves[None]
+        history = self.history
+        told = {} if history is None else {"ess": history.ess, "log_evidence": history.log_evidence}
+        own: dict[str, Any] = {}
+        if isinstance(self.result, Nested):
+            nested = self.result
+            own = of_nested((nested.log_evidence, nested.standard_error, nested.status))
+        elif tells:
+            own = {"evidence_errors": np.asarray(self.standard_error)[None]}
+        return Particles(
+            jax.tree.map(lambda x: np.asarray(x)[None], values),
+            np.asarray(particles.log_weight)[None], target, self.status, families,
+            history={name: np.asarray(x)[None] for name, x in told.items()}, **own,
+        )  # fmt: skip
 
     def verdict(self, floor: float = FLOOR) -> Verdict:
         """Whether enough particles counted at every step; see `degeneracy`."""
@@ -185,9 +230,9 @@ def run_particles(
     check_flag("progress", progress)
     if checkpoint is not None:
         checked_folder(checkpoint)
-    of_step = isinstance(program, (Then, Over))
+    of_step = isinstance(program, STEPS)
     if of_step and observations is None:
-        rows = [part.data for part in _flat(program) if isinstance(part, Over)]
+        rows = [part.data for part in flat(program) if isinstance(part, Over)]
         observations = rows[0] if len(rows) == 1 else None
     programs = Hosted.of(_telling(program) if of_step else program)
     if not programs.loops:
@@ -199,27 +244,7 @@ def run_particles(
         )  # fmt: skip
     if len(programs.loops) == 1 and programs.loops[0].length is not None:
         check_rows(observations, programs.loops[0].length)
-    slots, keys = programs.begin(key)
-    status = "complete"
-    several = len(programs.loops) > 1
-    with bar(progress) as advance:
-        for i, loop in enumerate(programs.loops):
-            resumable = ResumableLoop(programs, i, slots, keys)
-            if checkpoint is not None:
-                resumable.resume(Path(checkpoint, str(i)) if several else Path(checkpoint), key)
-            phase = f"steps of loop {i + 1}" if several else "steps"
-            try:
-                while not resumable.over:
-                    resumable.block()
-                    advance(phase, resumable.done, loop.length)
-            except KeyboardInterrupt:
-                last = i == len(programs.loops) - 1
-                if not (last and resumable.done and programs.ends_by_rows):
-                    raise
-                of = f" of {loop.length}" if loop.length else ""
-                status = f"interrupted after {resumable.done}{of} steps"
-            slots = programs.past(i + 1, resumable.finished(), keys)
-    result = programs.result(slots)
+    result, status = driven(programs, key, progress, checkpoint)
     if of_step:
         result, history = result
     else:
@@ -233,28 +258,6 @@ def run_particles(
 
 
 @lru_cache(maxsize=16)
-def _telling(step: Then | Over) -> Callable[[], tuple[Weighted, History | None]]:
+def _telling(step: Told) -> Callable[[], tuple[Weighted, History | None]]:
     """The step from the unit measure as a random program that tells its history, too."""
-    return partial(_told, step)
-
-
-def _told(step: Then | Over) -> tuple[Weighted, History | None]:
-    weighted, histories = unit(), []
-    for part in _flat(step):
-        if isinstance(part, Over):
-            weighted, history = part.recorded(weighted)
-            histories.append(history)
-        else:
-            weighted = part(weighted)
-    if not histories:
-        return weighted, None
-    if len(histories) == 1:
-        return weighted, histories[0]
-    return weighted, jax.tree.map(lambda *x: jnp.concatenate(x), *histories)
-
-
-def _flat(step: Step) -> list[Step]:
-    """The steps that `then` composed, of however many levels."""
-    if isinstance(step, Then):
-        return [part for inner in step.steps for part in _flat(inner)]
-    return [step]
+    return partial(told, step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..targets.fingerprints import fingerprint, of_arrays, plain
 from .block_size import BlockSize
 from .checkpoint import Checkpoint
 from .host_loop import Hosted, Slots, on_host
+from .progress import bar
 
 
 class ResumableLoop:
@@ -32,13 +34,13 @@ class ResumableLoop:
     (16, False)
     """
 
-    def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any):
+    def __init__(self, programs: Hosted, loop: int, slots: Slots, keys: Any, first: int = 16):
         self.programs, self.loop, self.slots = programs, loop, slots
         state, self.fixed = programs.start(loop, slots, keys)
         # the state, how many steps are done, and their rows: assigned at once, as Ctrl-C may
         # come between any two lines
         self.at: tuple[Any, int, list[list[np.ndarray]]] = state, 0, []
-        self.run, self.block_size = programs.block(loop), BlockSize()
+        self.run, self.block_size = programs.block(loop), BlockSize(first)
         self.store: Checkpoint | None = None
 
     @property
@@ -72,7 +74,7 @@ class ResumableLoop:
     def resume(self, folder: Path, key: jax.Array) -> None:
         """Go on from the checkpoint in the folder, if there is one."""
         state, start, _ = self.at
-        text = self.run.lower(*self._arguments(state, start, 1)).as_text()
+        text = self.run.text(*self._arguments(state, start, 1))
         shapes = [f"{x.dtype}{list(x.shape)}" for x in map(plain, jax.tree.leaves(state))]
         identity = {
             "jax": jax.__version__,
@@ -99,3 +101,36 @@ class ResumableLoop:
             none = np.zeros((0, *aval.shape[1:]), aval.dtype)
             rows.append(np.concatenate([none, *(block[i] for block in blocks)]))
         return self.programs.finished(self.loop, self.slots, state, rows)
+
+
+def driven(
+    programs: Hosted, key: jax.Array, progress: bool, checkpoint: str | os.PathLike | None,
+    called: str = "steps", first: int = 16,
+) -> tuple[Any, str]:  # fmt: skip
+    """What the programs return, and "complete", or after how many steps they were interrupted.
+
+    Args:
+      called: what a step of a loop is.
+      first: how many of them the first block has.
+    """
+    slots, keys = programs.begin(key)
+    status = "complete"
+    several = len(programs.loops) > 1
+    with bar(progress) as advance:
+        for i, loop in enumerate(programs.loops):
+            resumable = ResumableLoop(programs, i, slots, keys, first)
+            if checkpoint is not None:
+                resumable.resume(Path(checkpoint, str(i)) if several else Path(checkpoint), key)
+            phase = f"{called} of loop {i + 1}" if several else called
+            try:
+                while not resumable.over:
+                    resumable.block()
+                    advance(phase, resumable.done, loop.length)
+            except KeyboardInterrupt:
+                last = i == len(programs.loops) - 1
+                if not (last and resumable.done and programs.ends_by_rows):
+                    raise
+                of = f" of {loop.length}" if loop.length else ""
+                status = f"interrupted after {resumable.done}{of} {called}"
+            slots = programs.past(i + 1, resumable.finished(), keys)
+    return programs.result(slots), status

@@ -197,6 +197,16 @@ class Over:
         return recorded(self.make, self.data)(weighted)
 
 
+@dataclass(frozen=True, eq=False)
+class Telling:
+    """A step that can tell what happened on the way: `recorded` gives its end and a `History`."""
+
+    recorded: Callable[[Weighted], tuple[Weighted, History]]
+
+    def __call__(self, weighted: Weighted) -> Weighted:
+        return self.recorded(weighted)[0]
+
+
 def check_rows(data: Any) -> None:
     """Raise `InvalidArgument` unless `data` are arrays with as many rows."""
     leaves = jax.tree.leaves(data)
