@@ -18,9 +18,11 @@ from .coordinates import Coordinates
 from .estimates import check_density_exact
 from .faults import faults
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
+from .labels import Labels
 from .missing import check_nothing_depends, partly_observed
 from .program import Path
 from .sites import check_values
+from .tables import check_order
 from .update import update as update_trace
 
 
@@ -34,9 +36,15 @@ class Target:
       model: a generative function.
       args: its arguments, a tuple.
       observations: nested dict; `Masked(value, mask)` observes part of an array.
+      dims: by address (a nested dict), a name for each axis of the choice, outermost first, the
+        axes of loops among them; None for an axis without a name. Draws, summaries and exports
+        have them.
+      coords: by name of an axis, labels along it.
 
     Raises:
       AddressNotFound, ShapeError, DtypeError, SupportError: an observation does not fit.
+      AddressNotFound, ShapeError, InvalidArgument: dims or coords do not fit, or data say that
+        they are in another order.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import Target, gen, sample
@@ -54,16 +62,22 @@ class Target:
         model: GenerativeFunction,
         args: tuple = (),
         observations: Mapping[str, Any] | None = None,
+        *,
+        dims: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Any] | None = None,
     ):
         _check_call(model, args)
         self.model = model
         args = entering(tuple(args), {}, model.fixed, model.fn)[0]
         self.arguments = Arguments.of(args, {}, model.fixed)
         run = model._prepare(self.args, {})
+        self.labels = Labels.of(dims, coords)
         found = run.check(observations or {}, "The observation")
         run.check_arguments(found)
         self.observations = nest(found)
         self.sites = run.sites
+        self.labels.check({path: site.shape for path, site in self.sites.items()})
+        check_order(self.labels, flatten(observations or {}))
 
     def tree_flatten(self):
         return (self.model, self.arguments, self.observations), None
@@ -72,6 +86,7 @@ class Target:
     def tree_unflatten(cls, _, children):
         made = object.__new__(cls)
         made.model, made.arguments, made.observations = children
+        made.labels = Labels()  # programs know none, so that other labels recompile nothing
         return made
 
     @property

@@ -621,6 +621,8 @@ call(
     stats=const({}),
     target=LINE_,
     status=const("complete"),
+    dims=const({"slope": ()}),
+    coords=const({}),
 )
 call(
     "posterior_predictive",
@@ -640,6 +642,7 @@ call(
     posterior_predictive=const(None),
     log_likelihood=const(None),
     prior=const(None),
+    coords=const(None),
     heavy=True,
 )
 call("plot_posterior", draws=draws, names=const(["slope"]), prob=const(0.9), heavy=True)

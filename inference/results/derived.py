@@ -11,6 +11,7 @@ import jax
 
 from ppl import Masked, Target, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.labels import Labels
 from ppl.program import DRAW
 from ppl.randomness import checked_key
 
@@ -22,14 +23,16 @@ RETVAL = "retval"
 
 
 def derive(
-    draws: Draws, named: Mapping[str, Any], key: Any = None, target: Target | None = None
-) -> Draws:
+    draws: Draws, named: Mapping[str, Any], key: Any = None, target: Target | None = None,
+    dims: Mapping[str, Any] | None = None, coords: Mapping[str, Any] | None = None,
+) -> Draws:  # fmt: skip
     """`draws` with arrays (chains, draws, ...) of functions of each draw, by name.
 
     A function takes the latents of one draw, as nested dicts of `jax` arrays, and returns an
     array, or a pytree of them, whose parts are named by their keys and positions. "retval" is
     what the model returns at these latents and observations; where it depends on elements that a
-    mask leaves out, or on draws without addresses, it is drawn, by `key`.
+    mask leaves out, or on draws without addresses, it is drawn, by `key`. `dims` and `coords`
+    label what is derived.
 
     Raises:
       InvalidArgument: a quantity is neither a function nor "retval", or a key is due.
@@ -76,7 +79,11 @@ def derive(
             fix="jnp for np, jnp.where for if; or compute on draws.choices, which are numpy arrays",
         ) from error  # fmt: skip
     ordered = {name: found[name] for name in named}  # as they were given
-    return dataclasses.replace(draws, derived={**draws.derived, **ordered})
+    derived = {**draws.derived, **ordered}
+    labels = Labels.of(dims, coords)
+    labels.check_addresses({**flatten(draws.choices), **flatten(derived)})
+    labels = draws.labels | labels
+    return dataclasses.replace(draws, derived=derived, dims=labels.tree, coords=labels.coords)
 
 
 def _returned(target: Target, key: Any) -> Callable[[jax.Array, Mapping], Any]:

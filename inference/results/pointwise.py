@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten, nest
@@ -24,7 +25,7 @@ from .predictive import observed_of, target_of
 class Pointwise(Rule):
     """Puts out, for each observed choice, the log density of its independent elements.
 
-    The inputs are `(value, mask)` by path: where the mask is false the density is 0.
+    The inputs are `(value, mask)` by path: where the mask is false the density is NaN.
     """
 
     handles = frozenset({CHOICE, FACTOR})
@@ -42,7 +43,7 @@ class Pointwise(Rule):
             return [value], {}, {}
         density = log_density(elementwise(step.spec.tree.unflatten(args)), value)
         if mask is not None:
-            density = jnp.where(leading(mask, density.ndim), density, 0)
+            density = jnp.where(leading(mask, density.ndim), density, jnp.nan)
         return [value], {"log_likelihood": {step.path: density}}, {}
 
 
@@ -51,11 +52,12 @@ def log_likelihood(
 ) -> dict[str, Any]:
     """log p(y_i | latents) of each observed element, for each draw.
 
-    Over all elements it adds up to `project` of the observed addresses. An element is
+    Over the elements that are observed it adds up to `project`; those that a mask leaves out are
+    NaN, so that nothing takes them for data (`np.nansum` adds up the others). An element is
     independent of the others given the latents (and given earlier elements, where the
     model makes it depend on them): `to_event` is undone, the axes of loops are kept, and
-    an event such as a vector of a multivariate normal is one element. Elements that a
-    mask leaves out, and those in branches not taken, are 0. What `factor` and `observe`
+    an event such as a vector of a multivariate normal is one element. Those in branches not
+    taken are 0. What `factor` and `observe`
     add inside the model has no address, and is left out.
 
     Args:
@@ -103,6 +105,20 @@ def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dic
         return nest(found["log_likelihood"])
 
     return pointwise
+
+
+def there(shape: tuple[int, ...], observation: Any) -> np.ndarray:
+    """Which elements, of a likelihood of this shape, are observed.
+
+    >>> import numpy as np
+    >>> from inference.results.pointwise import there
+    >>> from ppl import Masked
+    >>> there((2,), Masked(np.zeros(2), np.array([True, False]))).tolist()
+    [True, False]
+    """
+    if not isinstance(observation, Masked):
+        return np.ones(shape, bool)
+    return np.broadcast_to(leading(np.asarray(observation.mask), len(shape)), shape)
 
 
 def _split(observation: Any) -> tuple[Any, Any]:

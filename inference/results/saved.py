@@ -27,11 +27,13 @@ def save(draws: Draws, path: str | os.PathLike) -> None:
         arrays |= {f"{kind}:" + "\n".join(p): x for p, x in flatten(tree).items()}
     arrays |= {f"stat:{name}": x for name, x in draws.stats.items()}
     arrays |= {f"tuned:{name}": x for name, x in draws.tuned.items()}
+    arrays |= {f"coord:{name}": x for name, x in draws.labels.coords.items()}
     about = {
         "format": _FORMAT,
         "giry": importlib.metadata.version("giry"),
         "status": draws.status,
         "target": None if draws.target is None else fingerprints(draws.target),
+        "dims": {"\n".join(path): names for path, names in draws.labels.dims.items()},
         # of types that numpy does not know, as bfloat16
         "dtypes": {name: str(x.dtype) for name, x in arrays.items() if x.dtype.kind == "V"},
     }
@@ -66,7 +68,8 @@ def load(path: str | os.PathLike, target: Target | None = None) -> Draws:
                     given=there, expected=mine,
                     fix="load them without a target, or give the one that they were made of",
                 )  # fmt: skip
-    parts: dict[str, dict[str, Any]] = {k: {} for k in ("choice", "derived", "stat", "tuned")}
+    kinds = ("choice", "derived", "stat", "tuned", "coord")
+    parts: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     for name, x in arrays.items():
         kind, _, rest = name.partition(":")
         parts[kind][rest] = x.view(about["dtypes"][name]) if name in about["dtypes"] else x
@@ -74,9 +77,11 @@ def load(path: str | os.PathLike, target: Target | None = None) -> Draws:
     def tree(kind: str) -> dict[str, Any]:
         return nest({tuple(name.split("\n")): x for name, x in parts[kind].items()})
 
+    dims = nest({tuple(p.split("\n")): tuple(n) for p, n in about.get("dims", {}).items()})
     return Draws(
-        tree("choice"), parts["stat"], target, about["status"], parts["tuned"], tree("derived")
-    )
+        tree("choice"), parts["stat"], target, about["status"], parts["tuned"], tree("derived"),
+        dims=dims, coords=parts["coord"],
+    )  # fmt: skip
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:
