@@ -47,6 +47,7 @@ from .results.loo import Loo, loo
 from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
 from .results.plots import plot_posterior, plot_predictive, plot_trace
 from .results.pointwise import log_likelihood
+from .results.posteriordb import Reference, read_posteriordb
 from .results.predictive import posterior_predictive, prior_predictive
 from .results.summary import Summary
 from .results.verdict import Divergences, Verdict
@@ -120,6 +121,7 @@ __all__ = [
     "ParticleRun",
     "Path",
     "Pathfinder",
+    "Reference",
     "Stochastic",
     "Summary",
     "Tuning",
@@ -212,6 +214,7 @@ __all__ = [
     "propose",
     "random_walk",
     "rao_blackwell",
+    "read_posteriordb",
     "recorded",
     "relative_variance",
     "renyi",

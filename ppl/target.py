@@ -36,9 +36,8 @@ class Target:
       model: a generative function.
       args: its arguments, a tuple.
       observations: nested dict; `Masked(value, mask)` observes part of an array.
-      dims: by address (a nested dict), a name for each axis of the choice, outermost first, the
-        axes of loops among them; None for an axis without a name. Draws, summaries and exports
-        have them.
+      dims: by address (a nested dict), a name for each axis of the choice, outermost first, those
+        of loops among them; None for no name. Draws, summaries and exports have them.
       coords: by name of an axis, labels along it.
 
     Raises:
