@@ -86,6 +86,31 @@ def derive(
     return dataclasses.replace(draws, derived=derived, dims=labels.tree, coords=labels.coords)
 
 
+def returned(draws: Draws, key: Any = None, target: Target | None = None) -> Draws:
+    """`draws` with what the model returns at each, each part by its own name.
+
+    Raises:
+      InvalidArgument: the model returns no dict, or as `derive`.
+
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> from inference import Draws
+    >>> from inference.results.derived import returned
+    >>> from ppl import Target, gen, sample
+    >>> model = gen(lambda: {"square": sample("mu", dist.Normal(0.0, 1.0)) ** 2})
+    >>> returned(Draws({"mu": np.array([[1.0, 3.0]])}, target=Target(model)))["square"].tolist()
+    [[1.0, 9.0]]
+    """
+    found = derive(draws, {RETVAL: RETVAL}, key, target).derived[RETVAL]
+    if not isinstance(found, Mapping):
+        raise errors.InvalidArgument(
+            "The model returns no dict, whose parts have names.", where=errors.caller(),
+            given=f"an array of shape {found.shape[2:]}", expected='return {"name": value}',
+            fix='give it a name: draws.derive(name="retval")',
+        )  # fmt: skip
+    check_names(flatten(draws.choices), flatten(found))
+    return dataclasses.replace(draws, derived={**draws.derived, **found})
+
+
 def _returned(target: Target, key: Any) -> Callable[[jax.Array, Mapping], Any]:
     """From a key and latents to the return value."""
     program = target.model._prepare(target.args, {}).staged.program

@@ -278,6 +278,22 @@ class Draws:
 
         return derive(self, named, key, target, dims, coords)
 
+    def returned(self, key: Any = None, *, target: Target | None = None) -> Draws:
+        """These draws with the parts of what the model returns, each by its own name.
+
+        Of an imported model they are its deterministic sites; see `inference.results.derived`.
+
+        Args:
+          key: one PRNG key, where a return value is random.
+          target: the target of the draws, where they do not carry it.
+
+        Raises:
+          InvalidArgument: the model returns no dict; a name is that of a choice; a key is due.
+        """
+        from .derived import returned
+
+        return returned(self, key, target)
+
     def save(self, path: str | os.PathLike) -> None:
         """All of it in one file, which `load` reads to the same bits.
 
