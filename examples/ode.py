@@ -57,7 +57,8 @@ def solved(theta, z_init, years):
         diffrax.ODETerm(growth), diffrax.Tsit5(), 0.0, years - 1.0, 0.1, z_init, theta,
         saveat=diffrax.SaveAt(ts=jnp.arange(float(years))),
         stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5),
-        max_steps=2048, throw=False,
+        max_steps=512, throw=False,
+        adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=512),  # each of so few steps is kept
     )  # fmt: skip
     return solution.ys
 

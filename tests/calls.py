@@ -631,10 +631,16 @@ call(
     target=const(None),
     args=const(None),
     batch=const(10),
+    to=const(None),
     heavy=True,
 )
-call("prior_predictive", key=const(KEY), target=LINE_, n=const(3), batch=const(3), heavy=True)
-call("log_likelihood", draws=draws, target=const(None), batch=const(10), heavy=True)
+call(
+    "prior_predictive", key=const(KEY), target=LINE_, n=const(3), batch=const(3), to=const(None),
+    heavy=True,
+)  # fmt: skip
+call(
+    "log_likelihood", draws=draws, target=const(None), batch=const(10), to=const(None), heavy=True
+)
 call("loo", draws=draws, target=const(None), selection=const("y"), heavy=True)
 call(
     "to_datatree",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 from ppl import Masked, Target, errors
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
+from ppl.labels import Labels
 from ppl.masks import leading
 from ppl.missing import check_nothing_depends
 from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
 from .draws import Draws
-from .each_draw import over_draws
+from .each_draw import Room, over_draws
 from .predictive import observed_of, target_of
+from .streamed import run_into
 
 
 class Pointwise(Rule):
@@ -48,8 +51,9 @@ class Pointwise(Rule):
 
 
 def log_likelihood(
-    draws: Draws, target: Target | None = None, *, batch: int | None = None
-) -> dict[str, Any]:
+    draws: Draws, target: Target | None = None, *, batch: int | None = None,
+    to: str | os.PathLike | None = None,
+) -> Any:  # fmt: skip
     """log p(y_i | latents) of each observed element, for each draw.
 
     Over the elements that are observed it adds up to `project`; those that a mask leaves out are
@@ -63,9 +67,11 @@ def log_likelihood(
     Args:
       target: the target of the draws, where they do not carry it (`draws.target`).
       batch: how many draws are computed at once; the result does not depend on it.
+      to: a netCDF file that they go to as they are made, in the group `log_likelihood`, with the
+        labels of the draws: they are never whole in memory.
 
     Returns:
-      nested dict of numpy arrays (chains, draws, *elements).
+      nested dict of numpy arrays (chains, draws, *elements); with `to`, its path.
 
     Raises:
       InvalidArgument: nothing is observed, there is no target, the model draws without
@@ -90,7 +96,14 @@ def log_likelihood(
     observed = observed_of(target)
     _check_exact(target, observed)
     size = sum(math.prod(site.shape) for site in target.sites.values())
-    return over_draws(_pointwise, target, target.args, draws, size, batch)
+    dims, known = draws.labels.dims, draws.labels.coords
+    used = {name for path in observed for name in dims.get(path, ())}
+    labels = Labels(dims, {name: x for name, x in known.items() if name in used})
+
+    def run(room: Room | None) -> dict[str, Any]:
+        return over_draws(_pointwise, target, target.args, draws, size, batch, None, room)
+
+    return run_into(to, "log_likelihood", draws.shape, labels, run)
 
 
 def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
