@@ -656,9 +656,6 @@ call(
     folder=const("examples/data/posteriordb"),
     name=const("kidiq-kidscore_momhs"),
 )
-call(
-    "Reference", name=const("toy"), data=const({"N": 3}), about=const({}), folder=const(None)
-)
 call("plot_posterior", draws=draws, names=const(["slope"]), prob=const(0.9), heavy=True)
 call("plot_trace", draws=draws, names=const(["slope"]), heavy=True)
 call("plot_predictive", predictive=lambda: {"y": np.zeros((1, 2, 3))}, target=LINE_, heavy=True)

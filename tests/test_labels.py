@@ -106,6 +106,10 @@ def test_predictions_of_other_things_take_labels_of_their_own(draws):
     tree = to_datatree(draws, posterior_predictive=other, coords={"school": [1, 2, 3, 4]})
     assert tree["posterior_predictive"]["school"].values.tolist() == [1, 2, 3, 4]
     assert tree["posterior"]["school"].values.tolist() == SCHOOLS
+    with pytest.raises(errors.InvalidArgument, match="of predictions, and there are none"):
+        to_datatree(draws, coords={"school": [1, 2, 3, 4]})
+    with pytest.raises(errors.ShapeError, match="no axes of chains and draws"):
+        to_datatree(draws, posterior_predictive={"y": 1.0})
     with pytest.raises(errors.InvalidArgument, match='did you mean "school"'):
         to_datatree(draws, posterior_predictive=other, coords={"schools": [1, 2, 3, 4]})
 

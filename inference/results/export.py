@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ppl import Masked
+from ppl import Masked, errors
 from ppl.addresses import flatten
 from ppl.labels import Labels
 from ppl.program import Path
 
 from ..validation.packages import extra
+from ..validation.settings import shown
 from .draws import Draws, check_draws
 from .labelled import dataset, observed_alone
 from .pointwise import there
@@ -84,6 +85,12 @@ def to_datatree(
     observed = draws.target.observed if draws.target is not None else {}
     if observed:
         group("observed_data", *_observed(observed, labels), samples=False)
+    if coords is not None and posterior_predictive is None:
+        raise errors.InvalidArgument(
+            "The coords are of predictions, and there are none.", where=errors.caller(),
+            given=shown(coords), expected="posterior_predictive, or no coords",
+            fix="give the labels of the data to their target: Target(..., coords=...)",
+        )  # fmt: skip
     if posterior_predictive is not None:
         predicted = flatten(posterior_predictive)
         group("posterior_predictive", predicted, _of_predictions(predicted, labels, coords))

@@ -40,6 +40,12 @@ def dataset(
     dims, coords = {}, {}
     named = _named(arrays)
     for name, path in named.items():
+        if arrays[path].ndim < skipped:
+            raise errors.ShapeError(
+                f"In {group}, {errors.show(path)} has no axes of chains and draws.",
+                where=errors.caller(), given=f"shape {arrays[path].shape}",
+                expected="(chains, draws, ...)", fix="put the chain axis first and the draw second",
+            )  # fmt: skip
         shape = arrays[path].shape[skipped:]
         axes = labels.axes(path, len(shape))
         dims[name] = [axis or f"{name}_dim_{i}" for i, axis in enumerate(axes)]

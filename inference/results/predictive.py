@@ -214,7 +214,7 @@ def prior_predictive(
     check_count("n", n)
     keys, size = jax.random.split(checked_key(key), n), _elements(target.model, target.args)
 
-    def run(room: Room | None) -> dict[str, Any]:
+    def run(room: Room | None) -> dict[Any, Any]:
         found = flatten(mapped(_simulated, target, target.args, (keys,), size, batch, room))
         if room is not None:
             return found
