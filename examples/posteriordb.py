@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from rich.console import Console
 from rich.table import Table
 
-from inference import Draws, nuts, sample_posterior
+from inference import Draws, nuts, read_posteriordb, sample_posterior
 from ppl import Target, gen, sample
 
 FOLDER = Path(__file__).parent / "data" / "posteriordb"
@@ -59,8 +59,8 @@ def linear(x):
 
 def target(name: str) -> Target:
     """The posterior of that name."""
-    data = json.loads((FOLDER / f"{REFERENCE[name]['data']}.json").read_text())
-    column = {key: jnp.asarray(np.asarray(value, float)) for key, value in data.items()}
+    data = read_posteriordb(FOLDER, name).data
+    column = {key: jnp.asarray(value, float) for key, value in data.items()}
     if name.startswith("eight_schools"):
         return Target(eight_schools, (column["sigma"],), {"y": column["y"]})
     if name.startswith("kidiq"):

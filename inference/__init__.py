@@ -48,6 +48,7 @@ from .results.particle_plots import plot_ancestry, plot_ess, plot_weights
 from .results.particles import Particles
 from .results.plots import plot_posterior, plot_predictive, plot_trace
 from .results.pointwise import log_likelihood
+from .results.posteriordb import Reference, read_posteriordb
 from .results.predictive import posterior_predictive, prior_predictive
 from .results.summary import Summary
 from .results.verdict import Divergences, Verdict
@@ -122,6 +123,7 @@ __all__ = [
     "Particles",
     "Path",
     "Pathfinder",
+    "Reference",
     "Stochastic",
     "Summary",
     "Tuning",
@@ -214,6 +216,7 @@ __all__ = [
     "propose",
     "random_walk",
     "rao_blackwell",
+    "read_posteriordb",
     "recorded",
     "relative_variance",
     "renyi",

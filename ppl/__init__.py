@@ -9,6 +9,7 @@ from .errors import PPLError
 from .expectation import expectation
 from .generative import Call, GenerativeFunction, Trace, gen
 from .graph import Graph, dependencies
+from .imported import target_from_numpyro
 from .integrate import Integral, integrate
 from .interop import from_numpyro
 from .language import factor, observe, sample
@@ -86,6 +87,7 @@ __all__ = [
     "select",
     "straight_through",
     "switch",
+    "target_from_numpyro",
     "twin",
     "unfold",
     "vmap",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import errors
+from .tables import advice, instead, missing
 
 _READY = (bool, int, float, complex)
 _NO_NUMBERS = "OSUmM"
@@ -200,11 +201,16 @@ def _argument(leaf: Any, name: Callable[[], str]) -> Any:
             where=where,
             given=f"{type(leaf).__name__}: {leaf!r}",
             expected="an array of numbers",
-            fix="pass its columns as arrays: table['x'].to_numpy()"
-            if hasattr(leaf, "columns")
-            else "make numbers of it: np.asarray(value, float); if it is fixed and no "
+            fix=advice(leaf, observed=False)
+            or "make numbers of it: np.asarray(value, float); if it is fixed and no "
             "data, pass a tuple",
         )
+    gone = missing(leaf)
+    if gone is not None:
+        raise errors.DtypeError(
+            f"The {name()} has missing values.", where=where, given=f"missing{at(gone)}",
+            expected="numbers", fix=instead(observed=False),
+        )  # fmt: skip
     return sized(array, f"The {name()} has", where)
 
 

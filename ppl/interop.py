@@ -39,7 +39,8 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
     where numpyro's own `potential_energy` masks and scales it too.
 
     Returns a generative function whose return value is the dict of the sites made
-    by `numpyro.deterministic`.
+    by `numpyro.deterministic`, those in numpyro's `scan` stacked: `draws.returned()` adds them to
+    draws. Sites with a value have no address here: `target_from_numpyro` keeps them.
 
     Args:
       model: a NumPyro model (handlers around it stay in force).
@@ -48,7 +49,7 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
     Raises:
       InvalidArgument: raised at the first run, for a site that it cannot take: a
         parameter, a plate that subsamples, a key, a mutable, `numpyro`'s `cond`,
-        a deterministic site inside JAX's control flow.
+        a deterministic site inside of JAX's own control flow.
       SupportError: known data outside the support.
       ShapeError: data in a plate that have another size along its axis (NumPyro repeats them).
 
@@ -78,13 +79,28 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
             fix="pass the function itself, not the result of calling it",
         )
 
+    return imported(model, static_argnames)
+
+
+def imported(
+    model: Callable, static_argnames: tuple[str, ...], kept: frozenset[str] = frozenset()
+) -> GenerativeFunction:
+    """The generative function of a model, whose sites that are `kept` are choices with `obs` too.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> from ppl.interop import imported
+    >>> model = lambda: numpyro.sample("y", dist.Normal(0.0, 1.0), obs=2.0)
+    >>> len(imported(model, ()).sites()), len(imported(model, (), frozenset({"y"})).sites())
+    (0, 1)
+    """
+
     @functools.wraps(model)
-    def imported(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        with _Sites() as sites:
+    def run(*args: Any, **kwargs: Any) -> dict[str, Any]:
+        with _Sites(kept) as sites:
             model(*args, **kwargs)
         return sites.deterministic
 
-    made = gen(imported, static_argnames=static_argnames)
+    made = gen(run, static_argnames=static_argnames)
     made.name = getattr(model, "__name__", type(model).__name__)
     return made
 
@@ -92,8 +108,9 @@ def from_numpyro(model: Callable, *, static_argnames: tuple[str, ...] = ()) -> G
 class _Sites(Messenger):
     """Answers NumPyro's messages in our language. The outermost handler that sees them."""
 
-    def __init__(self):
+    def __init__(self, kept: frozenset[str]):
         super().__init__()
+        self.kept = kept
         self.deterministic: dict[str, Any] = {}
         self.start = jnp.zeros(())
 
@@ -104,18 +121,44 @@ class _Sites(Messenger):
     def process_message(self, msg: Any) -> None:
         msg["stop"] = True  # handlers outside belong to another program
         kind = msg["type"]
-        if kind == "sample":
+        if kind == "sample" and msg["name"] in self.kept and msg["value"] is not None:
+            _kept(msg)
+        elif kind == "sample":
             _sample(msg)
         elif kind == "deterministic":
             self.record(msg)
         elif kind == "control_flow":
-            _control_flow(msg)
+            self.scan(msg)
         elif (kind in _REFUSED and msg["value"] is None) or kind == "mutable":
             what, fix = _REFUSED[kind]
             name = f'"{msg["name"]}" at ' if "name" in msg else ""
             raise errors.InvalidArgument(
                 f"from_numpyro cannot take {what}.", where=f"{name}{errors.caller()}", fix=fix
             )
+
+    def scan(self, msg: Any) -> None:
+        """NumPyro's `scan` is `lax.scan`: sites in its body are choices of the loop, and what is
+        deterministic there is stacked."""
+        if getattr(msg["fn"], "__name__", "") != "scan_wrapper":
+            raise errors.InvalidArgument(
+                "from_numpyro cannot take numpyro's cond.",
+                where=errors.caller(),
+                fix="use jax.lax.cond: numpyro.sample works inside it here",
+            )
+        f, init, xs, length, reverse = msg["args"]
+        outside = self.deterministic, self.start
+
+        def body(carry: Any, x: Any) -> tuple:
+            self.deterministic, self.start = {}, jnp.zeros(())
+            try:
+                carry, y = f(carry, x)
+                return carry, (y, self.deterministic)
+            finally:
+                self.deterministic, self.start = outside
+
+        carry, (ys, stacked) = jax.lax.scan(body, init, xs, length=length, reverse=reverse)
+        self.deterministic.update(stacked)
+        msg["value"] = (length, None, carry), (PytreeTrace({}), ys)
 
     def record(self, msg: Any) -> None:
         """Keep a deterministic site; what is made inside control flow cannot get out of it."""
@@ -155,7 +198,7 @@ def _sample(msg: Any) -> None:
         fn = fn.expand((*shape, *fn.batch_shape))
     if value is not None:
         _check_plates(msg, fn, value)
-        known = not isinstance(value, jax.core.Tracer) and _unmasked(fn) is fn
+        known = not isinstance(value, jax.core.Tracer) and unmasked(fn) is fn
         if known and not msg["infer"].get("is_auxiliary"):
             shape = np.broadcast_shapes(np.shape(value), tuple(fn.shape()))
             where = (f'"{name}" at {errors.caller()}',)
@@ -163,13 +206,48 @@ def _sample(msg: Any) -> None:
             check_support(fn, np.broadcast_to(value, shape), f'"{name}"', where)
         factor(jnp.sum(_scaled(scale, log_density(fn, value))))
         return
-    base = _unmasked(fn)
+    base = unmasked(fn)
     value = sample(name, base)
     if base is not fn or scale is not None:
         own = jnp.sum(log_density(base, value))
         all_of_it = jnp.sum(_scaled(scale, log_density(fn, value)))
         factor(jnp.where(own == -jnp.inf, 0.0, all_of_it - own))
     msg["value"] = value
+
+
+def _kept(msg: Any) -> None:
+    """A site with a value as a choice; where a mask leaves a value out, that value goes on."""
+    fn, value = msg["fn"], msg["value"]
+    shape = msg["kwargs"].get("sample_shape") or ()
+    if shape:
+        fn = fn.expand((*shape, *fn.batch_shape))
+    _check_plates(msg, fn, value)
+    drawn = sample(msg["name"], unmasked(fn))
+    mask = mask_of(fn)
+    if mask is not None:
+        mask = jnp.reshape(mask, (*jnp.shape(mask), *(1,) * fn.event_dim))
+        drawn = jnp.where(mask, drawn, value)
+    msg["value"] = drawn
+
+
+def mask_of(d: Any) -> Any:
+    """The mask of a distribution, with its batch shape; None if it has none.
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl.interop import mask_of
+    >>> mask_of(dist.Normal(0.0, 1.0).expand([2]).mask(False)).tolist()
+    [False, False]
+    """
+    if isinstance(d, dist.MaskedDistribution):
+        inner = mask_of(d.base_dist)
+        mask = jnp.broadcast_to(jnp.asarray(d._mask, bool), d.batch_shape)
+        return mask if inner is None else mask & inner
+    if isinstance(d, (dist.ExpandedDistribution, dist.Independent)):
+        inner = mask_of(d.base_dist)
+        if inner is None or isinstance(d, dist.ExpandedDistribution):
+            return None if inner is None else jnp.broadcast_to(inner, d.batch_shape)
+        return inner.all(tuple(range(len(d.batch_shape), inner.ndim)))
+    return None
 
 
 def _check_plates(msg: Any, fn: Any, value: Any) -> None:
@@ -194,28 +272,21 @@ def _scaled(scale: Any, log: Any) -> Any:
     return log if scale is None else scale * log
 
 
-def _unmasked(d: Any) -> Any:
-    """The distribution without its masks (itself if it has none)."""
+def unmasked(d: Any) -> Any:
+    """The distribution without its masks (itself if it has none).
+
+    >>> import numpyro.distributions as dist
+    >>> from ppl.interop import unmasked
+    >>> type(unmasked(dist.Normal(0.0, 1.0).mask(False))).__name__
+    'Normal'
+    """
     if isinstance(d, dist.MaskedDistribution):
-        return _unmasked(d.base_dist)
+        return unmasked(d.base_dist)
     if isinstance(d, (dist.ExpandedDistribution, dist.Independent)):
-        base = _unmasked(d.base_dist)
+        base = unmasked(d.base_dist)
         if base is d.base_dist:
             return d
         if isinstance(d, dist.Independent):
             return base.to_event(d.reinterpreted_batch_ndims)
         return base.expand(d.batch_shape)
     return d
-
-
-def _control_flow(msg: Any) -> None:
-    """NumPyro's `scan` is `lax.scan`: the sites in its body are choices of the loop."""
-    if getattr(msg["fn"], "__name__", "") != "scan_wrapper":
-        raise errors.InvalidArgument(
-            "from_numpyro cannot take numpyro's cond.",
-            where=errors.caller(),
-            fix="use jax.lax.cond: numpyro.sample works inside it here",
-        )
-    f, init, xs, length, reverse = msg["args"]
-    carry, ys = jax.lax.scan(f, init, xs, length=length, reverse=reverse)
-    msg["value"] = (length, None, carry), (PytreeTrace({}), ys)

@@ -15,10 +15,11 @@ import numpy as np
 
 from . import errors
 from .addresses import At, Masked, emptied, flatten, not_found
-from .border import arrived, fitted
+from .border import arrived, at, fitted
 from .language import check_support
 from .masks import check_mask, known_mask
 from .program import Branch, Choice, Loop, Map, Path, Program, Spec, bodies
+from .tables import advice, instead, missing
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,8 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             where=places,
             given=f"{type(given).__name__}: {given!r}",
             expected=f"an array of {np.dtype(site.dtype)}{list(site.shape)}",
-            fix="give a number or an array, or leave the address out",
+            fix=advice(given, observed=True)
+            or "give a number or an array, or leave the address out",
         )
     if jnp.shape(value) != site.shape:
         axes = "".join(f", {kind} axis of {size}" for kind, size in site.axes)
@@ -254,6 +256,12 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
             if np.prod(jnp.shape(value)) == np.prod(site.shape)
             else "check the data against the model's loops",
         )
+    gone = missing(given)
+    if gone is not None:
+        raise errors.SupportError(
+            f"{what} gives {name} a column with missing values.", where=places,
+            given=f"missing{at(gone)}", expected="numbers", fix=instead(observed=True),
+        )  # fmt: skip
     if not _casts(value, site.dtype, isinstance(given, (list, tuple))):
         raise errors.DtypeError(
             f"{what} gives {name} another dtype than its choice has.",

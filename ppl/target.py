@@ -22,9 +22,11 @@ from .estimates import check_density_exact
 from .faults import faults
 from .gaps import Gaps, filled, gaps_of
 from .generative import GenerativeFunction, Trace, any_known, as_given, check_with
+from .labels import Labels
 from .missing import check_nothing_depends, leaving_out, partly_observed
 from .program import Path
 from .sites import check_values
+from .tables import check_order
 from .update import regenerate as regenerate_trace
 from .update import update as update_trace
 
@@ -40,9 +42,14 @@ class Target:
       args: its arguments, a tuple.
       observations: nested dict; `Masked(value, mask)` observes part of an array, and with
         `impute=True` the rest of it is latent.
+      dims: by address (a nested dict), a name for each axis of the choice, outermost first, those
+        of loops among them; None for no name. Draws, summaries and exports have them.
+      coords: by name of an axis, labels along it.
 
     Raises:
       AddressNotFound, ShapeError, DtypeError, SupportError: an observation does not fit.
+      AddressNotFound, ShapeError, InvalidArgument: dims or coords do not fit, or data say that
+        they are in another order.
 
     >>> import jax.numpy as jnp, numpyro.distributions as dist
     >>> from ppl import Target, gen, sample
@@ -60,6 +67,9 @@ class Target:
         model: GenerativeFunction,
         args: tuple = (),
         observations: Mapping[str, Any] | None = None,
+        *,
+        dims: Mapping[str, Any] | None = None,
+        coords: Mapping[str, Any] | None = None,
     ):
         _check_call(model, args)
         model, observations = leaving_out(model, observations)
@@ -67,10 +77,13 @@ class Target:
         args = entering(tuple(args), {}, model.fixed, model.fn)[0]
         self.arguments = Arguments.of(args, {}, model.fixed)
         run = model._prepare(self.args, {})
+        self.labels = Labels.of(dims, coords)
         found = run.check(observations or {}, "The observation")
         run.check_arguments(found)
         self.observations = nest({path: _known(value) for path, value in found.items()})
         self.sites = run.sites
+        self.labels.check({path: site.shape for path, site in self.sites.items()})
+        check_order(self.labels, flatten(observations or {}))
 
     def tree_flatten(self):
         return (self.model, self.arguments, self.observations), None
@@ -79,6 +92,7 @@ class Target:
     def tree_unflatten(cls, _, children):
         made = object.__new__(cls)
         made.model, made.arguments, made.observations = children
+        made.labels = Labels()  # programs know none, so that other labels recompile nothing
         return made
 
     @property

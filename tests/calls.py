@@ -621,6 +621,8 @@ call(
     stats=const({}),
     target=LINE_,
     status=const("complete"),
+    dims=const({"slope": ()}),
+    coords=const({}),
 )
 call(
     "Particles",
@@ -636,10 +638,16 @@ call(
     target=const(None),
     args=const(None),
     batch=const(10),
+    to=const(None),
     heavy=True,
 )
-call("prior_predictive", key=const(KEY), target=LINE_, n=const(3), batch=const(3), heavy=True)
-call("log_likelihood", draws=draws, target=const(None), batch=const(10), heavy=True)
+call(
+    "prior_predictive", key=const(KEY), target=LINE_, n=const(3), batch=const(3), to=const(None),
+    heavy=True,
+)  # fmt: skip
+call(
+    "log_likelihood", draws=draws, target=const(None), batch=const(10), to=const(None), heavy=True
+)
 call("loo", draws=draws, target=const(None), selection=const("y"), heavy=True)
 call(
     "to_datatree",
@@ -647,7 +655,13 @@ call(
     posterior_predictive=const(None),
     log_likelihood=const(None),
     prior=const(None),
+    coords=const(None),
     heavy=True,
+)
+call(
+    "read_posteriordb",
+    folder=const("examples/data/posteriordb"),
+    name=const("kidiq-kidscore_momhs"),
 )
 call("plot_posterior", draws=draws, names=const(["slope"]), prob=const(0.9), heavy=True)
 call("plot_trace", draws=draws, names=const(["slope"]), heavy=True)

@@ -71,7 +71,7 @@ def test_netcdf_keeps_every_bit(tmp_path):
                 "flat_observed": np.asarray(seen.mask),
             },
             "posterior_predictive": {"flat": np.ones((2, 3, 3))},
-            "log_likelihood": {"flat": np.full((2, 3, 3), 0.1)},
+            "log_likelihood": {"flat": np.full((2, 3, 2), 0.1)},
             "prior": {"mu": MU[:1]},
             "prior_predictive": {"flat": prior["flat"], "sub.part": prior["sub"]["part"]},
         }

@@ -10,6 +10,7 @@ Keys are fixed: a run that passed fails again only if arithmetic or the sampler 
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ import pytest
 from scipy import stats
 
 from examples.posteriordb import FOLDER, REFERENCE, compare, met, target
-from inference import Draws
+from inference import Draws, read_posteriordb
+from ppl import errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +41,7 @@ def test_the_model_is_the_references():
     4 scalars here; normal, they would fail with probability at most 4 * 6.4e-5 = 2.6e-4.
     """
     name = "earnings-logearn_height"
-    data = json.loads((FOLDER / "earnings.json").read_text())
+    data = read_posteriordb(FOLDER, name).data
     x, y = np.array(data["height"], float), np.log(data["earn"])
     design = np.stack([np.ones_like(x), x], 1)
     beta, (rss,), _, _ = np.linalg.lstsq(design, y)
@@ -68,3 +70,81 @@ def test_only_the_right_draws_meet_the_reference(shift, scale):
     )
     draws = Draws({"beta": np.stack([beta_1, beta_2], -1), "sigma": sigma})
     assert met(compare(name, draws)) == (shift == 0.0 and scale == 1.0)
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+CHAINS = [
+    {"mu": [c + 0.5, c + 1.5], "L[1,1]": [1, 2], "L[2,1]": [3 * c, 4], "L[1,2]": [0, 0],
+     "L[2,2]": [5, 6 + c]}
+    for c in range(3)
+]  # fmt: skip
+FILES = {
+    "posteriors/toy-model": {"data_name": "toy", "reference_posterior_name": "toy-model"},
+    "posteriors/bare": {"data_name": "toy", "reference_posterior_name": None},
+    "data/data/toy": {"N": 2, "x": [[1, 2], [3, 4.5]], "y": [1, 0], "ragged": [[1], [2, 3]]},
+    "reference_posteriors/draws/draws/toy-model": CHAINS,
+}
+
+
+def written(folder, files, zipped):
+    """A copy of posteriordb, with its files in archives or as they are."""
+    for place, content in files.items():
+        path = folder / f"{place}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = content if isinstance(content, str) else json.dumps(content)
+        if zipped and not place.startswith("posteriors"):
+            with zipfile.ZipFile(f"{path}.zip", "w") as archive:
+                archive.writestr(path.name, text)
+        else:
+            path.write_text(text)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_data_and_reference_draws_are_read(tmp_path, zipped):
+    written(tmp_path / "posterior_database", FILES, zipped)
+    found = read_posteriordb(tmp_path, "toy-model")
+    assert found.data["N"] == 2 and found.data["x"].tolist() == [[1.0, 2.0], [3.0, 4.5]]
+    assert found.data["y"].dtype.kind == "i" and found.data["ragged"] == [[1], [2, 3]]
+    assert found.draws["mu"].tolist() == [[0.5, 1.5], [1.5, 2.5], [2.5, 3.5]]
+    assert found.draws["L"].shape == (3, 2, 2, 2)
+    assert found.draws["L"][2, 1].tolist() == [[2.0, 0.0], [4.0, 8.0]]
+    assert found.draws["L"][1, 0].tolist() == [[1.0, 0.0], [3.0, 5.0]]  # L[2,1] of chain 1, first
+
+
+WRONG = {
+    "unknown": ("toy-modle", {}, 'did you mean "toy-model"'),
+    "no data": ("toy-model", {"data/data/toy": "{"}, "The data of toy-model cannot be read"),
+    "no draws": ("bare", {}, "has no reference draws"),
+    "in part": (
+        "toy-model",
+        {"reference_posteriors/draws/draws/toy-model": [{"L[1]": [1.0], "L[3]": [2.0]}]},
+        "L has not all of its elements",
+    ),
+    "unequal": (
+        "toy-model",
+        {"reference_posteriors/draws/draws/toy-model": [{"mu": [1.0]}, {"mu": [1.0, 2.0]}]},
+        "as many numbers in each chain",
+    ),
+    "other names": (
+        "toy-model",
+        {"reference_posteriors/draws/draws/toy-model": [{"mu": [1.0]}, {"nu": [1.0]}]},
+        "no chains that have the same names",
+    ),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("name", "files", "told"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_read_is_told(tmp_path, zipped, name, files, told):
+    written(tmp_path, {**FILES, **files}, zipped)
+    with pytest.raises(errors.InvalidArgument) as found:
+        _ = read_posteriordb(tmp_path, name).draws
+    assert told in str(found.value) and "fix:" in str(found.value)
+
+
+def test_a_folder_that_is_none_is_told(tmp_path):
+    for folder, name in ((tmp_path / "nowhere", "toy"), (3, "toy"), (tmp_path, 3)):
+        with pytest.raises(errors.InvalidArgument):
+            read_posteriordb(folder, name)

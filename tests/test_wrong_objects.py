@@ -91,8 +91,6 @@ FINE = {
     ("sample_posterior", "checkpoint"): {"str", "none"},
     ("sample_posteriors", "checkpoint"): {"str", "none"},
     ("run_particles", "checkpoint"): {"str", "none"},
-    # a model of no such address, whose values are of no use
-    ("to_datatree", "log_likelihood"): {"dict", "none"},
     # arrays of as many rows, as it happens
     **{(name, "data"): {"target", "keys", "array", "numpy"} for name in ("over", "recorded")},
     **{
@@ -101,9 +99,6 @@ FINE = {
     },
 }
 """What may stand where, beside what a valid call has."""
-
-ELSEWHERE = {("to_datatree", "posterior_predictive", "dict"), ("to_datatree", "prior", "dict")}
-"""Scalars where arrays of draws are due, told by xarray."""
 
 PARAMETERS = {
     (name, "init", what)
@@ -167,7 +162,7 @@ def wrong(name, parameter, objects):
             if len(str(error).splitlines()) > 12 or not error.fix:
                 found.append((what, str(error)))
         except Exception as error:
-            if not of_the_user(error) and (name, parameter, what) not in PARAMETERS | ELSEWHERE:
+            if not of_the_user(error) and (name, parameter, what) not in PARAMETERS:
                 found.append((what, f"{type(error).__name__}: {error}"[:120]))
         else:
             if not allowed(name, parameter, valid[0] if several else valid, what):

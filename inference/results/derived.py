@@ -11,6 +11,7 @@ import jax
 
 from ppl import Target, errors, seed
 from ppl.addresses import flatten, nest
+from ppl.labels import Labels
 from ppl.missing import partly_observed
 from ppl.program import DRAW
 from ppl.randomness import checked_key
@@ -23,14 +24,16 @@ RETVAL = "retval"
 
 
 def derive(
-    draws: Draws, named: Mapping[str, Any], key: Any = None, target: Target | None = None
-) -> Draws:
+    draws: Draws, named: Mapping[str, Any], key: Any = None, target: Target | None = None,
+    dims: Mapping[str, Any] | None = None, coords: Mapping[str, Any] | None = None,
+) -> Draws:  # fmt: skip
     """`draws` with arrays (chains, draws, ...) of functions of each draw, by name.
 
     A function takes the latents of one draw, as nested dicts of `jax` arrays, and returns an
     array, or a pytree of them, whose parts are named by their keys and positions. "retval" is
     what the model returns at these latents and observations; where it depends on elements that a
-    mask leaves out, or on draws without addresses, it is drawn, by `key`.
+    mask leaves out, or on draws without addresses, it is drawn, by `key`. `dims` and `coords`
+    label what is derived.
 
     Raises:
       InvalidArgument: a quantity is neither a function nor "retval", or a key is due.
@@ -77,7 +80,36 @@ def derive(
             fix="jnp for np, jnp.where for if; or compute on draws.choices, which are numpy arrays",
         ) from error  # fmt: skip
     ordered = {name: found[name] for name in named}  # as they were given
-    return dataclasses.replace(draws, derived={**draws.derived, **ordered})
+    derived = {**draws.derived, **ordered}
+    labels = Labels.of(dims, coords)
+    labels.check_addresses({**flatten(draws.choices), **flatten(derived)})
+    labels = draws.labels | labels
+    return dataclasses.replace(draws, derived=derived, dims=labels.tree, coords=labels.coords)
+
+
+def returned(draws: Draws, key: Any = None, target: Target | None = None) -> Draws:
+    """`draws` with what the model returns at each, each part by its own name.
+
+    Raises:
+      InvalidArgument: the model returns no dict, or as `derive`.
+
+    >>> import numpy as np, numpyro.distributions as dist
+    >>> from inference import Draws
+    >>> from inference.results.derived import returned
+    >>> from ppl import Target, gen, sample
+    >>> model = gen(lambda: {"square": sample("mu", dist.Normal(0.0, 1.0)) ** 2})
+    >>> returned(Draws({"mu": np.array([[1.0, 3.0]])}, target=Target(model)))["square"].tolist()
+    [[1.0, 9.0]]
+    """
+    found = derive(draws, {RETVAL: RETVAL}, key, target).derived[RETVAL]
+    if not isinstance(found, Mapping):
+        raise errors.InvalidArgument(
+            "The model returns no dict, whose parts have names.", where=errors.caller(),
+            given=f"an array of shape {found.shape[2:]}", expected='return {"name": value}',
+            fix='give it a name: draws.derive(name="retval")',
+        )  # fmt: skip
+    check_names(flatten(draws.choices), flatten(found))
+    return dataclasses.replace(draws, derived={**draws.derived, **found})
 
 
 def _returned(target: Target, key: Any) -> Callable[[jax.Array, Mapping], Any]:

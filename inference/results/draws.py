@@ -1,4 +1,7 @@
-"""Draws of a run: arrays by address, with chain and draw axes in front."""
+"""Draws of a run: arrays by address, with chain and draw axes in front.
+
+Some lines over 400: of these, half are what each method says of itself.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import numpy as np
 
 from ppl import Target, errors
 from ppl.addresses import as_path, flatten, nest, not_found
+from ppl.labels import Labels
 from ppl.masks import leading
 from ppl.program import Path
 
@@ -45,10 +49,12 @@ class Draws:
         summarised and exported with them; `derive` adds some.
       timing: seconds of the run, and which programs it compiled, why, and for how long; None of
         draws that no run has made.
+      dims, coords: names of axes by address, and labels along them, as of a `Target`; those of
+        the target are among them. Elements are then called by their labels.
 
     Raises:
-      ShapeError: two arrays have other chain and draw axes.
-      InvalidArgument: what is derived has the name of a choice.
+      ShapeError: two arrays have other chain and draw axes, or dims or coords do not fit.
+      InvalidArgument: what is derived has the name of a choice; dims or coords are none.
 
     >>> import numpy as np
     >>> from inference import Draws
@@ -59,6 +65,9 @@ class Draws:
     (4, 100, 2)
     >>> {name: array.shape for name, array in draws.scalars().items()}
     {'mu': (4, 100), 'sub/x[1]': (4, 100), 'sub/x[2]': (4, 100)}
+    >>> y = np.zeros((4, 100, 2))
+    >>> list(Draws({"y": y}, dims={"y": ("year",)}, coords={"year": [1851, 1852]}).scalars())
+    ['y[1851]', 'y[1852]']
     """
 
     choices: Mapping[str, Any]
@@ -68,6 +77,9 @@ class Draws:
     tuned: Mapping[str, Any] = field(default_factory=dict)
     derived: Mapping[str, Any] = field(default_factory=dict)
     timing: Timing | None = None
+    dims: Mapping[str, Any] = field(default_factory=dict)
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    labels: Labels = field(init=False, repr=False)
 
     def __post_init__(self):
         if not isinstance(self.stats, Mapping):
@@ -105,6 +117,14 @@ class Draws:
                     fix="put the chain axis first and the draw axis second; "
                     "one chain has shape (1, draws, ...)",
                 )
+        labels = Labels.of(self.dims, self.coords)
+        if self.target is not None:
+            labels = self.target.labels | labels
+        # of what the arrays have not, there may be predictions
+        labels.check_shapes({path: x.shape[2:] for path, x in self._arrays.items()})
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "dims", labels.tree)
+        object.__setattr__(self, "coords", dict(labels.coords))
 
     def __getitem__(self, address: str | tuple[str, ...]) -> Any:
         """The draws (or the dict of draws) at an address.
@@ -148,7 +168,7 @@ class Draws:
         """
         gaps = self.target.gaps if self.target is not None else {}
         for path, x in self._arrays.items():
-            names = _names(path, x.shape[2:])
+            names = self.labels.names(path, x.shape[2:])
             rows = x.reshape(*x.shape[:2], len(names))
             if path in gaps:
                 shape = x.shape[2:]
@@ -158,7 +178,8 @@ class Draws:
             yield names, rows
 
     def scalars(self) -> dict[str, np.ndarray]:
-        """Every scalar by name (`mu`, `theta[3]`), as arrays of shape (chains, draws)."""
+        """Every scalar by name (`mu`, `theta[3]`, or by its label, `theta[Choate]`), as arrays of
+        shape (chains, draws)."""
         return {name: x[..., i] for names, x in self.columns() for i, name in enumerate(names)}
 
     def statistic(self, name: str) -> dict[str, np.ndarray]:
@@ -181,9 +202,8 @@ class Draws:
         for path, x in flatten(self.choices).items():
             if path in sites and sites[path].shape == x.shape[2:]:
                 there = fixed_elements(sites[path]).ravel()
-                found.update(
-                    n for n, yes in zip(_names(path, x.shape[2:]), there, strict=True) if yes
-                )
+                names = self.labels.names(path, x.shape[2:])
+                found.update(n for n, yes in zip(names, there, strict=True) if yes)
         return frozenset(found)
 
     def summary(self, prob: float = 0.9) -> Summary:
@@ -205,7 +225,7 @@ class Draws:
 
     @cached_property
     def _verdict(self) -> Verdict:
-        others = Draws({}, derived=self.derived).scalars()
+        others = Draws({}, derived=self.derived, dims=self.dims, coords=self.coords).scalars()
         found = Diagnosed(
             rows=self._diagnosed,
             shape=self.shape,
@@ -244,17 +264,23 @@ class Draws:
             )  # fmt: skip
         return {name: bfmi(x) for name, x in found.items()}
 
-    def derive(self, key: Any = None, *, target: Target | None = None, **named: Any) -> Draws:
+    def derive(
+        self, key: Any = None, *, target: Target | None = None,
+        dims: Mapping[str, Any] | None = None, coords: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Draws:  # fmt: skip
         """These draws with derived quantities more; see `inference.results.derived.derive`.
 
         Args:
           key: one PRNG key, where a return value is random.
           target: the target of the draws, where they do not carry it.
+          dims, coords: names of their axes and labels along them, beside those of the draws.
           named: by name, a function of the latents of one draw; or "retval", the return value
             of the model at them.
 
         Raises:
           InvalidArgument: it is neither; a name is that of a choice; or a key is due.
+          AddressNotFound, ShapeError: dims are of nothing that there is, or do not fit.
 
         >>> import numpy as np
         >>> from inference import Draws
@@ -264,7 +290,23 @@ class Draws:
         """
         from .derived import derive
 
-        return derive(self, named, key, target)
+        return derive(self, named, key, target, dims, coords)
+
+    def returned(self, key: Any = None, *, target: Target | None = None) -> Draws:
+        """These draws with the parts of what the model returns, each by its own name.
+
+        Of an imported model they are its deterministic sites; see `inference.results.derived`.
+
+        Args:
+          key: one PRNG key, where a return value is random.
+          target: the target of the draws, where they do not carry it.
+
+        Raises:
+          InvalidArgument: the model returns no dict; a name is that of a choice; a key is due.
+        """
+        from .derived import returned
+
+        return returned(self, key, target)
 
     def save(self, path: str | os.PathLike) -> None:
         """All of it in one file, which `load` reads to the same bits.
@@ -340,14 +382,6 @@ def check_names(choices: Iterable[Path], derived: Iterable[Path]) -> None:
                 where=errors.caller(), given=errors.show(path), expected="a name of its own",
                 fix=f'derive(the_{path[0]}=...)',
             )  # fmt: skip
-
-
-def _names(path: Path, shape: tuple[int, ...]) -> list[str]:
-    """The names of the scalars of an array: `theta[3]`, counted from 1."""
-    return [
-        "/".join(path) + ("[" + ",".join(str(i + 1) for i in at) + "]" if at else "")
-        for at in np.ndindex(shape)
-    ]
 
 
 def check_draws(draws: Any) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 
 from ppl import Masked, errors
 from ppl.addresses import flatten
-from ppl.masks import leading
+from ppl.labels import Labels
 from ppl.program import Path
 
 from ..validation.packages import extra
+from ..validation.settings import shown
 from .draws import Draws, check_draws
+from .labelled import dataset, observed_alone
 from .particles import Particles
+from .pointwise import there
 
 _ARVIZ = {
     "accept": "acceptance_rate",
@@ -32,12 +35,15 @@ def to_datatree(
     posterior_predictive: Mapping[str, Any] | None = None,
     log_likelihood: Mapping[str, Any] | None = None,
     prior: Mapping[str, Any] | None = None,
+    coords: Mapping[str, Any] | None = None,
 ) -> Any:
     """The draws as an `xarray.DataTree`: what ArviZ plots and compares, and netCDF stores.
 
     Groups: `posterior`; `sample_stats`; `observed_data`, if the draws carry their target
     (of a partly observed address also its mask, as "<name>_observed"); and those given.
-    A variable is named by its address, its parts joined by dots. A statistic has ArviZ's
+    A variable is named by its address, its parts joined by dots; its dimensions are the `dims` of
+    the draws, with their `coords`. Of a partly observed address the likelihood has only what is
+    observed, along `<name>_element`: ArviZ's `loo` would add up NaN. A statistic has ArviZ's
     name (`acceptance_rate`, `n_steps`, `tree_depth`), without its kernel if only one
     reports it; the attribute `kernel` says which.
 
@@ -51,9 +57,12 @@ def to_datatree(
     Args:
       posterior_predictive, log_likelihood: what the functions of these names give.
       prior: what `prior_predictive` gives; observed choices go to `prior_predictive`.
+      coords: labels along the axes of what is predicted, where new arguments made it longer, or
+        of other things, than the data.
 
     Raises:
       MissingPackage: arviz-base is not installed (`pip install 'giry[arviz]'`).
+      ShapeError: an array does not fit the labels of its axes.
       InvalidArgument: two addresses have the same name, or one holds a slash.
 
     >>> import numpy as np
@@ -67,26 +76,44 @@ def to_datatree(
     draws = draws.plain if isinstance(draws, Particles) else draws
     check_draws(draws)
     arviz = extra("arviz_base", "arviz", "Export")
-    extra("xarray", "arviz", "Export")
-    groups: dict[str, dict[str, Any]] = {
-        "posterior": _named({**flatten(draws.choices), **flatten(draws.derived)})
-    }
+    xarray = extra("xarray", "arviz", "Export")
+    labels = draws.labels
+    found: dict[str, Any] = {}
+
+    def group(name: str, values: Mapping[Path, Any], by: Labels, samples: bool = True) -> None:
+        found[name] = dataset(name, values, by, arviz, samples)
+
+    group("posterior", {**flatten(draws.choices), **flatten(draws.derived)}, labels)
     stats, kernels = _statistics(draws.stats)
     if stats:
-        groups["sample_stats"] = stats
+        group("sample_stats", {(name,): x for name, x in stats.items()}, Labels())
+        for name, kernel in kernels.items():
+            found["sample_stats"][name].attrs["kernel"] = kernel
     observed = draws.target.observed if draws.target is not None else {}
     if observed:
-        groups["observed_data"] = _observed(observed)
+        group("observed_data", *_observed(observed, labels), samples=False)
+    if coords is not None and posterior_predictive is None:
+        raise errors.InvalidArgument(
+            "The coords are of predictions, and there are none.", where=errors.caller(),
+            given=shown(coords), expected="posterior_predictive, or no coords",
+            fix="give the labels of the data to their target: Target(..., coords=...)",
+        )  # fmt: skip
     if posterior_predictive is not None:
-        groups["posterior_predictive"] = _named(flatten(posterior_predictive))
+        predicted = flatten(posterior_predictive)
+        group("posterior_predictive", predicted, _of_predictions(predicted, labels, coords))
     if log_likelihood is not None:
-        groups["log_likelihood"] = _named(flatten(log_likelihood))
+        values = flatten(log_likelihood)
+        masks = {p: there(np.shape(values[p])[2:], x) for p, x in observed.items()
+                 if p in values and isinstance(x, Masked)}  # fmt: skip
+        arrays, by, where = observed_alone(values, masks, labels)
+        group("log_likelihood", arrays, by)
+        found["log_likelihood"] = found["log_likelihood"].assign_coords(where)
     if prior is not None:
-        found = flatten(prior)
-        groups["prior"] = _named({p: x for p, x in found.items() if p not in observed})
-        predictive = _named({p: x for p, x in found.items() if p in observed})
+        both = flatten(prior)
+        group("prior", {p: x for p, x in both.items() if p not in observed}, labels)
+        predictive = {p: x for p, x in both.items() if p in observed}
         if predictive:
-            groups["prior_predictive"] = predictive
+            group("prior_predictive", predictive, labels)
     about = {
         "status": draws.status,
         "inference_library": "giry",
@@ -94,29 +121,17 @@ def to_datatree(
     }
     if weighted:
         about["weights"] = "draws count by exp(sample_stats.log_weight)"
-    tree = arviz.from_dict(groups, attrs={"/": about}, check_conventions=False)
-    for name, kernel in kernels.items():
-        tree["sample_stats"][name].attrs["kernel"] = kernel
+    tree = xarray.DataTree.from_dict(found)
+    tree.attrs.update(about)
     return tree
 
 
-def _named(values: Mapping[Path, Any]) -> dict[str, Any]:
-    """Arrays by the names of their addresses."""
-    found: dict[str, Any] = {}
-    origin: dict[str, Path] = {}
-    for path, value in values.items():
-        name = ".".join(path)
-        if "/" in name or name in origin:
-            raise errors.InvalidArgument(
-                f"The address {errors.show(path)} has no name of its own in xarray.",
-                where=errors.caller(),
-                given=f"{name!r}, also of {errors.show(origin[name])}" if name in origin else name,
-                expected="addresses that differ when their parts are joined by dots, "
-                "and hold no slash",
-                fix="rename the choice in the model",
-            )
-        found[name], origin[name] = np.asarray(value), path
-    return found
+def _of_predictions(values: Mapping[Path, Any], labels: Labels, coords: Any) -> Labels:
+    """The labels of what is predicted, those that are given before those of the draws."""
+    given = Labels.of(None, coords)
+    used = {path: names for path, names in labels.dims.items() if path in values}
+    Labels(used, given.coords).check_addresses(values)
+    return Labels(labels.dims, {**labels.coords, **given.coords})
 
 
 def _statistics(stats: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -134,14 +149,16 @@ def _statistics(stats: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], dict[s
     return found, kernels
 
 
-def _observed(observed: Mapping[Path, Any]) -> dict[str, Any]:
+def _observed(observed: Mapping[Path, Any], labels: Labels) -> tuple[dict[Path, Any], Labels]:
+    """The data, of partly observed ones the masks too, and their labels."""
     values: dict[Path, Any] = {}
+    dims = dict(labels.dims)
     for path, value in observed.items():
         if isinstance(value, Masked):
             values[path] = value.value
-            shape = np.shape(value.value)
-            there = np.broadcast_to(leading(value.mask, len(shape)), shape)
-            values[*path[:-1], f"{path[-1]}_observed"] = there
+            flags = (*path[:-1], f"{path[-1]}_observed")
+            values[flags] = there(np.shape(value.value), value)
+            dims |= {flags: labels.dims[path]} if path in labels.dims else {}
         else:
             values[path] = value
-    return _named(values)
+    return values, Labels(dims, labels.coords)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ppl import Masked, Selection, Target, errors, everything
+from ppl import Selection, Target, errors, everything
 from ppl.addresses import as_selection, flatten, nest
-from ppl.masks import leading
 from ppl.program import Path
 
 from .draws import Draws
-from .pointwise import log_likelihood
+from .pointwise import log_likelihood, there
 from .predictive import observed_of, target_of
 from .verdict import array_stats
 
@@ -104,8 +103,8 @@ def loo(
             fix="select an observed address",
         )
     densities = flatten(log_likelihood(draws, target))
-    there = {path: _there(densities[path].shape[2:], target.observed[path]) for path in observed}
-    each = np.concatenate([densities[p][:, :, there[p]] for p in observed], -1).astype(np.float64)
+    seen = {path: there(densities[path].shape[2:], target.observed[path]) for path in observed}
+    each = np.concatenate([densities[p][:, :, seen[p]] for p in observed], -1).astype(np.float64)
     _check_ratios(each, draws)
     stats = array_stats()
     r_eff = _relative_efficiency(draws, stats)
@@ -114,7 +113,7 @@ def loo(
     total, se, effective, _ = stats.loo_summary(elpd, p)
     return Loo(
         float(total), float(se), float(effective), len(elpd),
-        _unflatten(elpd, there), _unflatten(k, there), _warning(k, math.prod(draws.shape)),
+        _unflatten(elpd, seen), _unflatten(k, seen), _warning(k, math.prod(draws.shape)),
     )  # fmt: skip
 
 
@@ -147,20 +146,10 @@ def _left_out(densities: np.ndarray, r_eff: float, stats: Any) -> tuple[float, f
         return elpd, -math.inf, np.logaddexp.reduce(densities, axis=None) - log_n - elpd
 
 
-def _there(shape: tuple[int, ...], observation: Any) -> np.ndarray:
-    """Which elements are observed."""
-    if not isinstance(observation, Masked):
-        return np.ones(shape, bool)
-    mask = np.asarray(observation.mask)
-    if mask.ndim > len(shape):  # of parts of vectors, each of which is one observation
-        return np.asarray(mask.any(-1))
-    return np.broadcast_to(leading(mask, len(shape)), shape)
-
-
-def _unflatten(values: np.ndarray, there: Mapping[Path, np.ndarray]) -> dict[str, Any]:
+def _unflatten(values: np.ndarray, seen: Mapping[Path, np.ndarray]) -> dict[str, Any]:
     """Values of the observed elements as arrays by address, NaN elsewhere."""
     found, start = {}, 0
-    for path, mask in there.items():
+    for path, mask in seen.items():
         count = int(mask.sum())
         found[path] = np.full(mask.shape, np.nan)
         found[path][mask] = values[start : start + count]

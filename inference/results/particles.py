@@ -49,6 +49,7 @@ class Particles:
         number of particles, and `log_evidence`.
       notes: what ended the runs otherwise than it should, by how many of them.
       derived: functions of the choices, as nested dicts of arrays of the same axes.
+      dims, coords: names of axes by address, and labels along them, as of `Draws`.
       plain: the same arrays as draws, with the weights as a statistic.
 
     Raises:
@@ -76,6 +77,8 @@ class Particles:
     history: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     derived: Mapping[str, Any] = field(default_factory=dict)
+    dims: Mapping[str, Any] = field(default_factory=dict)
+    coords: Mapping[str, Any] = field(default_factory=dict)
     plain: Draws = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -96,7 +99,10 @@ class Particles:
         stats = {"log_weight": log_weight}
         if self.families is not None:
             stats["family"] = self.families
-        both = Draws(self.choices, stats, self.target, self.status, derived=self.derived)
+        of = {"derived": self.derived, "dims": self.dims, "coords": self.coords}
+        both = Draws(self.choices, stats, self.target, self.status, **of)
+        object.__setattr__(self, "dims", both.dims)
+        object.__setattr__(self, "coords", both.coords)
         object.__setattr__(self, "choices", both.choices)
         object.__setattr__(self, "derived", both.derived)
         object.__setattr__(self, "plain", both)
@@ -261,11 +267,15 @@ class Particles:
         status = f"{n} draws by weight from {flat.size} particles, of which {self.ess:.0f} count"
         if self.status != "complete":
             status += f"; {self.status}"
-        return Draws(drawn(self.choices), {}, self.target, status, derived=drawn(self.derived))
+        return Draws(
+            drawn(self.choices), {}, self.target, status, derived=drawn(self.derived),
+            dims=self.dims, coords=self.coords,
+        )  # fmt: skip
 
     def derive(self, key: Any = None, *, target: Target | None = None, **named: Any) -> Particles:
         """These particles with derived quantities more, as `Draws.derive` makes them."""
-        return replace(self, derived=self.plain.derive(key, target=target, **named).derived)
+        both = self.plain.derive(key, target=target, **named)
+        return replace(self, derived=both.derived, dims=both.dims, coords=both.coords)
 
     def save(self, path: str | os.PathLike) -> None:
         """All of it in one file, which `load` reads to the same bits; as `Draws.save`.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ppl import Masked, Target, errors, part_of_normal
 from ppl.addresses import flatten, nest
 from ppl.distributions import elementwise, log_density
+from ppl.labels import Labels
 from ppl.masks import leading
 from ppl.missing import check_nothing_depends
 from ppl.part_of_normal import are_of_parts
@@ -18,14 +21,15 @@ from ppl.program import CHOICE, DRAW, FACTOR, Choice, Factor, Path
 from ppl.walk import Result, Rule, walk
 
 from .draws import Draws
-from .each_draw import over_draws
+from .each_draw import Room, over_draws
 from .predictive import observed_of, target_of
+from .streamed import run_into
 
 
 class Pointwise(Rule):
     """Puts out, for each observed choice, the log density of its independent elements.
 
-    The inputs are `(value, mask)` by path: where the mask is false the density is 0.
+    The inputs are `(value, mask)` by path: where the mask is false the density is NaN.
     """
 
     handles = frozenset({CHOICE, FACTOR})
@@ -47,28 +51,32 @@ class Pointwise(Rule):
             return [value], {"log_likelihood": {step.path: density}}, {}
         density = log_density(elementwise(d), value)
         if mask is not None:
-            density = jnp.where(leading(mask, density.ndim), density, 0)
+            density = jnp.where(leading(mask, density.ndim), density, jnp.nan)
         return [value], {"log_likelihood": {step.path: density}}, {}
 
 
 def log_likelihood(
-    draws: Draws, target: Target | None = None, *, batch: int | None = None
-) -> dict[str, Any]:
+    draws: Draws, target: Target | None = None, *, batch: int | None = None,
+    to: str | os.PathLike | None = None,
+) -> Any:  # fmt: skip
     """log p(y_i | latents) of each observed element, for each draw.
 
-    Over all elements it adds up to `project` of the observed addresses. An element is
+    Over the elements that are observed it adds up to `project`; those that a mask leaves out are
+    NaN, so that nothing takes them for data (`np.nansum` adds up the others). An element is
     independent of the others given the latents (and given earlier elements, where the
     model makes it depend on them): `to_event` is undone, the axes of loops are kept, and
-    an event such as a vector of a multivariate normal is one element. Elements that a
-    mask leaves out, and those in branches not taken, are 0. What `factor` and `observe`
+    an event such as a vector of a multivariate normal is one element. Those in branches not
+    taken are 0. What `factor` and `observe`
     add inside the model has no address, and is left out.
 
     Args:
       target: the target of the draws, where they do not carry it (`draws.target`).
       batch: how many draws are computed at once; the result does not depend on it.
+      to: a netCDF file that they go to as they are made, in the group `log_likelihood`, with the
+        labels of the draws: they are never whole in memory.
 
     Returns:
-      nested dict of numpy arrays (chains, draws, *elements).
+      nested dict of numpy arrays (chains, draws, *elements); with `to`, its path.
 
     Raises:
       InvalidArgument: nothing is observed, there is no target, the model draws without
@@ -93,7 +101,14 @@ def log_likelihood(
     observed = observed_of(target)
     _check_exact(target, observed)
     size = sum(math.prod(site.shape) for site in target.sites.values())
-    return over_draws(_pointwise, target, target.args, draws, size, batch)
+    dims, known = draws.labels.dims, draws.labels.coords
+    used = {name for path in observed for name in dims.get(path, ())}
+    labels = Labels(dims, {name: x for name, x in known.items() if name in used})
+
+    def run(room: Room | None) -> dict[str, Any]:
+        return over_draws(_pointwise, target, target.args, draws, size, batch, None, room)
+
+    return run_into(to, "log_likelihood", draws.shape, labels, run)
 
 
 def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -110,6 +125,23 @@ def _pointwise(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dic
         return nest(found["log_likelihood"])
 
     return pointwise
+
+
+def there(shape: tuple[int, ...], observation: Any) -> np.ndarray:
+    """Which elements, of a likelihood of this shape, are observed.
+
+    >>> import numpy as np
+    >>> from inference.results.pointwise import there
+    >>> from ppl import Masked
+    >>> there((2,), Masked(np.zeros(2), np.array([True, False]))).tolist()
+    [True, False]
+    """
+    if not isinstance(observation, Masked):
+        return np.ones(shape, bool)
+    mask = np.asarray(observation.mask)
+    if mask.ndim > len(shape):  # of parts of vectors, each of which is one observation
+        return np.asarray(mask.any(-1))
+    return np.broadcast_to(leading(mask, len(shape)), shape)
 
 
 def _split(observation: Any) -> tuple[Any, Any]:

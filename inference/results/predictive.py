@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ppl import GenerativeFunction, Masked, Target, errors, seed
 from ppl.addresses import flatten, nest, not_found
 from ppl.border import entering
+from ppl.labels import Labels
 from ppl.program import Path
 from ppl.randomness import checked_key
 
@@ -19,7 +20,7 @@ from ..validation.objects import check_target
 from ..validation.same import check_same
 from ..validation.settings import check_count, shown
 from .draws import Draws, check_draws
-from .each_draw import each_draw, mapped, over_draws
+from .each_draw import Room, each_draw, mapped, over_draws
 from .forecast import (
     WAYS,
     check_unchanged,
@@ -30,6 +31,7 @@ from .forecast import (
     may_appear,
 )
 from .particles import Particles
+from .streamed import run_into
 
 
 def posterior_predictive(
@@ -40,7 +42,8 @@ def posterior_predictive(
     args: tuple | None = None,
     past: str | None = None,
     batch: int | None = None,
-) -> dict[str, Any]:
+    to: str | os.PathLike | None = None,
+) -> Any:
     """New data given the latents of each draw: replicates, data at new arguments, or a forecast.
 
     A draw of p(y' | latents; args) for each draw of the latents, so that together they
@@ -64,11 +67,14 @@ def posterior_predictive(
       args: other arguments of the model: new covariates, more steps.
       past: "kept" for a forecast, "redrawn" for data that are all new.
       batch: how many draws are made at once; the result does not depend on it.
+      to: a netCDF file ("new.nc") that the predictions go to as they are made, in the group
+        `posterior_predictive`, with the labels of the draws: they are never whole in memory.
 
     Returns:
-      nested dict of numpy arrays (chains, draws, *shape of the choice).
+      nested dict of numpy arrays (chains, draws, *shape of the choice); with `to`, its path.
 
     Raises:
+      MissingPackage: `to` needs `pip install 'giry[arviz]'`.
       InvalidArgument: nothing is observed, there is no target or no draw, or no forecast: what
         would be kept depends on what is new, or `args` change it.
       AddressNotFound, MissingChoice: the draws are not of the target's latents.
@@ -118,17 +124,37 @@ def posterior_predictive(
     arguments = target.args if args is None else entering(tuple(args), {}, model.fixed, model.fn)[0]
     size = _elements(target.model, arguments)
     forecast = goes_on(target, arguments) if past is None else past == "kept"
-    if forecast or (past is None and args is not None and may_appear(target)):
-        found = each_draw(_continued, target, arguments, draws, size, batch, keys)
-        if forecast or found["appeared"].any():
-            check_unchanged(target, found["changed"])
-            order = target.model.sites(*arguments)
-            return nest({path: found["values"][path] for path in order if path in found["values"]})
-    return over_draws(_replicated, target, arguments, draws, size, batch, keys)
+    maybe = not forecast and past is None and args is not None and may_appear(target)
+    if maybe:  # by what is made it is told; of one draw in each chunk it may appear
+        each = each_draw(_appeared, target, arguments, draws, size, batch, keys)
+        forecast = bool(each.any())
+
+    def run(room: Room | None) -> dict[str, Any]:
+        if not forecast:
+            return over_draws(_replicated, target, arguments, draws, size, batch, keys, room)
+        found = each_draw(_continued, target, arguments, draws, size, batch, keys, room)
+        check_unchanged(target, found["changed"])
+        order = target.model.sites(*arguments)
+        return nest({path: found["values"][path] for path in order if path in found["values"]})
+
+    labels = Labels(draws.labels.dims, {} if args is not None else _along_observed(draws, target))
+    return run_into(to, "posterior_predictive", draws.shape, labels, run)
+
+
+def _along_observed(draws: Draws, target: Target) -> dict[str, Any]:
+    """The labels of axes that observed choices have."""
+    dims = draws.labels.dims
+    used = {name for path in target.observed for name in dims.get(path, ())}
+    return {name: x for name, x in draws.labels.coords.items() if name in used}
 
 
 def _continued(target: Target, args: tuple) -> Callable:
     return seed(continued(target, args))
+
+
+def _appeared(target: Target, args: tuple) -> Callable:
+    program = _continued(target, args)
+    return lambda key, latents: program(key, latents)["appeared"]
 
 
 def _replicated(target: Target, args: tuple) -> Callable:
@@ -163,17 +189,19 @@ def replicate(target: Target, args: tuple) -> Callable[[Mapping[str, Any]], dict
 
 
 def prior_predictive(
-    key: jax.Array, target: Target, n: int = 1000, *, batch: int | None = None
-) -> dict[str, Any]:
+    key: jax.Array, target: Target, n: int = 1000, *, batch: int | None = None,
+    to: str | os.PathLike | None = None,
+) -> Any:  # fmt: skip
     """`n` independent draws of all choices from the model, the observations ignored.
 
     Args:
       key: one PRNG key.
       n: how many draws.
       batch: how many are made at once; the result does not depend on it.
+      to: a netCDF file that the draws go to as they are made, in the group `prior`.
 
     Returns:
-      nested dict of numpy arrays (1, n, *shape of the choice): one chain.
+      nested dict of numpy arrays (1, n, *shape of the choice): one chain; with `to`, its path.
 
     Raises:
       CannotSimulate: the model scores with `factor` or `observe`.
@@ -193,8 +221,14 @@ def prior_predictive(
     check_target(target)
     check_count("n", n)
     keys, size = jax.random.split(checked_key(key), n), _elements(target.model, target.args)
-    found = flatten(mapped(_simulated, target, target.args, (keys,), size, batch))
-    return nest({path: np.asarray(found[path])[None] for path in target.sites})
+
+    def run(room: Room | None) -> dict[Any, Any]:
+        found = flatten(mapped(_simulated, target, target.args, (keys,), size, batch, room))
+        if room is not None:
+            return found
+        return nest({path: found[path][None] for path in target.sites})
+
+    return run_into(to, "prior", (1, n), target.labels, run)
 
 
 def _simulated(target: Target, args: tuple) -> Callable:

@@ -28,12 +28,14 @@ def save(draws: Draws, path: str | os.PathLike, of: str = "draws") -> None:
         arrays |= {f"{kind}:" + "\n".join(p): x for p, x in flatten(tree).items()}
     arrays |= {f"stat:{name}": x for name, x in draws.stats.items()}
     arrays |= {f"tuned:{name}": x for name, x in draws.tuned.items()}
+    arrays |= {f"coord:{name}": x for name, x in draws.labels.coords.items()}
     about = {
         "format": _FORMAT,
         "giry": importlib.metadata.version("giry"),
         "status": draws.status,
         "of": of,
         "target": None if draws.target is None else fingerprints(draws.target),
+        "dims": {"\n".join(path): names for path, names in draws.labels.dims.items()},
         # of types that numpy does not know, as bfloat16
         "dtypes": {name: str(x.dtype) for name, x in arrays.items() if x.dtype.kind == "V"},
     }
@@ -56,7 +58,10 @@ def save_particles(found: Particles, path: str | os.PathLike) -> None:
     more = {f"own {name}": x for name, x in own.items() if x is not None}
     more |= {f"history {name}": x for name, x in found.history.items()}
     more |= {f"note {note}": np.asarray(count) for note, count in found.notes.items()}
-    plain = Draws(found.choices, {}, found.target, found.status, more, found.derived)
+    plain = Draws(
+        found.choices, {}, found.target, found.status, more, found.derived,
+        dims=found.dims, coords=found.coords,
+    )  # fmt: skip
     save(plain, path, "particles")
 
 
@@ -74,7 +79,7 @@ def load_particles(path: str | os.PathLike, target: Target | None = None) -> Par
     notes = {note: int(count) for note, count in kinds["note"].items()}
     return Particles(
         plain.choices, target=target, status=plain.status, history=kinds["history"], notes=notes,
-        derived=plain.derived, **kinds["own"],
+        derived=plain.derived, dims=plain.dims, coords=plain.coords, **kinds["own"],
     )  # fmt: skip
 
 
@@ -106,7 +111,8 @@ def load(path: str | os.PathLike, target: Target | None = None, of: str = "draws
                     given=there, expected=mine,
                     fix="load them without a target, or give the one that they were made of",
                 )  # fmt: skip
-    parts: dict[str, dict[str, Any]] = {k: {} for k in ("choice", "derived", "stat", "tuned")}
+    kinds = ("choice", "derived", "stat", "tuned", "coord")
+    parts: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
     for name, x in arrays.items():
         kind, _, rest = name.partition(":")
         parts[kind][rest] = x.view(about["dtypes"][name]) if name in about["dtypes"] else x
@@ -114,9 +120,11 @@ def load(path: str | os.PathLike, target: Target | None = None, of: str = "draws
     def tree(kind: str) -> dict[str, Any]:
         return nest({tuple(name.split("\n")): x for name, x in parts[kind].items()})
 
+    dims = nest({tuple(p.split("\n")): tuple(n) for p, n in about.get("dims", {}).items()})
     return Draws(
-        tree("choice"), parts["stat"], target, about["status"], parts["tuned"], tree("derived")
-    )
+        tree("choice"), parts["stat"], target, about["status"], parts["tuned"], tree("derived"),
+        dims=dims, coords=parts["coord"],
+    )  # fmt: skip
 
 
 def _read(path: str | os.PathLike) -> dict[str, np.ndarray]:

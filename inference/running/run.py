@@ -46,7 +46,7 @@ class Run:
         self.target, self.kernel, self.chains = target, kernel, chains
         self.draws, self.warmup, self.thin = draws, warmup, thin
         self.warmed = self.kept = 0
-        self.collected: list[dict] = []
+        self.arrays: dict[str, np.ndarray] = {}
         self.block_size = BlockSize()
         self.store: Checkpoint | None = None
         self.told = WarmUp()
@@ -183,7 +183,7 @@ class Run:
         """
         count = self.block_size.next(min(self.buffer, self.draws - self.kept))
         block = self._advance(self.draw, self.kept, count, False)
-        self.collected.append(block)
+        self._collect(block)
         if self.store is not None and jax.process_index() == 0:
             self.store.save_draws(self.kept, block)
         self.kept += count
@@ -256,7 +256,17 @@ class Run:
             self.told = WarmUp(self.store.more)
             self.state, self.tuning, self.frozen = self.chains.put(jax.tree.unflatten(tree, own))
             if self.kept:
-                self.collected = [self.store.draws(self.kept)]
+                of_before, kept, self.kept = self.store.draws(self.kept), self.kept, 0
+                self._collect(of_before)
+                self.kept = kept
+
+    def _collect(self, block: dict[str, np.ndarray]) -> None:
+        """Keep some draws more, in arrays for all of them: no block stays on a device, and the
+        result is never there twice. What is not yet drawn takes no memory."""
+        for name, x in block.items():
+            if name not in self.arrays:
+                self.arrays[name] = np.empty((x.shape[0], self.draws, *x.shape[2:]), x.dtype)
+            self.arrays[name][:, self.kept : self.kept + x.shape[1]] = x
 
     def _save(self) -> None:
         if self.store is not None:
@@ -270,9 +280,7 @@ class Run:
 
     def of(self, target: Target, chains: slice, status: str) -> Draws:
         """The draws so far of some of the chains, which are those of `target`."""
-        blocks = self.collected
-        names = blocks[0] if blocks else {}
-        arrays = {n: np.concatenate([b[n][chains] for b in blocks], 1) for n in names}
+        arrays = {name: x[chains, : self.kept] for name, x in self.arrays.items()}
         choices, stats = {}, {}
         for name, x in arrays.items():
             kind, _, rest = name.partition(":")

@@ -59,7 +59,9 @@ def temper(target: Target, power: Any, of: str = "likelihood") -> Target:
     0.2500
     """
     check_number("power", power, least=0, fix=0.5)
-    return Target(tempered_model(target, of), (power, *target.args), target.observations)
+    model, args = tempered_model(target, of), (power, *target.args)
+    labels = target.labels
+    return Target(model, args, target.observations, dims=labels.tree, coords=labels.coords)
 
 
 def tempered_model(target: Target, of: str = "likelihood") -> GenerativeFunction:
