@@ -1,4 +1,4 @@
-"""Build the site, and look at what was built: `bin/site [--check] [--serve PORT]`.
+"""Build the site, and look at what was built: `bin/site`, and its options.
 
 The site is in build/site/html. Whatever Zensical warns of (links and anchors that lead nowhere) is
 an error. With `--check`, links, anchors and sources are looked at again in what was built, and
@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from . import browser, links
 from .pages import ROOT, write
 
 BUILD = ROOT / "build" / "site"
+LOOKED_AT = ("index.html", "gallery.html", "results.html", "kill_matrix.html", "api/ppl.html")
 NO_BROWSER = """\
 The pages were not looked at in a browser: there is none.
   expected: one of: {names}
@@ -47,11 +49,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bin/site", description="Build the site.")
     parser.add_argument("--check", action="store_true", help="look for faults in what was built")
     parser.add_argument("--serve", type=int, metavar="PORT", help="show it on this machine")
+    parser.add_argument("--screenshots", type=Path, metavar="FOLDER", help="of five pages")
     options = parser.parse_args()
     if failed := build():
         return failed
     if options.check and check():
         return 1
+    if options.screenshots:
+        browser.photograph(BUILD / "html", LOOKED_AT, options.screenshots)
     print(f"site: {BUILD / 'html' / 'index.html'}")
     if options.serve is not None:
         with browser.served(BUILD / "html", options.serve) as address:

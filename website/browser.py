@@ -13,7 +13,7 @@ import functools
 import http.server
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +115,12 @@ def searched(folder: Path) -> list[str]:
     return []
 
 
-def photograph(folder: Path, names: list[str], into: Path) -> None:
-    """Screenshots of pages, at both widths, light and dark."""
+def photograph(folder: Path, names: Sequence[str], into: Path) -> None:
+    """Screenshots of pages, at both widths, light and dark, for people to look at."""
     into.mkdir(parents=True, exist_ok=True)
     with served(folder) as address, browser() as page:
         for name in names:
             page.goto(f"{address}/{name}", wait_until="load")
-            stem = name.replace("/", "-").replace(".html", "").replace("#", "-")
+            stem = name.replace("/", "-").removesuffix(".html")
             for shown in _ways(page):
                 page.screenshot(path=into / f"{stem}-{shown}.png")

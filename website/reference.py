@@ -27,6 +27,13 @@ class Public:
     file: Path
     docstring: str
 
+    @property
+    def path(self) -> str:
+        """Where it is collected, and its anchor: its name, unless a file has that (`ppl.law`)."""
+        taken = ROOT.joinpath(*self.name.split(".")).with_suffix(".py").is_file()
+        module = ".".join(self.file.relative_to(ROOT).with_suffix("").parts)
+        return f"{module}.{self.name.rpartition('.')[2]}" if taken else self.name
+
 
 @dataclass(frozen=True)
 class Page:
@@ -99,7 +106,7 @@ def pages() -> dict[str, Page]:
 def _table(page: Page, there: str = "") -> list[str]:
     rows = []
     for each in page.names:
-        link = f"[`{each.name.rpartition('.')[2]}`]({there}#{each.name})"
+        link = f"[`{each.name.rpartition('.')[2]}`]({there}#{each.path})"
         rows.append(f"| {link} | {first_line(each.docstring)} |")
     return ["| name | |", "| --- | --- |", *rows, ""]
 
@@ -111,7 +118,7 @@ def reference() -> dict[str, str]:
     for file, page in pages().items():
         text = [f"# {page.title}", "", readable(page.about), "", *_table(page)]
         for each in page.names:
-            text += [f"::: {each.name}", ""]
+            text += [f"::: {each.path}", ""]
         found[file] = "\n".join(text)
         every += [f"## {page.title}", "", *_table(page, f"{file}.md")]
     found["index"] = "\n".join(every)
