@@ -20,7 +20,7 @@ import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from . import errors
+from . import errors, notebook
 from .addresses import At, Masked, Selection, as_path, as_selection, flatten, nest, not_found
 from .arguments import Arguments, is_array
 from .excluded_branches import check_branches
@@ -85,12 +85,22 @@ class Trace:
         return level
 
     def __repr__(self) -> str:
-        def leaf(x):
-            short = jnp.ndim(x) == 0 and not isinstance(x, jax.core.Tracer)
-            return f"{x:.4g}" if short else f"{jnp.result_type(x).name}{list(jnp.shape(x))}"
+        rows = ", ".join(f"{name}: {value}" for name, value in self._rows())
+        return f"Trace({self.model.name}; {rows}; score={_shown(self.score)})"
 
-        rows = ", ".join(f"{errors.show(p)}: {leaf(v)}" for p, v in flatten(self.choices).items())
-        return f"Trace({self.model.name}; {rows}; score={leaf(self.score)})"
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the values of `repr`, in a table."""
+        score = [("score", _shown(self.score))]
+        return notebook.table(self._rows(), caption=f"Trace of {self.model.name}", foot=score)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [(errors.show(p), _shown(v)) for p, v in flatten(self.choices).items()]
+
+
+def _shown(x: Any) -> str:
+    """A number, or the dtype and shape of what is more than one, or not known yet."""
+    short = jnp.ndim(x) == 0 and not isinstance(x, jax.core.Tracer)
+    return f"{x:.4g}" if short else f"{jnp.result_type(x).name}{list(jnp.shape(x))}"
 
 
 class Call:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from . import errors
+from . import errors, notebook
 from .addresses import as_path, not_found
 from .generative import GenerativeFunction
 from .program import Branch, Choice, Factor, Loop, Path, Program, Pure, While, bodies
@@ -100,13 +100,14 @@ class Graph:
 
     def text(self) -> str:
         """One line per choice and factor, `address <- parents`."""
+        return "\n".join(f"{name} <- {above}" if above else name for name, above in self._rows())
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """Each choice, factor and the result, with what it depends on directly."""
         rows = [(errors.show(path), above) for path, above in self.parents.items()]
         rows += [(f"factor at {source}", above) for source, above in self.factors]
         rows.append(("return", self.result))
-        return "\n".join(
-            name + (" <- " + "; ".join(errors.show(p) for p in above) if above else "")
-            for name, above in rows
-        )
+        return [(name, "; ".join(errors.show(p) for p in above)) for name, above in rows]
 
     def dot(self) -> str:
         """The graph in Graphviz's language: choices are ellipses, factors boxes."""
@@ -151,6 +152,11 @@ class Graph:
 
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the rows of `text`, in a table."""
+        caption = f"Dependencies of {self.name}"
+        return notebook.table(self._rows(), caption=caption, head=("", "depends on"))
 
 
 def _quote(text: str) -> str:

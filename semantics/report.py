@@ -9,6 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from ppl import notebook
+
 # programs are compiled while they are checked
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -72,6 +74,25 @@ class Verdict:
             f"of at most {self.threshold:.2g}, n = {self.n}{spread})"
         )
         return line if self.passed or not self.witness else f"{line}\n{self.witness}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the numbers of the text in a table, and the witness below."""
+        kind = "log e" if self.method == "e-value" else "error"
+        cells = {
+            "check": self.check,
+            "verdict": "passed" if self.passed else "FAILED",
+            "method": self.method,
+            "programs": "" if self.programs == 1 else str(self.programs),
+            kind: f"{self.error:.2g}",
+            "at most": f"{self.threshold:.2g}",
+            "n": str(self.n),
+            "variance": "" if self.variance is None else f"{self.variance:.3g}",
+        }
+        some = {name: cell for name, cell in cells.items() if cell}
+        shown = notebook.table([tuple(some.values())], head=tuple(some))
+        if self.passed or not self.witness:
+            return shown
+        return f"{shown}\n{notebook.lines(self.witness)}"
 
     def require(self) -> Verdict:
         """The verdict itself, if it passed.

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
 
-from ppl import errors
+from ppl import errors, notebook
 
 from ..validation.settings import check_number
 from .checks import FEWEST
@@ -183,20 +184,33 @@ class Summary(Mapping[str, dict]):
     def __repr__(self) -> str:
         return str(self)
 
-    def __str__(self) -> str:
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the cells of the text in a table, and the verdict."""
+        (head, *rows), caption, hidden = self._table()
+        shown = [notebook.table(rows, caption=caption, head=head)]
+        shown += [f"<p>{escape(text)}</p>" for text in (hidden, self.told) if text]
+        return "\n".join([*shown, self.verdict._repr_html_()])
+
+    def _table(self) -> tuple[list[list[str]], str, str]:
+        """The head and the rows as text, what they are of, and how many rows are left out."""
         low, high = quantile_names(self.prob)
         (chains, draws), (several, each, columns) = self.shape, self.layout
         head = ["", "mean", "sd", low, high, *(title for title, _, _ in columns), ""]
-        count = len(columns)
         hidden = max(0, len(self) - _SHOWN) if len(self) > _SHOWN + 5 else 0
         names = list(self)[: len(self) - hidden]
         table = [head, *(_cells(name, self._rows[name], low, high, columns) for name in names)]
-        widths = [max(len(row[i]) for row in table) for i in range(len(head))]
-        lines = [
+        caption = (
             f"{chains} {several if chains != 1 or several == 'chains' else several[:-1]} x {draws} "
             f"{each}; {low} and {high} are the ends of the "
             f"equal-tailed {100 * self.prob:g}% interval"
-        ]
+        )
+        more = f"... {hidden} more rows: summary()['{list(self)[-1]}']" if hidden else ""
+        return table, caption, more
+
+    def __str__(self) -> str:
+        table, caption, hidden = self._table()
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines, count = [caption], len(self.layout[2])
         for first, *cells, note in table:
             shown = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=False)]
             if note and set(cells[-count:]) == {"-"}:  # in the place of what is not defined
@@ -204,7 +218,7 @@ class Summary(Mapping[str, dict]):
                 shown[-count:], note = [note.rjust(span)], ""
             lines.append("  ".join([first.ljust(widths[0]), *shown, note]).rstrip())
         if hidden:
-            lines.append(f"... {hidden} more rows: summary()['{list(self)[-1]}']")
+            lines.append(hidden)
         return "\n".join([*lines, *([self.told] if self.told else []), str(self.verdict)])
 
 

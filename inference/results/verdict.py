@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
+
+from ppl import notebook
 
 
 def array_stats() -> Any:
@@ -135,6 +138,16 @@ class Verdict:
         return self.converged
 
     def __str__(self) -> str:
+        return "\n".join([self.line, *(f"  {kind}: {x}" for kind, x in self._others())])
+
+    def _others(self) -> list[tuple[str, Finding]]:
+        """What the first line does not say: what fails also, and notes."""
         first = 0 if self.converged else 1
-        more = [f"  {'also' if x.fails else 'note'}: {x}" for x in self.findings[first:]]
-        return "\n".join([self.line, *more])
+        return [("also" if x.fails else "note", x) for x in self.findings[first:]]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the first line, and a row for each other finding."""
+        rows = [(kind, x.text, x.action) for kind, x in self._others()]
+        head = ("", "found", "what to do")
+        others = "\n" + notebook.table(rows, head=head) if rows else ""
+        return f"<p>{escape(self.line)}</p>{others}"
