@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from inference import Draws
+from inference import Draws, Particles
 from ppl import Target, dependencies, factor, gen, sample, seed
 from ppl.notebook import table
 from semantics import Verdict, check_kernel
@@ -108,6 +108,15 @@ def test_a_summary_has_the_cells_of_its_text(n):
         assert " ".join([*cells, note]).split() == line.split()
     assert any(t.startswith("... 21 more rows") for t in found.texts) == (n == 40)
     assert summary.verdict.line in found.texts
+
+
+def test_a_summary_of_particles_also_says_what_they_tell():
+    x = np.random.default_rng(0).normal(size=(20, 100))
+    summary = Particles({"<b>": x}, np.zeros_like(x)).summary()
+    found = shown(summary)
+    caption, head, row, told, *_ = str(summary).splitlines()
+    assert found.texts[:2] == [caption, told] and told == summary.told
+    assert [" ".join(cells).split() for cells in found.rows[:2]] == [head.split(), row.split()]
 
 
 @pytest.mark.parametrize("n", [1, 2])
