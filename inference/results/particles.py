@@ -99,7 +99,7 @@ class Particles:
         stats = {"log_weight": log_weight}
         if self.families is not None:
             stats["family"] = self.families
-        of = {"derived": self.derived, "dims": self.dims, "coords": self.coords}
+        of: dict[str, Any] = {"derived": self.derived, "dims": self.dims, "coords": self.coords}
         both = Draws(self.choices, stats, self.target, self.status, **of)
         object.__setattr__(self, "dims", both.dims)
         object.__setattr__(self, "coords", both.coords)
