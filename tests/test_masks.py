@@ -153,7 +153,7 @@ def test_a_flag_a_row_in_loops(name, drawn):
     for p, mask in masks.items():
         found = np.asarray(pointwise[p][0, 0]).reshape(*after[p].shape, -1).sum(-1)
         np.testing.assert_allclose(
-            found, np.where(leading(mask, found.ndim), after[p], 0.0), **ROUNDING
+            found, np.where(leading(mask, found.ndim), after[p], np.nan), **ROUNDING
         )
 
 
