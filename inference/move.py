@@ -22,13 +22,22 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from ppl import GenerativeFunction, Target, Trace, draw, errors
+from ppl.addresses import flatten
 from ppl.arguments import is_array
 
 from .kernel import Kernel, Stats
 from .round_trip import came_back
-from .validation.objects import check_callable, check_proposal, check_target, check_trace
+from .validation.objects import (
+    check_callable,
+    check_no_gaps,
+    check_proposal,
+    check_target,
+    check_trace,
+)
 from .validation.settings import check_flag, shown
 from .weighted import Step, Weighted
+
+WHOLE = "let mh, gibbs, a kernel of unconstrained space or a guide made of the target move it"
 
 
 class Proposal(Protocol):
@@ -195,6 +204,8 @@ def propose(move: Move, target: Target, trace: Trace, check: bool = False) -> tu
     x = target.choices(trace)
     forward = move.proposal.simulate(x)
     new_x, new_u, log_det = _moved(move, x, forward.choices)
+    if any(flatten(new_x)[path] is not flatten(x)[path] for path in target.gaps):
+        check_no_gaps(target, "A move", WHOLE)
     changed, difference = target.moved(trace, new_x)
     backward, _ = move.proposal.assess(new_u, new_x)
     log_ratio = difference + backward - forward.score + log_det
@@ -308,8 +319,9 @@ def weigh(move: Move, source: Target, target: Target) -> Step:
     """
 
     check_move(move)
-    check_target(source)
-    check_target(target)
+    for each in (source, target):
+        check_target(each)
+        check_no_gaps(each, "A move between targets", WHOLE)
     return weighed(source, target, move.proposal, move.proposal, partial(_moved, move))
 
 

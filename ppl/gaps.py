@@ -93,6 +93,15 @@ def filled(observed: Mapping[Path, Any], values: Mapping[Path, Any]) -> dict[Pat
         if isinstance(given, At):
             found[path] = gaps[path].filled_at(given)
             continue
+        shape = jnp.shape(gaps[path].value)
+        if not isinstance(given, Masked) and jnp.shape(given) != shape:
+            raise errors.ShapeError(
+                f"The value of {errors.show(path)} has another shape than its choice has.",
+                where=errors.caller(),
+                given=f"shape {jnp.shape(given)}",
+                expected=f"shape {shape}: the whole array, data and gaps",
+                fix="give an array with the values of the gaps in their places",
+            )
         if isinstance(given, Masked):
             raise errors.InvalidArgument(
                 f"Part of {errors.show(path)} is given, whose missing elements are latent.",

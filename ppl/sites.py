@@ -231,6 +231,12 @@ def check_value(site: Site, value: Any, what: str, mask: Any = None, filler: boo
         return At(jnp.asarray(value.index), check_value(element, value.value, what))
     if isinstance(value, Masked):
         mask = check_mask(site, value.mask)
+        if not isinstance(value.impute, bool):
+            raise errors.InvalidArgument(
+                f"Whether {errors.show(site.path)} is imputed is yes or no.",
+                where=(f"{errors.show(site.path)} at {site.source}", errors.caller()),
+                given=f"impute={value.impute!r}", expected="True or False", fix="impute=True",
+            )  # fmt: skip
         checked = check_value(site, value.value, what, value.mask)
         return Masked(checked, known_mask(site, value.mask) if value.impute else mask, value.impute)
     name = errors.show(site.path)

@@ -114,7 +114,8 @@ class Target:
             if isinstance(tree, Mapping):
                 return "{" + ", ".join(f"{k!r}: {each(v)}" for k, v in tree.items()) + "}"
             if isinstance(tree, Masked):
-                return f"Masked({each(tree.value)}, {each(tree.mask)})"
+                more = ", impute=True" if tree.impute else ""
+                return f"Masked({each(tree.value)}, {each(tree.mask)}{more})"
             return shown(tree) if is_array(tree) else repr(tree)
 
         args = ", ".join(each(a) for a in self.args) + ("," if len(self.args) == 1 else "")

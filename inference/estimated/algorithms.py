@@ -29,7 +29,7 @@ from ..smc.conditional import conditional_filter
 from ..smc.schemes import multinomial
 from ..smc.translate import translate
 from ..targets.temper import heat
-from ..validation.objects import check_proposal
+from ..validation.objects import check_no_gaps, check_proposal
 from ..validation.settings import check_count, check_number
 from ..weighted import Step, Weighted, each, spawn, start, then, unit
 from .pseudo_marginal import filter_series, series_of
@@ -141,6 +141,8 @@ _EMPTY = Target(gen(lambda: None))
 
 def _check_makes(proposal: GenerativeFunction, target: Target) -> None:
     """Raise unless a proposal makes the target's latents, and nothing else."""
+    if isinstance(proposal, GenerativeFunction):
+        check_no_gaps(target, "A proposal of one's own", "importance, or a guide like full_rank")
     made, latents = proposal.sites(*target.args), target.latents
     for path, site in made.items():
         if path not in latents:

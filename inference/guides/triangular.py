@@ -35,7 +35,8 @@ def triangular(
     """The guide with the coefficients that `ties` marks, a bool array of shape (n, n)."""
     family = family_of(space, ties)
     coordinates = space.coordinates
-    if coordinates.moving or not all(map(_is_identity, coordinates.fixed.values())):
+    whole = not (coordinates.moving or coordinates.gaps)
+    if not (whole and all(map(_is_identity, coordinates.fixed.values()))):
         return joint(target, family, name)
     return GenerativeFunction(Blocks(target, family), name=f"{name}({target.model.name})")
 

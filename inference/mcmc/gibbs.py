@@ -14,7 +14,6 @@ from ppl.addresses import flatten, nest
 from ppl.masks import leading
 from ppl.program import Path
 from ppl.quadrature import elements, outcomes
-from ppl.sites import Site
 
 from ..kernel import Kernel, Stats
 from ..recipe import made_again
@@ -107,7 +106,7 @@ def _all_at_once(plate: Plate, values: jax.Array):
 
     def sweep(trace: Trace) -> Trace:
         old = flatten(trace.choices)[path]
-        here = _present(trace, path, target.sites[path]).reshape(plate.size, -1)
+        here = _movable(target, trace, path).reshape(plate.size, -1)
         rows = old.reshape(plate.size, -1)
 
         def column(rows: jax.Array, j: Any) -> tuple[jax.Array, None]:
@@ -139,7 +138,7 @@ def _one_by_one(target: Target, path: Path, values: jax.Array):
         return target.moved(trace, nest({path: new}))
 
     def element(trace: Trace, e: Any) -> tuple[Trace, None]:
-        here = _present(trace, path, site).reshape(-1)[e]
+        here = _movable(target, trace, path).reshape(-1)[e]
         log_ratios = jax.vmap(lambda value: changed(trace, e, value)[1])(values)
         new = _drawn(jnp.where(here, log_ratios, 0.0), values)
         old = flatten(trace.choices)[path].reshape(-1)[e]
@@ -155,7 +154,10 @@ def _in_order(step: Any, state: Any, n: int) -> Any:
     return jax.lax.scan(step, state, jnp.arange(n))[0]
 
 
-def _present(trace: Trace, path: Path, site: Site) -> jax.Array:
-    """Whether each element is there, of the shape of the value."""
+def _movable(target: Target, trace: Trace, path: Path) -> jax.Array:
+    """Whether each element is there and no datum, of the shape of the value."""
+    shape = target.sites[path].shape
     flags = jnp.asarray(flatten(trace.present).get(path, True))
-    return jnp.broadcast_to(leading(flags, len(site.shape)), site.shape)
+    here = jnp.broadcast_to(leading(flags, len(shape)), shape)
+    gap = target.gaps.get(path)
+    return here if gap is None else here & ~leading(gap.seen, len(shape))

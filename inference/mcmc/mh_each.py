@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from ..kernel import Kernel, Stats
 from ..recipe import made_again
 from ..targets.plates import Plate
 from ..targets.single_choice import check_density_known, latent
-from ..validation.objects import check_model
+from ..validation.objects import check_model, check_no_gaps
 
 
 @made_again
@@ -65,6 +66,8 @@ def mh_each(
     path = latent(target, address)
     check_density_known(target, path)
     plate = Plate.of(target, path)
+    if path in target.gaps and math.prod(target.sites[path].shape[1:]) > 1:
+        check_no_gaps(target, "A step that accepts several elements together", "mh")
     name = () if proposal is None else _proposed(target, path, proposal)
 
     def redrawn(trace: Trace) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 
 from ppl import Selection, Target, Trace, dependencies, draw, errors, select
 from ppl.addresses import flatten, nest
+from ppl.distributions import elementwise
 from ppl.execute import fresh
 from ppl.program import CHOICE, FACTOR, Choice, Path, Step
 from ppl.walk import Result, Rule, walk
@@ -293,7 +294,11 @@ def _check_gaussian(target: Target, paths: list[Path]) -> None:
         site = target.sites[path]
         name = errors.show(path)
         above = [p for p in graph.parents[path] if p in paths]
-        if not isinstance(_base(site.distribution), GAUSSIAN):
+        gap, each = target.gaps.get(path), elementwise(site.distribution)
+        if gap is not None and gap.seen.ndim > len(site.axes) + len(each.batch_shape):
+            what, given = f"Of vectors of {name} parts are data.", "Masked(..., impute=True)"
+            fix = "impute whole vectors, or use slice_sample or nuts"
+        elif not isinstance(_base(site.distribution), GAUSSIAN):
             what, given = f"The prior of {name} is not Gaussian.", site.kind
             fix = "select others, or use slice_sample or nuts"
         elif site.conditional:

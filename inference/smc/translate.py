@@ -18,7 +18,7 @@ from ppl.program import FACTOR
 
 from ..move import Proposal, log_det_moved, weighed
 from ..round_trip import came_back
-from ..validation.objects import check_callable, check_proposal, check_target
+from ..validation.objects import check_callable, check_no_gaps, check_proposal, check_target
 from ..validation.settings import shown
 from ..weighted import Step
 
@@ -81,8 +81,9 @@ def translate(
     >>> print(f"{integrate(lambda: jnp.exp(steps(unit()).log_weight))():.4f}")  # 1/2 times 1/4
     0.1250
     """
-    check_target(source)
-    check_target(target)
+    for each in (source, target):
+        check_target(each)
+        check_no_gaps(each, "A translation", "leave impute out where nothing depends on it")
     for proposal in (forward, backward):
         if proposal is not None:
             check_proposal(proposal)

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from ppl import GenerativeFunction, Selection, Target, Trace, draw, errors, select
 from ppl.addresses import as_selection
 
-from ..validation.objects import check_callable, check_target
+from ..validation.objects import check_callable, check_no_gaps, check_target
 from ..validation.settings import check_count
 
 
@@ -68,6 +68,8 @@ class Minibatch:
         """
         made = self.batch(numbers)
         check_target(made)
+        fix = "leave impute out where nothing depends on what is missing; or use all data, by nuts"
+        check_no_gaps(made, "A minibatch", fix)
         return made
 
     def whole(self) -> Target:

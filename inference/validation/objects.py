@@ -54,6 +54,30 @@ def check_target(target: Any) -> None:
     )  # fmt: skip
 
 
+def check_no_gaps(target: Target, what: str, fix: str) -> None:
+    """Raise `InvalidArgument` if missing elements of observed arrays are latent.
+
+    >>> import jax.numpy as jnp, numpyro.distributions as dist
+    >>> from inference.validation.objects import check_no_gaps
+    >>> from ppl import Masked, Target, gen, sample
+    >>> coins = gen(lambda: sample("x", dist.Bernoulli(0.25).expand([2])))
+    >>> seen = Masked(jnp.array([1, 0]), [True, False], impute=True)
+    >>> try:
+    ...     check_no_gaps(Target(coins, (), {"x": seen}), "This method", "mh")
+    ... except ValueError as error:
+    ...     print(error.what)
+    This method takes no arrays of which a part is data, as "x" is.
+    """
+    for path in target.gaps:
+        raise errors.InvalidArgument(
+            f"{what} takes no arrays of which a part is data, as {errors.show(path)} is.",
+            where=(f"{errors.show(path)} at {target.sites[path].source}", errors.caller()),
+            given="Masked(value, mask, impute=True)",
+            expected="observations that are whole, and latents that are",
+            fix=fix,
+        )
+
+
 def check_on_host(what: str, fix: str, *values: Any) -> None:
     """Raise `InvalidArgument` if a number in one of the values is traced.
 

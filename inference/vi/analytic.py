@@ -21,6 +21,7 @@ from ppl.program import CHOICE, FACTOR, Choice, Loop, Path, Program, Step, bodie
 from ppl.walk import Result, Rule, walk
 
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_no_gaps
 from .closed_forms import divergence, family, known
 from .drawn import check_exact
 
@@ -41,6 +42,7 @@ def analytic_elbo(target: Target, guide: GenerativeFunction | Stochastic, args: 
     assert isinstance(guide, GenerativeFunction)
     closed = closed_forms(target, guide, args)
     check_nothing_depends(target)
+    check_no_gaps(target, "A closed form", "analytic=False")
     choices = guide.simulate(*args).choices
     everything = nest({**target.observed, **flatten(choices)})
     q, sampled_q = _apart(guide, args, choices, closed)

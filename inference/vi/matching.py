@@ -13,6 +13,7 @@ from ppl import GenerativeFunction, Site, Target, errors
 from ppl.program import FACTOR, Path
 
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_no_gaps
 
 
 def check_guide(target: Target, guide: GenerativeFunction | Stochastic, args: tuple) -> None:
@@ -37,6 +38,8 @@ def check_guide(target: Target, guide: GenerativeFunction | Stochastic, args: tu
         )
     for path, site in wanted.items():
         _check_site(made[path], site)
+    if isinstance(guide, GenerativeFunction):
+        check_no_gaps(target, "A guide of one's own", "mean_field, full_rank, laplace, flow, ...")
 
 
 def supports_stay(target: Target) -> bool:

@@ -17,6 +17,7 @@ from ppl import GenerativeFunction, Target, errors
 from ppl.addresses import flatten, nest
 
 from ..targets.stochastic import Stochastic
+from ..validation.objects import check_no_gaps
 from ..validation.settings import check_count, shown
 from ..weighted import Weighted, log_evidence
 from .drawn import held
@@ -164,6 +165,7 @@ def sleep(
 
 
 def _sleep(target: Target, guide: Guide, args: tuple) -> Any:
+    check_no_gaps(target, "A guide that sleeps", "wake, or elbo")
     seen = args[-1] if args else None
     observed = {path: target.sites[path] for path in target.observed}
     given = flatten(seen) if isinstance(seen, Mapping) else {}
